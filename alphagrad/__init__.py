@@ -1,0 +1,33 @@
+"""AlphaGrad: non-linear gradient normalisation, and a laboratory for its variants.
+
+``from alphagrad import AlphaGrad, Rule, variants`` works in any training loop and imports torch alone.
+Names load on first use, so that the command line starts without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alphagrad import variants as variants
+    from alphagrad.observe import signals as signals
+    from alphagrad.optimizer import AlphaGrad as AlphaGrad
+    from alphagrad.rule import Rule as Rule
+
+__version__ = "0.1.0"
+__all__ = ["AlphaGrad", "Rule", "signals", "variants"]
+
+_HOMES = {"AlphaGrad": "alphagrad.optimizer", "Rule": "alphagrad.rule", "signals": "alphagrad.observe"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "variants":
+        return importlib.import_module("alphagrad.variants")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'alphagrad' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,133 @@
+"""Settings of all tests, and fixtures of the laboratory's: nothing leaks from the shell or between tests."""
+
+from __future__ import annotations
+
+import os
+
+# before anything imports torch or mlflow
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["MPLBACKEND"] = "Agg"
+
+import logging
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+# a run of a few gradient steps, under a second
+TINY = (
+    "recipe.total_steps=120",
+    "recipe.learning_starts=20",
+    "recipe.log_every=40",
+    "recipe.eval_episodes=2",
+    "recipe.batch_size=16",
+    "recipe.target_every=25",
+    "instruments.every=4",
+)
+
+
+@dataclass
+class Outcome:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def lab(monkeypatch):
+    """The laboratory as in a fresh shell: none of the user's settings, Hydra's traces removed afterwards."""
+    for name in ("MLFLOW_TRACKING_URI", "ALPHAGRAD_CONF", "ALPHAGRAD_PARENT_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HYDRA_FULL_ERROR", "COMP_LINE", "COMP_POINT"):
+        # set first, so that monkeypatch also undoes what the command line sets
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(sys, "argv", ["alphagrad"])
+    level, handlers = logging.root.level, list(logging.root.handlers)
+    yield monkeypatch
+    for handler in logging.root.handlers:
+        if handler not in handlers:
+            handler.close()
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+
+
+@pytest.fixture
+def cli(lab, capfd):
+    """``cli("run", "seed=1")`` → its :class:`Outcome`, in this process."""
+    import alphagrad_cli
+
+    def call(*arguments: str) -> Outcome:
+        capfd.readouterr()
+        try:
+            status = alphagrad_cli.main(list(arguments))
+        except SystemExit as left:  # argparse's and Hydra's way out
+            status = left.code or 0
+        written = capfd.readouterr()
+        return Outcome(status, written.out, written.err)
+
+    return call
+
+
+@pytest.fixture
+def composed(lab):
+    """``composed("optimizer=adam")`` → the configuration of one job."""
+    from alphagrad.lab import compose
+
+    with compose.hydra_initialized():
+        yield lambda *overrides: compose.compose(overrides)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """A store without runs; making its tables takes MLflow seconds, so most tests copy this one."""
+    from alphagrad.lab.store import open_store
+
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    open_store(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def root(tmp_path, empty_store) -> Path:
+    """An output folder with an empty store in it."""
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    shutil.copy(empty_store, folder / "mlflow.db")
+    return folder
+
+
+def runs_of(root: Path) -> list:
+    """All runs in the store under an output folder, oldest first; none if there is no store."""
+    from alphagrad.lab.store import open_store, store_uri
+
+    if not (root / "mlflow.db").exists():
+        return []
+    client = open_store(store_uri(None, root))
+    ids = [e.experiment_id for e in client.search_experiments()]
+    return client.search_runs(ids, order_by=["start_time ASC"])
+
+
+@pytest.fixture
+def store_runs():
+    """The function :func:`runs_of`."""
+    return runs_of
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The folder of the checkout."""
+    return CHECKOUT
+
+
+@pytest.fixture
+def tiny() -> tuple[str, ...]:
+    """Overrides that make a run short."""
+    return TINY
