@@ -1,0 +1,1 @@
+"""The laboratory: configuration, runs, tracking and results."""

@@ -1,0 +1,43 @@
+"""Ctrl-C and SIGTERM: the runs are closed first, then the process ends."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import TracebackType
+
+_received: list[int] = []
+"""The signal that came, if any; a list, so that a handler can write to it."""
+
+
+class closing_runs_on_signals:
+    """While it lasts, SIGTERM raises :class:`SystemExit` as Ctrl-C raises :class:`KeyboardInterrupt`.
+
+    Only the first signal raises, so that a second one does not break off the closing of runs. An exception
+    out of a signal handler can be swallowed by whatever code it hits, so training also calls :func:`check`.
+    """
+
+    def __enter__(self) -> None:
+        _received.clear()
+        self._before = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        _received.clear()
+
+    @staticmethod
+    def _handle(number: int, _: object) -> None:
+        if _received:
+            print("closing the run, one moment", file=sys.stderr)
+            return
+        _received.append(number)
+        check()
+
+
+def check() -> None:
+    """Raises :class:`KeyboardInterrupt` or :class:`SystemExit` if a signal came, even one already raised."""
+    if _received:
+        if _received[0] == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + _received[0])

@@ -1,0 +1,113 @@
+"""`alphagrad run`: everything is checked, then Hydra takes over."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alphagrad.lab import compose, sweep
+from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.interrupts import closing_runs_on_signals
+
+LOG = logging.getLogger("alphagrad")
+SHOWS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--version")
+"""Flags of Hydra that print something and train nothing."""
+
+
+@hydra.main(version_base="1.3", config_path=f"pkg://{compose.CONFIG_MODULE}", config_name=compose.CONFIG_NAME)
+def task(config: DictConfig) -> float | None:
+    """One job; what it returns is what an optimizing sweeper maximizes or minimizes."""
+    from alphagrad.lab import metrics
+    from alphagrad.lab.runner import assignment_of, run_stack
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        (outcome,) = run_stack([assignment_of(config, HydraConfig.get().overrides.task, folder)])
+    except Exception:
+        # for the job's own log file, not the terminal; Hydra keeps only the first of a multirun
+        LOG.info("failed", exc_info=True)
+        raise
+    print(f"{folder}: {metrics.headline(outcome.metrics)}")
+    return outcome.metrics.get(metrics.EVAL_RETURN)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Runs ``alphagrad run ARGUMENTS``.
+
+    Raises:
+        ConfigError: a setting is wrong; nothing was started and nothing written.
+        Exception: whatever a job raised, after the other jobs have ended.
+    """
+    sys.argv = ["alphagrad run", *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the caller instead of being printed by Hydra
+    compose.register()
+    args = get_args_parser().parse_args(list(arguments))
+    if any(argument.partition("=")[0] in SHOWS for argument in arguments):
+        try:
+            task()
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            with compose.hydra_initialized():  # the message lists what there is
+                raise ConfigError(compose.one_line(error, args.overrides)) from error
+        return
+    jobs = check(args.overrides, args.multirun, args.config_dir)
+    with closing_runs_on_signals():
+        if not args.multirun:
+            task()
+            return
+        with study_run(jobs, args.overrides) as finished:
+            sweep.FINISHED = finished & set(jobs)
+            if sweep.FINISHED:
+                done = f"{len(sweep.FINISHED)} of {len(jobs)} jobs are finished"
+                print(f"alphagrad: the study goes on; {done}", file=sys.stderr)
+            task()
+
+
+def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> dict[str, DictConfig]:
+    """The jobs that would run, by their keys; each is built once on trial, those that differ in seed together.
+
+    Raises:
+        ConfigError: a setting of any of them is wrong.
+    """
+    from alphagrad.lab.build import build
+    from alphagrad.lab.store import check_store, check_writable, store_uri
+
+    with compose.hydra_initialized(config_dir):
+        lists = [list(overrides)]
+        if multirun:
+            swept = [*sweep.sweep_parameters(overrides), *overrides]
+            lists = sweep.jobs_of(swept, announce=True)
+            if not lists:
+                ranges = ", ".join(o for o in swept if "interval(" in o)
+                raise ConfigError(f"{ranges}: a continuous range has no list of values; give values or range(a,b)")
+        configs = [compose.compose(job) for job in lists]
+        for config in {compose.config_hash(config): config for config in configs}.values():
+            settings = build(config).settings
+            check_writable("output_root", settings.output_root, Path(settings.output_root).expanduser())
+            check_store(store_uri(settings.tracking.uri, settings.output_root))
+        return {compose.job_key(config): config for config in configs}
+
+
+def study_run(jobs: Mapping[str, DictConfig], overrides: Sequence[str]) -> AbstractContextManager[set[str]]:
+    """The parent run of a multirun, as a context that knows which jobs are finished already."""
+    from alphagrad.lab.store import store_uri
+    from alphagrad.lab.tracking import provenance, study
+
+    config = next(iter(jobs.values()))
+    uri = store_uri(config.tracking.uri, config.output_root)
+    hidden = ("output_root=", "tracking.", "hydra.", "hydra/", "stack.")
+    name = " ".join(o for o in overrides if not o.startswith(hidden))
+    key = hashlib.sha256(" ".join(sorted(jobs)).encode()).hexdigest()[:16]
+    tags = {**provenance(), "overrides": OmegaConf.to_yaml(list(overrides))}
+    return study(uri, config.tracking.experiment, name or "study", key, tags)

@@ -1,0 +1,148 @@
+"""What the store knows of finished and unfinished runs; reads, never writes, and needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.store import check_store, open_store, sqlite_file
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One job as the store has it."""
+
+    id: str
+    name: str
+    status: str
+    seed: int
+    metrics: dict[str, float]
+    """Last value of each metric."""
+    tags: dict[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in seed alone."""
+
+    label: str
+    runs: list[Run]
+
+    def finished(self) -> list[Run]:
+        """The runs that count."""
+        return [run for run in self.runs if run.status == "FINISHED"]
+
+    def values(self, metric: str) -> list[float]:
+        """The last values of a metric over the finished runs."""
+        return [run.metrics[metric] for run in self.finished() if metric in run.metrics]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A multirun, or all single runs of an experiment."""
+
+    title: str
+    groups: list[Group]
+
+
+class Results:
+    """The runs of one experiment in a store.
+
+    Raises:
+        ConfigError: the store or the experiment does not exist.
+    """
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        file = sqlite_file(uri)
+        if file is not None and not file.exists():
+            raise ConfigError(f"tracking.uri={uri}: there is no such store yet; `alphagrad run` makes one")
+        check_store(uri)
+        self.client = open_store(uri)
+        found = self.client.get_experiment_by_name(experiment)
+        if found is None:
+            names = ", ".join(e.name for e in self.client.search_experiments())
+            raise ConfigError(f"tracking.experiment={experiment}: not in this store; there are {names}")
+        self.experiment_id = found.experiment_id
+
+    def study(self, run_id: str | None = None) -> Study:
+        """The multirun with this parent run id (or a beginning of it); by default the newest one.
+
+        An experiment without a multirun is one study of all its runs.
+        """
+        parents = self._search("tags.`alphagrad.kind` = 'study'")
+        if run_id is not None:
+            parents = [p for p in parents if p.info.run_id.startswith(run_id)]
+            if len(parents) != 1:
+                raise ConfigError(f"{run_id}: {len(parents)} studies have a run id that begins so; give one study's")
+        if parents:
+            parent = parents[0]
+            runs = self._search(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+            return Study(f"{parent.info.run_name} ({parent.info.run_id[:8]})", grouped(runs))
+        return Study("all runs", grouped(self._search("")))
+
+    def _search(self, condition: str) -> list[Any]:
+        """All matching runs, newest first."""
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], condition, max_results=1000, order_by=["start_time DESC"], page_token=token
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def history(self, run: Run, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Steps and values of a metric, in order of steps."""
+        points = sorted((m.step, m.value) for m in self.client.get_metric_history(run.id, metric))
+        return np.array([s for s, _ in points]), np.array([v for _, v in points])
+
+
+def grouped(found: Sequence[Any]) -> list[Group]:
+    """Runs in the order they started, replicas together, labelled by what tells them apart."""
+    groups: dict[tuple[str, str], Group] = {}
+    for entry in reversed(found):
+        tags = entry.data.tags
+        if "seed" not in tags:
+            continue
+        run = Run(
+            entry.info.run_id,
+            entry.info.run_name,
+            entry.info.status,
+            int(tags["seed"]),
+            dict(entry.data.metrics),
+            dict(tags),
+        )
+        label = tags.get("configuration", run.name)
+        groups.setdefault((label, tags.get("config_hash", "")), Group(label, [])).runs.append(run)
+    shared = set.intersection(*(set(label.split()) for label, _ in groups)) if len(groups) > 1 else set()
+    return [
+        Group(" ".join(word for word in group.label.split() if word not in shared) or group.label, group.runs)
+        for group in groups.values()
+    ]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Percentile-bootstrap interval of the mean at 95 %; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    if len(set(values)) == 1:
+        return values[0], values[0]
+    found = stats.bootstrap(
+        (np.asarray(values),),
+        np.mean,
+        confidence_level=CONFIDENCE,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(found.low), float(found.high)

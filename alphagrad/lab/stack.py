@@ -1,0 +1,259 @@
+"""A stack of R runs that train in one process as one tensor program.
+
+Run k of a stack is the run with its seed alone: it draws from its own generators, its parameters are
+row k of tensors [R, ...], and no operation mixes rows.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from alphagrad.lab import metrics
+from alphagrad.observe import signals
+from alphagrad.optimizer import AlphaGrad
+from alphagrad.values import per_run
+
+STACKINGS = ("batch_dims", "elementwise", "per_run")
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """How a run's optimizer is built, and how several runs share one.
+
+    Attributes:
+        name: the variant or baseline.
+        build: named parameters → optimizer; with ``stacking="batch_dims"`` it also takes ``batch_dims``.
+        stacking: *batch_dims*: AlphaGrad knows that the first dimension counts runs. *elementwise*: the
+            update of an element depends on its own gradients alone, so a stack is one more tensor.
+            *per_run*: it mixes elements, so each run gets an optimizer of its own.
+        clip_grad_norm: the largest L2 norm of a run's whole gradient, or None.
+    """
+
+    name: str
+    build: Callable[..., Optimizer]
+    stacking: str = "per_run"
+    clip_grad_norm: float | None = None
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What distinguishes a run within its stack."""
+
+    seed: int
+    optimizer: OptimizerSpec
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Which signals the optimizers report at a step: the ``tensors`` largest, saturated beyond ``tau``."""
+
+    tensors: int
+    tau: float
+
+
+class RunStack:
+    """R runs: their seeds, generators, parameters and optimizers."""
+
+    def __init__(self, runs: Sequence[RunSpec], device: torch.device | str = "cpu") -> None:
+        if not runs:
+            raise ValueError("runs: a stack needs at least one run")
+        self.runs = list(runs)
+        self.device = torch.device(device)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def generators(self, stream: str) -> list[np.random.Generator]:
+        """One independent generator for each run, decided by its seed and the stream's name alone."""
+        key = zlib.crc32(stream.encode())
+        return [np.random.default_rng([run.seed, key]) for run in self.runs]
+
+    def initialize(self, build: Callable[[], nn.Module]) -> dict[str, Tensor]:
+        """Parameters [R, ...] of R modules, each built under its run's seed; they carry no graph."""
+        rows: list[dict[str, Tensor]] = []
+        for rng in self.generators("initialization"):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(rng.integers(2**63)))
+                rows.append(dict(build().named_parameters()))
+        return {name: torch.stack([row[name].detach() for row in rows]).to(self.device) for name in rows[0]}
+
+    def optimizer(self, params: Mapping[str, Tensor], compile: bool = False) -> StackOptimizer:
+        """The runs' optimizers over stacked ``params``, which they update in place; steps compiled if asked."""
+        return StackOptimizer(self.runs, params, compile)
+
+
+@dataclass
+class Member:
+    """Neighbouring runs that share an :class:`OptimizerSpec`."""
+
+    rows: slice
+    spec: OptimizerSpec
+    params: list[dict[str, Tensor]]
+    """For each optimizer its named parameters: views of the stack."""
+    optimizers: list[Optimizer]
+    steps: list[Callable[[], Any]]
+    """For each optimizer its step, compiled or not."""
+
+
+class StackOptimizer:
+    """One optimizer for a stack whose runs may differ in optimizer."""
+
+    def __init__(self, runs: Sequence[RunSpec], params: Mapping[str, Tensor], compile: bool = False) -> None:
+        self.params = dict(params)
+        self.members: list[Member] = []
+        self.frozen: set[int] = set()
+        start = 0
+        for spec, same in groupby((run.optimizer for run in runs), key=lambda spec: spec):
+            rows = slice(start, start + len(list(same)))
+            start = rows.stop
+            if spec.stacking == "per_run":
+                views = [{n: p[k] for n, p in params.items()} for k in range(rows.start, rows.stop)]
+            else:
+                views = [{n: p[rows] for n, p in params.items()}]
+            extra = {"batch_dims": 1} if spec.stacking == "batch_dims" else {}
+            optimizers = [spec.build(list(view.items()), **extra) for view in views]
+            steps = [compiled_step(optimizer) if compile else optimizer.step for optimizer in optimizers]
+            self.members.append(Member(rows, spec, views, optimizers, steps))
+
+    @torch.no_grad()
+    def step(self, grads: Mapping[str, Tensor], observe: Observation | None = None) -> list[dict[str, float]]:
+        """One update of every run from ``grads`` [R, ...].
+
+        Returns:
+            With ``observe``, the signals of each run; else nothing.
+        """
+        observed: list[dict[str, float]] = []
+        for member in self.members:
+            # fused optimizers read memory in the parameter's order whatever the gradient's strides
+            own = {n: g[member.rows].contiguous() for n, g in grads.items()}
+            if member.spec.clip_grad_norm is not None:
+                own = clip_grad_norm(own, member.spec.clip_grad_norm)
+            for i, view in enumerate(member.params):
+                for name, p in view.items():
+                    p.grad = own[name][i] if member.spec.stacking == "per_run" else own[name]
+            if observe is None:
+                for step in member.steps:
+                    step()
+            else:
+                observed += self._observed_step(member, own, observe)
+        if self.frozen:
+            self._hold_frozen()
+        return observed
+
+    def freeze(self, run: int) -> None:
+        """Takes a run out of the race: its parameters are 0 from now on, so that it cannot disturb anything."""
+        self.frozen.add(run)
+        self._hold_frozen()
+
+    def _hold_frozen(self) -> None:
+        for run in self.frozen:
+            for p in self.params.values():
+                p[run].zero_()
+
+    def scale_lr(self, factor: float) -> None:
+        """Sets every learning rate to ``factor`` times what it was configured to be."""
+        for member in self.members:
+            for optimizer in member.optimizers:
+                for group in optimizer.param_groups:
+                    rate = factor * group.setdefault("initial_lr", float(group["lr"]))
+                    if isinstance(group["lr"], Tensor):
+                        group["lr"].fill_(rate)
+                    else:
+                        group["lr"] = rate
+
+    def learning_rates(self) -> list[float]:
+        """Each run's present learning rate, of its first parameter group."""
+        rates: list[float] = []
+        for member in self.members:
+            own = [float(optimizer.param_groups[0]["lr"]) for optimizer in member.optimizers]
+            rates += own if member.spec.stacking == "per_run" else own * (member.rows.stop - member.rows.start)
+        return rates
+
+    def _observed_step(
+        self, member: Member, grads: Mapping[str, Tensor], observe: Observation
+    ) -> list[dict[str, float]]:
+        names = largest(self.params, observe.tensors)
+        before = {n: self.params[n][member.rows].clone() for n in names}
+        # before the step: some optimizers overwrite the gradient
+        columns = {metrics.per_tensor(metrics.GRAD_NORM, name): run_norm(grads[name]) for name in names}
+        for optimizer, step in zip(member.optimizers, member.steps, strict=True):
+            if isinstance(optimizer, AlphaGrad):
+                for name, row in signals(optimizer, observe.tau).items():
+                    if name in names:
+                        columns.update({metrics.per_tensor(k, name): v for k, v in row.items()})
+                for name, count in optimizer.skipped().items():
+                    if name in names:
+                        columns[metrics.per_tensor(metrics.SKIPPED, name)] = count
+            step()
+        for name in names:
+            moved = self.params[name][member.rows] - before[name]
+            columns[metrics.per_tensor(metrics.UPDATE_NORM, name)] = run_norm(moved)
+        listed = {name: column.tolist() for name, column in columns.items()}
+        return [{name: column[k] for name, column in listed.items()} for k in range(len(before[names[0]]))]
+
+    def state_of(self, run: int) -> dict[str, Any]:
+        """The optimizer state of one run, as that run alone would have it: parameter name → state."""
+        for member in self.members:
+            if member.rows.start <= run < member.rows.stop:
+                row = run - member.rows.start
+                alone = member.spec.stacking == "per_run"
+                optimizer = member.optimizers[row if alone else 0]
+                view = member.params[row if alone else 0]
+                width = member.rows.stop - member.rows.start
+                return {
+                    name: {
+                        k: v[row] if not alone and isinstance(v, Tensor) and v.dim() and len(v) == width else v
+                        for k, v in optimizer.state[p].items()
+                    }
+                    for name, p in view.items()
+                }
+        raise IndexError(f"run {run} of a stack of {self.members[-1].rows.stop}")
+
+
+def compiled_step(optimizer: Optimizer) -> Callable[[], Any]:
+    """The optimizer's step under ``torch.compile``; as it is where the optimizer was not made for that."""
+    if isinstance(optimizer, AlphaGrad):
+        optimizer.defaults["compile"] = True
+        for group in optimizer.param_groups:
+            group["compile"] = True
+        return optimizer.step
+    if not type(optimizer).__module__.startswith("torch.optim"):
+        return optimizer.step
+    for group in optimizer.param_groups:
+        # a number would be burnt into the compiled code, and annealing it would recompile
+        group["lr"] = torch.as_tensor(group["lr"])
+    # the step without torch's profiling wrapper, which dynamo would warn that it ignores
+    step = getattr(type(optimizer).step, "__wrapped__", type(optimizer).step)
+    return torch.compile(partial(step, optimizer), dynamic=False)
+
+
+def largest(params: Mapping[str, Tensor], count: int) -> list[str]:
+    """The names of the ``count`` largest tensors, in the network's order."""
+    chosen = set(sorted(params, key=lambda n: -params[n].numel())[:count])
+    return [name for name in params if name in chosen]
+
+
+def run_norm(x: Tensor) -> Tensor:
+    """‖x‖₂ of every row of x [R, ...]: [R]."""
+    return torch.linalg.vector_norm(x.flatten(1), dim=-1)
+
+
+def clip_grad_norm(grads: Mapping[str, Tensor], max_norm: float) -> dict[str, Tensor]:
+    """Each run's gradients [R, ...] scaled so that their joint norm is at most ``max_norm``.
+
+    The formula is ``torch.nn.utils.clip_grad_norm_``'s, its 1e-6 included.
+    """
+    norms = torch.stack([run_norm(g) for g in grads.values()], dim=1)
+    # along the last dimension, where a row is summed in the same order whatever the number of runs
+    factor = (max_norm / (torch.linalg.vector_norm(norms, dim=1) + 1e-6)).clamp(max=1.0)
+    return {name: g * per_run(factor, g) for name, g in grads.items()}

@@ -1,0 +1,163 @@
+"""A multirun's jobs grouped into stacks, each trained in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import queue
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
+from types import TracebackType
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from alphagrad.lab.interrupts import closing_runs_on_signals
+from alphagrad.lab.runner import Assignment, Outcome, run_stack
+from alphagrad.lab.tracking import reason_of
+
+# What may differ between the runs of a stack, or does not touch the numbers.
+OWN = ("seed", "optimizer", "normalization", "alpha", "transform", "stack")
+
+
+def stacks_of(assignments: Sequence[Assignment], max_runs: int, processes: int) -> list[list[int]]:
+    """The jobs' numbers, grouped: one list for each stack.
+
+    Jobs can share a stack when their configurations differ in seed and optimizer alone. Those of one
+    optimizer stay side by side, because they then share one optimizer too. A group is cut into as few parts
+    of at most ``max_runs`` as keep ``processes`` processes busy.
+    """
+    groups: dict[str, list[int]] = {}
+    for number, assignment in enumerate(assignments):
+        shared = {key: value for key, value in _resolved(assignment.config).items() if key not in OWN}
+        groups.setdefault(json.dumps(shared, sort_keys=True), []).append(number)
+    busy = max(1, -(-processes // len(groups)))
+    stacks: list[list[int]] = []
+    for members in groups.values():
+        members.sort(key=lambda number: json.dumps(_optimizer(assignments[number]), sort_keys=True))
+        parts = min(len(members), max(busy, -(-len(members) // max_runs)))
+        bounds = [len(members) * part // parts for part in range(parts + 1)]
+        stacks += [members[low:high] for low, high in pairwise(bounds)]
+    return stacks
+
+
+def _resolved(config: Mapping[str, Any]) -> dict[str, Any]:
+    plain = OmegaConf.to_container(OmegaConf.create(dict(config)), resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _optimizer(assignment: Assignment) -> Any:
+    return _resolved(assignment.config)["optimizer"]
+
+
+def run_stacks(assignments: Sequence[Assignment], max_runs: int, processes: int) -> list[Outcome]:
+    """Trains all jobs, stack by stack, ``processes`` at a time; returns how each ended, in their order.
+
+    A stack that fails does not stop the others. When interrupted, every process closes its runs first.
+    """
+    stacks = stacks_of(assignments, max_runs, processes)
+    context = multiprocessing.get_context("spawn")
+    reports: Any = context.Queue()
+    outcomes: dict[int, Outcome] = {}
+    with (
+        _Lines(reports, stacks),
+        ProcessPoolExecutor(min(processes, len(stacks)), context, _prepare, (reports,), max_tasks_per_child=1) as pool,
+    ):
+        futures = {
+            pool.submit(_train, index, [assignments[n] for n in members]): members
+            for index, members in enumerate(stacks)
+        }
+        try:
+            for future, members in futures.items():
+                try:
+                    results = future.result()
+                except Exception as error:
+                    results = [Outcome({}, reason_of(error))] * len(members)
+                outcomes.update(zip(members, results, strict=True))
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            for process in multiprocessing.active_children():
+                process.terminate()  # SIGTERM: the process closes its runs, then ends
+            raise
+    return [outcomes[number] for number in range(len(assignments))]
+
+
+_reports: Any = None
+
+
+def _prepare(reports: Any) -> None:
+    """In a new process: how it reports progress, and how it takes signals."""
+    global _reports  # noqa: PLW0603
+    _reports = reports
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    closing_runs_on_signals().__enter__()
+
+
+def _train(index: int, assignments: Sequence[Assignment]) -> list[Outcome]:
+    return run_stack(assignments, _Reporter(index))
+
+
+class _Reporter:
+    """A progress line that is drawn in another process."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __enter__(self) -> _Reporter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        return None
+
+    def start(self, total: int) -> None:
+        _reports.put((self.index, 0, total, ""))
+
+    def update(self, step: int, shown: str) -> None:
+        _reports.put((self.index, step, None, shown))
+
+
+class _Lines:
+    """A progress line for each stack, fed by their processes; nothing where the output is no terminal."""
+
+    def __init__(self, reports: Any, stacks: Sequence[Sequence[int]]) -> None:
+        self._reports, self._done = reports, threading.Event()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[shown]}"),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self._tasks = [
+            self._progress.add_task(f"stack {i + 1}/{len(stacks)}, {len(m)} runs", total=None, shown="waiting")
+            for i, m in enumerate(stacks)
+        ]
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> None:
+        self._progress.start()
+        self._thread.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._done.set()
+        self._thread.join()
+        self._progress.stop()
+
+    def _follow(self) -> None:
+        while not self._done.is_set():
+            try:
+                index, step, total, shown = self._reports.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            changes = {"total": total} if total else {}
+            self._progress.update(self._tasks[index], completed=step, shown=shown, **changes)

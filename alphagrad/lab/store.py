@@ -1,0 +1,126 @@
+"""The MLflow store in use: where it is, whether it answers, and a client for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+from alphagrad.lab.errors import ConfigError
+
+# Before anything imports mlflow: its telemetry goes out on import.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+ANSWER_SECONDS = 5.0
+# so that the UI shows training runs instead of traces of language models
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
+
+def store_uri(uri: str | None, output_root: str | Path) -> str:
+    """The store's address: ``uri``, else $MLFLOW_TRACKING_URI, else the file mlflow.db in ``output_root``."""
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if uri:
+        return uri
+    return f"sqlite:///{Path(output_root).expanduser().resolve() / 'mlflow.db'}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file behind a SQLite address, None for another kind of store."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def check_store(uri: str) -> None:
+    """Raises :class:`ConfigError` unless the store can be used; fast, where MLflow would retry for minutes."""
+    scheme = urlsplit(uri).scheme
+    if scheme in ("http", "https"):
+        health = f"{uri.rstrip('/')}/health"
+        try:
+            with urllib.request.urlopen(health, timeout=ANSWER_SECONDS) as answer:  # noqa: S310
+                if answer.status == 200:
+                    return
+                reason = f"answered {answer.status}"
+        except (urllib.error.URLError, OSError, ValueError) as error:
+            reason = str(getattr(error, "reason", error))
+        raise ConfigError(
+            f"tracking.uri={uri}: no MLflow server answers there ({reason}); start one with `alphagrad ui`, "
+            "or leave tracking.uri empty to use a local file"
+        )
+    file = sqlite_file(uri)
+    if file is not None:
+        check_writable("tracking.uri", uri, file.parent)
+    elif scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
+        check_database(uri)
+    else:
+        raise ConfigError(
+            f"tracking.uri={uri}: must be an http(s):// MLflow server or a sqlite:///, postgresql:// or "
+            "mysql:// database"
+        )
+
+
+def check_database(uri: str) -> None:
+    """Raises :class:`ConfigError` unless the database lets us in."""
+    from sqlalchemy import create_engine
+
+    try:
+        with create_engine(uri).connect():
+            return
+    except Exception as error:  # a missing driver, a bad address or whatever the driver raises
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"tracking.uri={uri}: the database cannot be opened ({reason})") from error
+
+
+def check_writable(setting: str, value: str, folder: Path) -> None:
+    """Creates ``folder`` if need be; :class:`ConfigError` naming the setting if it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".alphagrad-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"{setting}={value}: cannot write there ({error.strerror}: {error.filename}); "
+            "give a folder that can be created and written to"
+        ) from error
+
+
+def open_store(uri: str):  # type: ignore[no-untyped-def]
+    """An ``mlflow.MlflowClient`` of the store, which is created if it does not exist.
+
+    The first call on a fresh SQLite file builds its tables; two processes doing so at once corrupt it,
+    so they take turns.
+    """
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # its tables are no news
+    file = sqlite_file(uri)
+    if file is None:
+        return MlflowClient(tracking_uri=uri)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock"):
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)
+        return client
+
+
+def experiment_id(client, uri: str, name: str) -> str:  # type: ignore[no-untyped-def]
+    """The experiment of this name, created if need be; artifacts of a SQLite store lie beside it."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        file = sqlite_file(uri)
+        location = (file.parent / "artifacts" / name).as_uri() if file else None
+        try:
+            return str(client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # another process was first
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise ConfigError(f"tracking.experiment={name}: was deleted; restore it or choose another name")
+    return str(found.experiment_id)

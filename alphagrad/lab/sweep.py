@@ -1,0 +1,114 @@
+"""The jobs of a multirun."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from itertools import product
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alphagrad.lab import compose
+from alphagrad.lab.errors import ConfigError
+
+
+def sweep_parameters(overrides: Sequence[str]) -> list[str]:
+    """What the configuration itself sweeps over (``hydra.sweeper.params``), as overrides."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        fixed = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
+        params = compose.hydra_config(fixed).hydra.sweeper.get("params") or {}
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(compose.one_line(error, overrides)) from error
+    return [f"{key}={value}" for key, value in params.items()]
+
+
+def jobs_of(overrides: Sequence[str], announce: bool = False) -> list[list[str]]:
+    """The override lists of a multirun: the product of all comma-separated values and ranges.
+
+    A setting that only some of the swept optimizers have goes to those; the others run once for what is
+    left, which ``announce`` prints. So ``optimizer=adam,alphagrad alpha.value=93,186`` is three jobs. Where no
+    optimizer has it, it stays, and composing the job says what is wrong. A continuous range, which a
+    sweeper chooses from, gives no jobs.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(compose.one_line(error, overrides)) from error
+    choices: dict[str, list[str]] = {}
+    for override in parsed:
+        key = override.get_key_element()
+        if override.is_discrete_sweep():
+            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        elif override.is_sweep_override():
+            return []
+        else:
+            choices[key] = [override.input_line or ""]
+    jobs = [list(job) for job in product(*choices.values())]
+    return _for_their_optimizers(jobs, announce) if len(choices.get("optimizer", [])) > 1 else jobs
+
+
+def _for_their_optimizers(jobs: list[list[str]], announce: bool) -> list[list[str]]:
+    """The jobs without the settings that their optimizer lacks and another one has, duplicates removed."""
+    known = {tuple(job): _lacking(job) for job in jobs}
+    keys = {_key(override) for job in jobs for override in job}
+    hopeless = {key for key in keys if all(key in known[tuple(job)] for job in jobs)}
+    kept: dict[tuple[str, ...], None] = {}
+    notices: dict[str, None] = {}
+    for job in jobs:
+        dropped = known[tuple(job)] - hopeless
+        kept.setdefault(tuple(o for o in job if _key(o) not in dropped))
+        optimizer = next(o for o in job if _key(o) == "optimizer")
+        notices.update(dict.fromkeys(f"{key} does not apply to {optimizer}, which runs without it" for key in dropped))
+    for notice in notices if announce else ():
+        print(f"alphagrad: {notice}", file=sys.stderr)
+    return [list(job) for job in kept]
+
+
+FINISHED: set[str] = set()
+"""Keys of the jobs that the study being resumed has finished already; set before Hydra takes over."""
+
+
+def missing(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The jobs that are not in :data:`FINISHED`."""
+    return [list(job) for job in jobs if not FINISHED or compose.job_key(compose.compose(job)) not in FINISHED]
+
+
+_CACHE: dict[tuple[str, ...], DictConfig | None] = {}
+
+
+def _lacking(job: Sequence[str]) -> set[str]:
+    """The keys of a job's settings of optimizer and slots that its optimizer does not have."""
+    groups = [o for o in job if _key(o) in ("recipe", "optimizer", "experiment")]
+    config = _composed(groups)
+    if config is None:
+        return set()  # composing the job itself will say what is wrong
+    slots = [o for o in job if _key(o) in compose.SLOTS]
+    lacking = {_key(o) for o in slots if _key(o) not in config}
+    config = _composed([*groups, *(o for o in slots if _key(o) not in lacking)])
+    for override in job:
+        key = _key(override)
+        if config is not None and key.startswith(tuple(f"{s}." for s in (*compose.SLOTS, "optimizer"))):
+            parent, _, name = key.rpartition(".")
+            node = OmegaConf.select(config, parent)
+            if not isinstance(node, DictConfig) or name not in node:
+                lacking.add(key)
+    return lacking
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig | None:
+    key = tuple(overrides)
+    if key not in _CACHE:
+        try:
+            _CACHE[key] = compose.compose(overrides)
+        except ConfigError:
+            _CACHE[key] = None
+    return _CACHE[key]
+
+
+def _key(override: str) -> str:
+    """The setting an override names; additions (``+key``) and removals (``~key``) are not looked at."""
+    return override.partition("=")[0]

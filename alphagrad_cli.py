@@ -1,0 +1,210 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+HELP = """\
+alphagrad: a laboratory for the AlphaGrad optimizer and its variants
+
+  alphagrad run [-m] [SETTING=VALUE ...]   train one run, or with -m every combination of values
+  alphagrad ls                             recipes, variants and baselines, a line each
+  alphagrad alpha [SETTING=VALUE ...]      the α every tensor of a recipe's network gets under each rule
+  alphagrad report [STUDY]                 a study's table with intervals, and plots
+  alphagrad ui                             MLflow's comparison UI on the store in use
+  alphagrad completion bash                tab completion: eval "$(alphagrad completion bash)"
+
+Examples
+  alphagrad run recipe=dqn_cartpole optimizer=sin_tanh seed=3
+  alphagrad run -m recipe=dqn_cartpole optimizer=adam,alphagrad seed='range(5)'
+  alphagrad run --cfg job optimizer=saturation
+  alphagrad alpha recipe=dqn_cartpole optimizer=sqrt_dim alpha.k=3
+  alphagrad report --plot curves.png
+
+`alphagrad COMMAND --help` says more. --traceback, anywhere, shows the whole traceback of an error.
+Environment: ALPHAGRAD_CONF (a folder of your own configuration, searched first), MLFLOW_TRACKING_URI.
+"""
+
+COMPLETION = """\
+_alphagrad() {
+    local IFS=$'\\n'
+    COMPREPLY=($(COMP_LINE="$COMP_LINE" COMP_POINT="$COMP_POINT" alphagrad complete 2>/dev/null))
+    [[ ${COMPREPLY[0]} == *= || ${COMPREPLY[0]} == */ || ${COMPREPLY[0]} == *. ]] && compopt -o nospace
+    return 0
+}
+COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
+complete -F _alphagrad alphagrad
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns 0, 1 for a failed run, 2 for a wrong setting, 130 or 143 when interrupted."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    traceback = "--traceback" in argv
+    argv = [a for a in argv if a != "--traceback"]
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    command = COMMANDS.get(argv[0])
+    if command is None:
+        known = ", ".join(c for c in COMMANDS if c not in HIDDEN)
+        print(f"alphagrad: {argv[0]}: no such command; there are {known}", file=sys.stderr)
+        return 2
+    try:
+        return command(argv[1:]) or 0
+    except KeyboardInterrupt:
+        print("alphagrad: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if traceback:
+            raise
+        return explain(error)
+
+
+def explain(error: Exception) -> int:
+    """Says an error in a line for each thing that is wrong; returns the exit status."""
+    from alphagrad.lab.errors import ConfigError
+
+    if isinstance(error, ConfigError):
+        for line in str(error).splitlines():
+            print(f"alphagrad: {line}", file=sys.stderr)
+        return 2
+    text = " ".join(str(error).split())
+    print(f"alphagrad: {type(error).__name__}: {text} (--traceback shows where)", file=sys.stderr)
+    return 1
+
+
+def show_version(argv: list[str]) -> None:
+    """`alphagrad --version`."""
+    from alphagrad import __version__
+
+    print(f"alphagrad {__version__}")
+
+
+def run(argv: list[str]) -> None:
+    """`alphagrad run`."""
+    from alphagrad.lab.launch import run as launch
+
+    launch(argv)
+
+
+def ls(argv: list[str]) -> None:
+    """`alphagrad ls`."""
+    parser("ls", "Recipes, variants and baselines, a line each; yours in $ALPHAGRAD_CONF too.").parse_args(argv)
+    from alphagrad.lab.listing import render
+
+    print(render())
+
+
+def alpha(argv: list[str]) -> None:
+    """`alphagrad alpha`."""
+    description = "The α every tensor of a recipe's network gets under each rule, with d, fan-in and the total."
+    p = parser("alpha", description, "alphagrad alpha recipe=dqn_cartpole optimizer=sqrt_dim alpha.k=3")
+    p.add_argument("overrides", nargs="*", metavar="SETTING=VALUE", help="as for `alphagrad run`")
+    overrides = p.parse_args(argv).overrides
+    from rich.console import Console
+
+    from alphagrad.lab.alpha_table import alpha_table
+    from alphagrad.lab.compose import compose, hydra_initialized
+
+    with hydra_initialized():
+        tables = alpha_table(compose(overrides))
+    for table in tables:
+        Console().print(table)
+
+
+def report(argv: list[str]) -> None:
+    """`alphagrad report`."""
+    p = parser("report", "A study's table with intervals, from the store alone.", "alphagrad report --plot curves.png")
+    p.add_argument("study", nargs="?", help="a study's run id or its beginning; default: the newest")
+    p.add_argument("--plot", metavar="FILE", help="also draw the metric over the steps (png, pdf, svg)")
+    p.add_argument("--metric", default="eval/return", help="what to draw (default %(default)s)")
+    add_store_options(p)
+    args = p.parse_args(argv)
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from alphagrad.lab.report import plot, table
+    from alphagrad.lab.results import Results
+    from alphagrad.lab.store import store_uri
+
+    results = Results(store_uri(args.uri, args.output_root), args.experiment)
+    study = results.study(args.study)
+    print(f"Study {study.title}")
+    Console().print(table(study))
+    if args.plot:
+        plot(results, study, args.metric, Path(args.plot))
+        print(f"{args.metric} drawn in {args.plot}")
+
+
+def ui(argv: list[str]) -> int:
+    """`alphagrad ui`."""
+    p = parser("ui", "Starts MLflow's server on the store in use, on this machine only.", "alphagrad ui --port 5001")
+    p.add_argument("--port", type=int, default=5000, help="default %(default)s")
+    add_store_options(p)
+    args = p.parse_args(argv)
+    from alphagrad.lab.interrupts import closing_runs_on_signals
+    from alphagrad.lab.ui import serve
+
+    with closing_runs_on_signals():
+        return serve(args.uri, args.output_root, args.experiment, args.port)
+
+
+def completion(argv: list[str]) -> None:
+    """`alphagrad completion bash`."""
+    p = parser("completion", "Prints a script for your shell.", 'eval "$(alphagrad completion bash)"')
+    p.add_argument("shell", choices=["bash"])
+    p.parse_args(argv)
+    print(COMPLETION, end="")
+
+
+def complete(argv: list[str]) -> None:
+    """Answers the completion script: words for $COMP_LINE."""
+    line = os.environ.get("COMP_LINE", "")[: int(os.environ.get("COMP_POINT", "0")) or None]
+    words = line.split(" ")
+    if len(words) <= 2:
+        print("\n".join(c for c in COMMANDS if c.startswith(words[-1]) and c not in HIDDEN))
+    elif words[1] in ("run", "alpha"):
+        # Hydra completes settings, but knows nothing of the subcommand
+        os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+        os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
+        run(["-sc", "query=bash"])
+
+
+def parser(command: str, description: str, example: str = "") -> argparse.ArgumentParser:
+    """An argument parser whose help ends with an example."""
+    epilog = f"example: {example}" if example else None
+    return argparse.ArgumentParser(f"alphagrad {command}", description=description, epilog=epilog)
+
+
+def add_store_options(p: argparse.ArgumentParser) -> None:
+    """The options that say which store and experiment; the same defaults as a run's settings."""
+    p.add_argument("--uri", help="MLflow store (default: $MLFLOW_TRACKING_URI, else OUTPUT_ROOT/mlflow.db)")
+    p.add_argument("--output-root", default="outputs", help="default %(default)s")
+    p.add_argument("--experiment", default="alphagrad", help="MLflow experiment (default %(default)s)")
+
+
+COMMANDS = {
+    "run": run,
+    "ls": ls,
+    "alpha": alpha,
+    "report": report,
+    "ui": ui,
+    "completion": completion,
+    "complete": complete,
+    "--version": show_version,
+}
+HIDDEN = ("complete", "--version")
+"""Commands that are not listed: they complete a line, or are a flag."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Configuration of every command; see config.yaml."""

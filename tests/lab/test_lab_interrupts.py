@@ -1,0 +1,150 @@
+"""Ctrl-C and SIGTERM, to real processes: every run that was begun says KILLED."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from alphagrad.lab.interrupts import check, closing_runs_on_signals
+
+COMMAND = [sys.executable, "-m", "alphagrad_cli", "run"]
+ENDLESS = ("recipe.total_steps=100000000", "recipe.eval_every=0", "recipe.compile=false")
+
+
+def wait_for(condition, process: subprocess.Popen, what: str) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert process.poll() is None, f"the run ended before {what}: {process.communicate()}"
+        assert time.monotonic() < deadline, f"no {what} in time"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def start(lab, root):
+    """``start("seed=1")`` → the process of a run that never ends by itself; none is left after the test."""
+    started: list[subprocess.Popen] = []
+
+    def call(*words: str) -> subprocess.Popen:
+        command = [*COMMAND, *words, *ENDLESS, f"output_root={root}"]
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=root, start_new_session=True))
+        return started[-1]
+
+    yield call
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def begun(root: Path) -> list[Path]:
+    """The runs that are training: their folder holds the configuration."""
+    return list(root.rglob("config.yaml"))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_single_run(start, root, store_runs, number, status):
+    process = start()
+    wait_for(lambda: begun(root), process, "run")
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "Traceback" not in said
+    (run,) = store_runs(root)
+    assert run.info.status == "KILLED"
+    assert run.info.end_time
+    assert run.data.tags["alphagrad.reason"].startswith(("KeyboardInterrupt", "SystemExit"))
+    assert not list(root.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_multirun(start, root, store_runs, number, status):
+    process = start("-m", "seed=range(3)", "optimizer=adam,alphagrad")
+    wait_for(lambda: begun(root), process, "child")
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "Traceback" not in said
+    runs = store_runs(root)
+    assert [run.info.status for run in runs] == ["KILLED", "KILLED"]  # the parent and the child that was training
+    (parent,) = [r for r in runs if r.data.tags.get("alphagrad.kind") == "study"]
+    (child,) = [r for r in runs if r is not parent]
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+
+
+def test_impatience_does_not_leave_a_run_open(start, root, store_runs):
+    """Signals that come while the run is being closed do not stop that."""
+    process = start()
+    wait_for(lambda: begun(root), process, "run")
+    for _ in range(5):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT)  # the last may meet Python on its way out
+    assert [run.info.status for run in store_runs(root)] == ["KILLED"]
+
+
+def test_a_signal_before_anything_has_begun(start, root, store_runs):
+    process = start()
+    time.sleep(0.3)  # Python is still importing
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "RUNNING" not in {run.info.status for run in store_runs(root)}
+
+
+class Anything:
+    pass
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_that_python_drops_is_not_lost(number):
+    """Exceptions in a weak reference's callback are printed and dropped; compiling is full of such callbacks."""
+    from alphagrad.lab.runner import TrackedLog
+
+    kind = KeyboardInterrupt if number == signal.SIGINT else SystemExit
+    job = SimpleNamespace(observation=None, settings=SimpleNamespace(instruments=SimpleNamespace(every=0)))
+    before = signal.getsignal(number)
+    log = TrackedLog([], SimpleNamespace(update=lambda *_: None), job)
+    with closing_runs_on_signals():
+        check()
+        log.progress(1, "")
+        thing = Anything()
+        reference = weakref.ref(thing, lambda _: signal.raise_signal(number))
+        del thing  # the signal comes here, and its exception is dropped
+        assert reference() is None
+        with pytest.raises(kind):
+            log.progress(2, "")
+        with pytest.raises(kind):
+            log.metrics(0, 2, {})
+        signal.raise_signal(number)  # while runs are closed, another one does nothing
+    assert signal.getsignal(number) == before
+    check()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stacked_multirun(start, root, store_runs, number, status):
+    process = start("-m", "hydra/launcher=stacked", "seed=range(4)", "optimizer=adam", "stack.processes=2")
+    wait_for(lambda: len(begun(root)) == 4, process, "runs")
+    time.sleep(0.5)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # a terminal's Ctrl-C reaches the whole group
+    else:
+        process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == status
+    assert [run.info.status for run in store_runs(root)] == ["KILLED"] * 5
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # no process is left

@@ -1,0 +1,157 @@
+"""The jobs of a multirun."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from alphagrad.lab import compose
+from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.sweep import jobs_of, sweep_parameters
+
+
+@pytest.fixture
+def jobs(lab):
+    """``jobs(override, ...)`` → the jobs, each as a set of overrides."""
+    with compose.hydra_initialized():
+        yield lambda *overrides: [set(job) for job in jobs_of(overrides)]
+
+
+def test_one_job_without_commas(jobs):
+    assert jobs("optimizer=adam", "seed=3") == [{"optimizer=adam", "seed=3"}]
+    assert jobs() == [set()]
+
+
+def test_product_in_order(jobs):
+    found = jobs("optimizer=adam,sgd", "seed=range(3)", "recipe.gamma=0.9")
+    expected = [{f"optimizer={o}", f"seed={s}", "recipe.gamma=0.9"} for o, s in product(("adam", "sgd"), range(3))]
+    assert found == expected
+
+
+def test_ranges_choices_and_lists(jobs):
+    assert jobs("seed=range(2,8,3)") == [{"seed=2"}, {"seed=5"}]
+    assert jobs("seed=choice(4,7)") == [{"seed=4"}, {"seed=7"}]
+    assert jobs("recipe.hidden=[8,8],[16]") == [{"recipe.hidden=[8,8]"}, {"recipe.hidden=[16]"}]
+    assert jobs("recipe.hidden=[8,8]") == [{"recipe.hidden=[8,8]"}]
+
+
+def test_a_setting_goes_to_the_optimizers_that_have_it(jobs):
+    found = jobs("optimizer=adam,alphagrad", "alpha.value=93,186")
+    assert found == [
+        {"optimizer=adam"},
+        {"optimizer=alphagrad", "alpha.value=93"},
+        {"optimizer=alphagrad", "alpha.value=186"},
+    ]
+
+
+def test_what_is_left_is_not_run_twice(jobs):
+    found = jobs("optimizer=adam,alphagrad", "alpha.value=93,186,279", "seed=range(2)", "optimizer.lr=0.1")
+    assert len(found) == len({frozenset(j) for j in found}) == 2 + 6
+    assert all("optimizer.lr=0.1" in job for job in found)  # both have it
+
+
+def test_slots_and_settings_of_one_optimizer(jobs):
+    found = jobs("optimizer=adam,sign,alphagrad", "alpha=constant,sqrt_dim")
+    assert found == [
+        {"optimizer=adam"},
+        {"optimizer=sign"},
+        {"optimizer=alphagrad", "alpha=constant"},
+        {"optimizer=alphagrad", "alpha=sqrt_dim"},
+    ]
+    found = jobs("optimizer=adam,sgd", "optimizer.betas=[0.9,0.99]", "optimizer.momentum=0.5")
+    assert found == [
+        {"optimizer=adam", "optimizer.betas=[0.9,0.99]"},
+        {"optimizer=sgd", "optimizer.momentum=0.5"},
+    ]
+
+
+def test_settings_follow_the_slot_that_is_chosen(jobs):
+    found = jobs("optimizer=adam,alphagrad", "alpha=sqrt_dim", "alpha.k=1,3")
+    assert found == [
+        {"optimizer=adam"},
+        {"optimizer=alphagrad", "alpha=sqrt_dim", "alpha.k=1"},
+        {"optimizer=alphagrad", "alpha=sqrt_dim", "alpha.k=3"},
+    ]
+
+
+def test_what_no_optimizer_has_stays_and_fails(jobs, composed):
+    for overrides in (("optimizer=adam,sgd", "alpha.value=3"), ("optimizer=adam,alphagrad", "alpha.valu=3,4")):
+        for job in jobs(*overrides):
+            key = overrides[1].partition("=")[0]
+            with pytest.raises(ConfigError, match=key):
+                composed(*job)
+
+
+def test_settings_of_recipe_and_job_are_never_dropped(jobs, composed):
+    found = jobs("optimizer=adam,alphagrad", "recipe.nope=3", "alpha.value=93")
+    assert all("recipe.nope=3" in job for job in found)
+    with pytest.raises(ConfigError, match=r"recipe\.nope"):
+        composed(*found[0])
+
+
+def test_with_one_optimizer_nothing_is_dropped(jobs):
+    assert jobs("optimizer=adam", "alpha.value=93,186") == [
+        {"optimizer=adam", "alpha.value=93"},
+        {"optimizer=adam", "alpha.value=186"},
+    ]
+
+
+def test_a_continuous_range_gives_no_jobs(jobs):
+    assert jobs("optimizer.lr=interval(0.1,0.2)", "seed=1,2") == []
+
+
+def test_notice_once_for_each_optimizer(lab, capsys):
+    with compose.hydra_initialized():
+        jobs_of(["optimizer=adam,sign,alphagrad", "alpha.value=93,186", "seed=range(3)"], announce=True)
+        told = capsys.readouterr().err.splitlines()
+        jobs_of(["optimizer=adam,alphagrad", "alpha.value=93,186"])
+        assert capsys.readouterr().err == ""
+    assert sorted(told) == [
+        "alphagrad: alpha.value does not apply to optimizer=adam, which runs without it",
+        "alphagrad: alpha.value does not apply to optimizer=sign, which runs without it",
+    ]
+
+
+def test_a_study_file_sweeps(lab, tmp_path):
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    (folder / "small.yaml").write_text(
+        "# @package _global_\n# a small study\nhydra:\n  sweeper:\n    params:\n"
+        "      optimizer: adam,alphagrad\n      alpha.value: 93,186\n      seed: range(2)\n"
+    )
+    lab.setenv("ALPHAGRAD_CONF", str(tmp_path))
+    with compose.hydra_initialized():
+        overrides = ["experiment=small", "recipe.gamma=0.5"]
+        params = sweep_parameters(overrides)
+        assert params == ["optimizer=adam,alphagrad", "alpha.value=93,186", "seed=range(2)"]
+        found = jobs_of([*params, *overrides])
+        assert len(found) == 6
+        # the command line wins over the file
+        found = jobs_of([*params, *overrides, "seed=7"])
+        assert len(found) == 3
+        assert all("seed=7" in job and "recipe.gamma=0.5" in job for job in found)
+        assert sweep_parameters(["seed=1,2"]) == []
+
+
+def test_hydra_runs_the_jobs_that_were_checked(lab):
+    """The sweeper that Hydra calls and the check before it take the same list."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    compose.register()
+    from hydra_plugins.alphagrad import StudySweeper
+
+    overrides = ["optimizer=adam,alphagrad", "alpha.value=93,186", "seed=range(2)"]
+    with compose.hydra_initialized():
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        assert StudySweeper.split_arguments(parsed, None) == [jobs_of(overrides)]
+        batches = StudySweeper.split_arguments(parsed, 4)
+        assert [len(b) for b in batches] == [4, 2]
+        assert [job for b in batches for job in b] == jobs_of(overrides)
+
+
+def test_malformed_overrides_are_named(lab):
+    with compose.hydra_initialized(), pytest.raises(ConfigError, match=r"seed=\["):
+        jobs_of(["seed=["])
+    with compose.hydra_initialized(), pytest.raises(ConfigError, match="optimizer=nope"):
+        sweep_parameters(["optimizer=nope"])

@@ -1,0 +1,191 @@
+"""Imports go one way, and nothing does what DESIGN forbids."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    if parts[0] in ("recipes", "conf"):
+        parts = ("alphagrad", *parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {
+    module_name(f): f
+    for f in sorted(
+        [
+            *ROOT.glob("alphagrad/**/*.py"),
+            *ROOT.glob("recipes/*.py"),
+            *ROOT.glob("conf/*.py"),
+            ROOT / "alphagrad_cli.py",
+        ]
+    )
+}
+LIBRARY = [
+    n for n in FILES if not n.startswith(("alphagrad.lab", "alphagrad.recipes", "alphagrad.conf", "alphagrad_cli"))
+]
+RECIPES = [n for n in FILES if n.startswith("alphagrad.recipes")]
+
+
+def imports(name: str, at_import_time: bool = False) -> set[str]:
+    """The modules a module imports, absolute; ``from package import submodule`` counts the submodule."""
+    found: set[str] = set()
+    package = name if FILES[name].stem == "__init__" else name.rpartition(".")[0]
+
+    def visit(node: ast.AST) -> None:
+        if at_import_time and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            return
+        if at_import_time and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")
+                base = ".".join([*above[: len(above) - node.level + 1], *([base] if base else [])])
+            submodules = {f"{base}.{alias.name}" for alias in node.names} & set(FILES)
+            # `from package import submodule, name`: the package itself counts for names that are no modules
+            found.update(submodules if len(submodules) == len(node.names) else submodules | {base})
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(FILES[name].read_text(encoding="utf-8")))
+    return found - {"__future__"}
+
+
+def roots(modules: set[str]) -> set[str]:
+    return {m.partition(".")[0] for m in modules}
+
+
+def reachable(name: str) -> set[str]:
+    """Everything that importing a module of ours loads, followed through our own modules."""
+    seen: set[str] = set()
+    todo = [name]
+    while todo:
+        for module in imports(todo.pop(), at_import_time=True) - seen:
+            seen.add(module)
+            if module in FILES:
+                todo.append(module)
+    return seen
+
+
+def test_the_scan_sees_the_project():
+    assert {"alphagrad", "alphagrad.optimizer", "alphagrad.variants.sign", "alphagrad.lab.runner"} <= set(FILES)
+    assert {"alphagrad.recipes.dqn", "alphagrad.conf", "alphagrad_cli"} <= set(FILES)
+    assert "alphagrad.recipes.envs" in imports("alphagrad.recipes.dqn")  # a relative import
+    assert "mlflow" in roots(imports("alphagrad.lab.store"))  # one inside a function
+    assert "mlflow" not in roots(imports("alphagrad.lab.store", at_import_time=True))
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_library_imports_torch_alone(name):
+    found = imports(name)
+    outside = roots(found) - set(sys.stdlib_module_names) - {"alphagrad", "torch"}
+    assert not outside
+    ours = {m for m in found if m.startswith("alphagrad")}
+    assert ours <= {*LIBRARY, "alphagrad"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_know_nothing_of_hydra_and_mlflow(name):
+    assert not roots(imports(name)) & {"hydra", "omegaconf", "mlflow", "hydra_plugins"}
+    # what a recipe may use of the laboratory; build, runner and tracking use recipes, not the reverse
+    lab = {m for m in imports(name) if m.startswith("alphagrad.lab")}
+    assert lab <= {"alphagrad.lab.metrics", "alphagrad.lab.recipe", "alphagrad.lab.stack"}
+
+
+@pytest.mark.parametrize("name", ["alphagrad.lab.results", "alphagrad.lab.report", "alphagrad.lab.store"])
+def test_reports_do_without_torch(name):
+    assert "torch" not in roots(reachable(name))
+    assert "torch" not in roots(imports(name))
+    assert not [m for m in imports(name) if m.startswith("alphagrad.lab") and "torch" in roots(imports(m))]
+
+
+def test_nothing_imports_the_command_line():
+    assert not [n for n in FILES if "alphagrad_cli" in roots(imports(n))]
+
+
+def test_only_tracking_store_and_ui_touch_mlflow():
+    users = {n for n in FILES if "mlflow" in roots(imports(n))}
+    assert users == {"alphagrad.lab.store", "alphagrad.lab.tracking"}
+
+
+def test_no_import_cycles():
+    graph = {n: imports(n, at_import_time=True) & set(FILES) for n in FILES}
+    done: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> None:
+        assert name not in path, " → ".join([*path[path.index(name) :], name])
+        if name not in done:
+            for other in graph[name]:
+                visit(other, [*path, name])
+            done.add(name)
+
+    for name in graph:
+        visit(name, [])
+    assert done == set(FILES)
+
+
+def test_a_cycle_would_be_found(tmp_path, monkeypatch):
+    (tmp_path / "one.py").write_text("import two\n")
+    (tmp_path / "two.py").write_text("from one import x\n")
+    monkeypatch.setattr(sys.modules[__name__], "FILES", {"one": tmp_path / "one.py", "two": tmp_path / "two.py"})
+    with pytest.raises(AssertionError, match="→"):
+        test_no_import_cycles()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_stay_short(name):
+    assert len(FILES[name].read_text(encoding="utf-8").splitlines()) < 350
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_forbidden_calls(name):
+    for node in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("eval", "exec", "pickle.load", "pickle.loads"), ast.unparse(node)
+            if called == "torch.load":
+                assert "weights_only=True" in ast.unparse(node), ast.unparse(node)
+
+
+def loaded_after(statement: str, *heavy: str) -> str:
+    """Which of the modules a fresh interpreter has loaded after a statement."""
+    code = f"import sys\n{statement}\nprint(*[m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import alphagrad.lab.report, alphagrad.lab.results", ("torch", "hydra", "mlflow")),
+        ("import alphagrad.lab.tracking", ("torch",)),
+        (
+            "from alphagrad import AlphaGrad, Rule, signals, variants",
+            ("hydra", "omegaconf", "mlflow", "pydantic", "scipy"),
+        ),
+        ("import alphagrad.recipes.dqn", ("hydra", "omegaconf", "mlflow")),
+        ("import alphagrad", ("torch", "numpy")),
+        (
+            "import alphagrad_cli; alphagrad_cli.main(['--help'])",
+            ("torch", "numpy", "hydra", "omegaconf", "mlflow", "rich"),
+        ),
+    ],
+)
+def test_what_is_loaded(statement, absent):
+    assert loaded_after(statement, *absent) == ""
+
+
+def test_what_is_loaded_can_tell():
+    assert loaded_after("import numpy", "torch", "numpy") == "numpy"
