@@ -1,0 +1,1 @@
+"""Recipes: what is trained, over a stack of runs."""

@@ -1,0 +1,121 @@
+"""R Gymnasium environments, one for each run, each seeded by its own run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import gymnasium as gym
+import numpy as np
+
+from alphagrad.lab import metrics
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A finished episode of one environment."""
+
+    env: int
+    episodic_return: float
+    length: int
+
+
+class EnvStack:
+    """Environments stepped in lockstep, each reset in the step that ends its episode.
+
+    Gymnasium's own vector environments share one generator, or spend a step on each reset; a run of a
+    stack could then not be the run alone, nor count steps as CleanRL does.
+
+    Attributes:
+        observations: what each environment shows now, [R, *observation], float32.
+    """
+
+    def __init__(self, env_id: str, seeds: Sequence[int]) -> None:
+        self.envs = [make_env(env_id) for _ in seeds]
+        self.observation_space = self.envs[0].observation_space
+        self.action_space = self.envs[0].action_space
+        shape = (len(seeds), *(self.observation_space.shape or ()))
+        self.observations = np.empty(shape, dtype=np.float32)
+        for k, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
+            self.observations[k] = env.reset(seed=int(seed))[0]
+        self._returns = [0.0] * len(seeds)
+        self._lengths = [0] * len(seeds)
+
+    def step(self, actions: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Episode]]:
+        """Steps every environment.
+
+        Returns:
+            The observations the actions led to, [R, *observation], final ones where an episode ended;
+            rewards [R]; terminations [R] (a truncated episode has not terminated); finished episodes.
+        """
+        reached = np.empty_like(self.observations)
+        rewards = np.empty(len(self.envs), dtype=np.float32)
+        terminations = np.zeros(len(self.envs), dtype=np.float32)
+        finished: list[Episode] = []
+        for k, env in enumerate(self.envs):
+            observation, reward, terminated, truncated, _ = env.step(actions[k])
+            reached[k] = observation
+            rewards[k] = reward
+            self._returns[k] += float(reward)
+            self._lengths[k] += 1
+            if terminated or truncated:
+                terminations[k] = terminated
+                finished.append(Episode(k, self._returns[k], self._lengths[k]))
+                self._returns[k], self._lengths[k] = 0.0, 0
+                observation, _ = env.reset()
+            self.observations[k] = observation
+        return reached, rewards, terminations, finished
+
+    def close(self) -> None:
+        """Closes the environments."""
+        for env in self.envs:
+            env.close()
+
+
+def make_env(env_id: str) -> gym.Env:
+    """One environment; ``ValueError`` with one line if there is none of this name."""
+    try:
+        if "mujoco" in str(gym.spec(env_id).entry_point):
+            quiet_mujoco()
+        return gym.make(env_id, disable_env_checker=True)
+    except (gym.error.Error, ModuleNotFoundError) as error:
+        raise ValueError(f"env.id={env_id}: {' '.join(str(error).split())}") from error
+
+
+def flat_boxes(env_id: str, algorithm: str) -> tuple[gym.spaces.Box, gym.spaces.Box]:
+    """An environment's spaces of observations and actions; ``ValueError`` unless both are flat boxes."""
+    env = make_env(env_id)
+    observation, action = env.observation_space, env.action_space
+    env.close()
+    if not isinstance(observation, gym.spaces.Box) or len(observation.shape) != 1:
+        raise ValueError(f"env.id={env_id}: {algorithm} needs a flat Box observation, got {observation}")
+    if not isinstance(action, gym.spaces.Box) or len(action.shape) != 1:
+        raise ValueError(f"env.id={env_id}: {algorithm} needs a flat Box action, got {action}")
+    return observation, action
+
+
+def quiet_mujoco() -> None:
+    """Keeps MuJoCo from warning of its own models' deprecated attributes, and from a log file in the cwd."""
+    import mujoco
+
+    mujoco.set_mju_user_warning(lambda _: None)
+
+
+def evaluate_episodes(envs: EnvStack, act: Callable[[np.ndarray], np.ndarray], runs: int) -> list[dict[str, float]]:
+    """Each run's mean return and length over the first episode of each of its environments.
+
+    Args:
+        envs: runs · n environments, those of a run side by side; closed at the end.
+        act: observations of all environments → their actions.
+        runs: R.
+    """
+    returns, lengths = np.zeros(len(envs.envs)), np.zeros(len(envs.envs))
+    while not lengths.all():  # lengths, because the return of a run that diverges may be NaN
+        for episode in envs.step(act(envs.observations))[3]:
+            if not lengths[episode.env]:
+                returns[episode.env], lengths[episode.env] = episode.episodic_return, episode.length
+    envs.close()
+    return [
+        {metrics.EVAL_RETURN: float(r.mean()), metrics.EVAL_LENGTH: float(n.mean())}
+        for r, n in zip(returns.reshape(runs, -1), lengths.reshape(runs, -1), strict=True)
+    ]

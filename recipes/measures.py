@@ -1,0 +1,98 @@
+"""What the reinforcement-learning recipes log: episodes as they end, losses between two points."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alphagrad.lab import metrics
+from alphagrad.lab.recipe import Log
+from alphagrad.lab.stack import StackOptimizer
+
+from .envs import Episode
+
+
+class Episodes:
+    """Logs every finished episode of R runs and remembers their latest returns."""
+
+    def __init__(self, runs: int, log: Log) -> None:
+        self.log = log
+        self.returns = [deque[float](maxlen=metrics.FINAL_EPISODES) for _ in range(runs)]
+
+    def add(self, finished: Iterable[Episode], step: int) -> None:
+        """Logs the episodes that ended at ``step``."""
+        for episode in finished:
+            self.returns[episode.env].append(episode.episodic_return)
+            self.log.metrics(
+                episode.env,
+                step,
+                {metrics.EPISODIC_RETURN: episode.episodic_return, metrics.EPISODIC_LENGTH: episode.length},
+            )
+
+    def shown(self) -> str:
+        """The mean of the latest returns, for the progress line."""
+        means = [np.mean(returns) for returns in self.returns if returns]
+        return f"return {np.mean(means):.0f}" if means else ""
+
+    def close(self, step: int) -> None:
+        """Logs each run's final return: the mean over its latest episodes."""
+        for run, returns in enumerate(self.returns):
+            if returns:
+                self.log.metrics(run, step, {metrics.FINAL_RETURN: float(np.mean(returns))})
+
+
+class Window:
+    """Measures of R runs between two points of the log, kept on the device until they are asked for.
+
+    Args:
+        runs: R.
+        reductions: name of the metric → *mean* or *max* over the updates of the window.
+    """
+
+    def __init__(self, runs: int, reductions: Mapping[str, str]) -> None:
+        self.runs = runs
+        self.reductions = dict(reductions)
+        self.updates = 0
+        self._measures: list[Tensor] = []
+        self._step, self._time = 0, time.perf_counter()
+
+    def add(self, measures: Tensor) -> None:
+        """Adds one update's measures [metrics, R], in the order of ``reductions``."""
+        self.updates += 1
+        self._measures.append(measures)
+
+    def take(self, step: int) -> list[dict[str, float]]:
+        """Each run's metrics since the last call, which ended at an earlier ``step``; steps/s among them."""
+        now = time.perf_counter()
+        rows = [{metrics.STEPS_PER_SECOND: (step - self._step) / (now - self._time)} for _ in range(self.runs)]
+        self._step, self._time = step, now
+        if self._measures:
+            columns = torch.stack(self._measures).unbind(1)
+            for (name, reduction), column in zip(self.reductions.items(), columns, strict=True):
+                values = column.amax(0) if reduction == "max" else column.mean(0)
+                for row, value in zip(rows, values.tolist(), strict=True):
+                    row[name] = value
+            self._measures.clear()
+        return rows
+
+    def diverged(self, rows: Sequence[Mapping[str, float]]) -> dict[int, str]:
+        """Runs whose measures are not finite → which of them."""
+        bad = {run: [n for n in self.reductions if not math.isfinite(row.get(n, 0))] for run, row in enumerate(rows)}
+        return {run: f"non-finite {', '.join(names)}" for run, names in bad.items() if names}
+
+
+def stop_diverged(
+    window: Window, rows: Sequence[Mapping[str, float]], step: int, log: Log, *optimizers: StackOptimizer
+) -> None:
+    """Freezes the runs that have just turned non-finite, and says so."""
+    for run, reason in window.diverged(rows).items():
+        if run not in optimizers[0].frozen:
+            for optimizer in optimizers:
+                optimizer.freeze(run)
+            log.diverged(run, step, reason)

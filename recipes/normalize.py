@@ -1,0 +1,59 @@
+"""Running normalisation of observations and rewards, for R runs at once, each with its own statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+
+EPSILON = 1e-8
+CLIP = 10.0
+FIRST_COUNT = 1e-4
+"""Weight of the initial mean 0 and variance 1; this and the rest as in Gymnasium's NormalizeObservation."""
+
+
+class RunningMoments:
+    """Mean and variance of everything each run has seen; ``shape`` is [R, ...], float64."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.mean = np.zeros(shape)
+        self.var = np.ones(shape)
+        self.count = np.full((shape[0],) + (1,) * (len(shape) - 1), FIRST_COUNT)
+
+    def add(self, x: np.ndarray, rows: slice | np.ndarray = slice(None)) -> None:
+        """Takes in one sample of each run, or of those in ``rows`` (Chan et al.'s parallel update)."""
+        mean, count = self.mean[rows], self.count[rows]
+        delta, total = x - mean, count + 1
+        self.var[rows] = (self.var[rows] * count + delta**2 * count / total) / total
+        self.mean[rows] = mean + delta / total
+        self.count[rows] = total
+
+
+class ObservationNormalizer:
+    """``clip((x − mean)/√(var + 1e-8), ±10)``, the moments including x."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.moments = RunningMoments(shape)
+
+    def __call__(self, x: np.ndarray, rows: slice | np.ndarray = slice(None), learn: bool = True) -> np.ndarray:
+        """Observations [R, ...] (or of ``rows``) normalised, float32; ``learn`` takes them in first."""
+        if learn:
+            self.moments.add(x, rows)
+        scaled = (x - self.moments.mean[rows]) / np.sqrt(self.moments.var[rows] + EPSILON)
+        return scaled.clip(-CLIP, CLIP).astype(np.float32)
+
+
+class RewardNormalizer:
+    """``clip(r/√(var(G) + 1e-8), ±10)`` with G the discounted return so far, which a termination ends.
+
+    As in Gymnasium's NormalizeReward, a truncation does not end it.
+    """
+
+    def __init__(self, runs: int, gamma: float) -> None:
+        self.gamma = gamma
+        self.returns = np.zeros(runs)
+        self.moments = RunningMoments((runs,))
+
+    def __call__(self, rewards: np.ndarray, terminations: np.ndarray) -> np.ndarray:
+        """Rewards [R] normalised, float32."""
+        self.returns = self.returns * self.gamma * (1 - terminations) + rewards
+        self.moments.add(self.returns)
+        return (rewards / np.sqrt(self.moments.var + EPSILON)).clip(-CLIP, CLIP).astype(np.float32)

@@ -1,0 +1,335 @@
+"""Proximal policy optimisation (Schulman et al. 2017) as CleanRL's ppo_continuous_action.py has it, over a stack."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from alphagrad.lab import metrics
+from alphagrad.lab.recipe import EnvSettings, Log
+from alphagrad.lab.recipe import Settings as BaseSettings
+from alphagrad.lab.stack import RunStack, StackOptimizer
+
+from .envs import EnvStack, evaluate_episodes, flat_boxes
+from .gradients import gradients_of
+from .measures import Episodes, Window, stop_diverged
+from .mlp import mlp, stacked_mlp
+from .normalize import ObservationNormalizer, RewardNormalizer
+
+Params = dict[str, Tensor]
+
+COMPILE_FROM = 10_000
+"""Gradient steps from which compilation repays itself: it takes 10 to 15 s and saves 1 to 2 ms a step."""
+MEASURES = {
+    metrics.POLICY_LOSS: "mean",
+    metrics.VALUE_LOSS: "mean",
+    metrics.ENTROPY: "mean",
+    metrics.APPROX_KL: "mean",
+    metrics.CLIP_FRACTION: "mean",
+}
+"""What is logged of a rollout's minibatches: means over all of them, where CleanRL logs most of the last one."""
+
+
+class PPOSettings(BaseSettings):
+    """See conf/recipe/ppo_halfcheetah.yaml for what each means and CleanRL's values."""
+
+    name: str
+    env: EnvSettings
+    total_steps: PositiveInt
+    lr: float = Field(ge=0)
+    adam_eps: float = Field(ge=0)
+    clip_grad_norm: float | None = Field(gt=0)
+    anneal_lr: bool
+    num_steps: PositiveInt
+    minibatches: PositiveInt
+    epochs: PositiveInt
+    gamma: float = Field(ge=0, le=1)
+    gae_lambda: float = Field(ge=0, le=1)
+    clip: float = Field(gt=0)
+    clip_value_loss: bool
+    normalize_advantages: bool
+    entropy_coefficient: float = Field(ge=0)
+    value_coefficient: float = Field(ge=0)
+    bootstrap_truncated: bool
+    hidden: list[PositiveInt] = Field(min_length=1)
+    eval_every: int = Field(ge=0)
+    eval_episodes: PositiveInt
+    compile: Literal["auto", True, False]
+
+
+class ActorCritic(nn.Module):
+    """Separate tanh networks for mean action and value, orthogonal; the log-std depends on nothing."""
+
+    def __init__(self, observations: int, actions: int, hidden: list[int]) -> None:
+        super().__init__()
+        self.critic = orthogonal(mlp([observations, *hidden, 1], nn.Tanh), last=1.0)
+        self.actor_mean = orthogonal(mlp([observations, *hidden, actions], nn.Tanh), last=0.01)
+        self.actor_logstd = nn.Parameter(torch.zeros(actions))
+
+
+def orthogonal(network: nn.Sequential, last: float) -> nn.Sequential:
+    """Orthogonal weights of gain √2, ``last`` in the last layer; biases 0."""
+    layers = [layer for layer in network if isinstance(layer, nn.Linear)]
+    for layer in layers:
+        nn.init.orthogonal_(layer.weight, last if layer is layers[-1] else 2**0.5)
+        nn.init.zeros_(layer.bias)
+    return network
+
+
+class PPO:
+    """PPO with clipping, GAE and normalised observations and rewards.
+
+    CleanRL ends the return at a truncation as at a termination; here a truncated episode bootstraps from
+    the value of its final observation, unless ``bootstrap_truncated`` is false.
+    """
+
+    Settings = PPOSettings
+
+    def __init__(self, settings: PPOSettings) -> None:
+        self.settings = settings
+        observation, action = flat_boxes(settings.env.id, "PPO")
+        if settings.num_steps % settings.minibatches:
+            raise ValueError(
+                f"recipe.minibatches={settings.minibatches}: must divide recipe.num_steps={settings.num_steps}"
+            )
+        if settings.total_steps < settings.num_steps:
+            raise ValueError(
+                f"recipe.total_steps={settings.total_steps}: must be at least recipe.num_steps={settings.num_steps}"
+            )
+        self.n_observations, self.n_actions = observation.shape[0], action.shape[0]
+        self.low, self.high = action.low, action.high
+        self.iterations = settings.total_steps // settings.num_steps
+        # columns of a rollout's rows: observation, action, old log-probability, advantage, return, old value
+        self.widths = [self.n_observations, self.n_actions, 1, 1, 1, 1]
+
+    @property
+    def total_steps(self) -> int:
+        """Environment steps of each run: whole rollouts only, as in CleanRL."""
+        return self.iterations * self.settings.num_steps
+
+    @property
+    def compiles(self) -> bool:
+        """Whether gradients and optimizer steps are compiled."""
+        s = self.settings
+        updates = self.iterations * s.epochs * s.minibatches
+        return updates >= COMPILE_FROM if s.compile == "auto" else s.compile
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Actor and critic, under one optimizer."""
+        return {"actor_critic": ActorCritic(self.n_observations, self.n_actions, self.settings.hidden)}
+
+    def train(self, stack: RunStack, log: Log) -> list[dict[str, Any]]:
+        """Trains all runs in lockstep; see :class:`alphagrad.lab.recipe.Recipe`."""
+        s = self.settings
+        params = stack.initialize(lambda: self.networks()["actor_critic"])
+        optimizer = stack.optimizer(params, compile=self.compiles)
+        rollout = Rollout(self, stack)
+        shuffles = stack.generators("minibatch")
+        compute_gradients = gradients_of(self.losses, self.compiles)
+        episodes, window = Episodes(len(stack), log), Window(len(stack), MEASURES)
+
+        for iteration in range(self.iterations):
+            if s.anneal_lr:
+                optimizer.scale_lr(1 - iteration / self.iterations)
+            start = iteration * s.num_steps
+            rows, explained = rollout.collect(params, start, episodes)
+            flat = rows.flatten(0, 1)
+            offsets = torch.arange(len(stack), device=stack.device).unsqueeze(1) * s.num_steps
+            for _ in range(s.epochs):
+                order = np.stack([rng.permutation(s.num_steps) for rng in shuffles])
+                for chosen in torch.from_numpy(order).to(stack.device).chunk(s.minibatches, dim=1):
+                    minibatch = flat.index_select(0, (chosen + offsets).flatten()).view(*chosen.shape, -1)
+                    grads, measures = compute_gradients(params, minibatch)
+                    window.add(measures)
+                    self._step(optimizer, grads, window.updates, start + s.num_steps - 1, log)
+            step = start + s.num_steps
+            measured = window.take(step)
+            for run, (row, rate) in enumerate(zip(measured, optimizer.learning_rates(), strict=True)):
+                row[metrics.EXPLAINED_VARIANCE] = float(explained[run])
+                row[metrics.LEARNING_RATE] = rate
+                log.metrics(run, step - 1, row)
+            stop_diverged(window, measured, step - 1, log, optimizer)
+            log.progress(step, episodes.shown())
+            due = s.eval_every and step // s.eval_every > start // s.eval_every
+            if due or iteration + 1 == self.iterations:
+                for run, row in enumerate(self.evaluate(params, rollout.normalize, stack)):
+                    log.metrics(run, step - 1, row)
+        rollout.envs.close()
+        episodes.close(self.total_steps - 1)
+        moments = rollout.normalize.moments
+        return [
+            {
+                "actor_critic": {name: p[run].clone() for name, p in params.items()},
+                "observation_mean": torch.from_numpy(moments.mean[run]),
+                "observation_var": torch.from_numpy(moments.var[run]),
+                "optimizer": optimizer.state_of(run),
+                "steps": self.total_steps,
+            }
+            for run in range(len(stack))
+        ]
+
+    def _step(self, optimizer: StackOptimizer, grads: Params, updates: int, step: int, log: Log) -> None:
+        observe = log.observe_every and updates % log.observe_every == 0
+        for run, signals in enumerate(optimizer.step(grads, log.observation if observe else None)):
+            log.metrics(run, step, signals)
+
+    def losses(self, params: Params, minibatch: Tensor) -> tuple[Tensor, Tensor]:
+        """The runs' losses summed, so that each run's gradient is its own, and :data:`MEASURES` [5, R].
+
+        ``minibatch`` is [R, B, columns], see ``widths``.
+        """
+        s = self.settings
+        observation, action, *columns = minibatch.split(self.widths, dim=-1)
+        old_logprob, advantage, target, old_value = (column.squeeze(-1) for column in columns)
+        logprob = log_probability(params, observation, action)
+        value = values_of(params, observation)
+        log_ratio = logprob - old_logprob
+        ratio = log_ratio.exp()
+        if s.normalize_advantages:
+            centred = advantage - advantage.mean(-1, keepdim=True)
+            advantage = centred / (advantage.std(-1, keepdim=True) + 1e-8)
+        policy_loss = -torch.minimum(advantage * ratio, advantage * ratio.clamp(1 - s.clip, 1 + s.clip)).mean(-1)
+        squared = (value - target).square()
+        if s.clip_value_loss:
+            clipped = old_value + (value - old_value).clamp(-s.clip, s.clip)
+            squared = torch.maximum(squared, (clipped - target).square())
+        value_loss = 0.5 * squared.mean(-1)
+        # of a diagonal Gaussian: Σ log σ + n/2·(1 + log 2π)
+        entropy = (params["actor_logstd"] + 0.5 * (1 + np.log(2 * np.pi))).sum(-1)
+        loss = policy_loss - s.entropy_coefficient * entropy + s.value_coefficient * value_loss
+        with torch.no_grad():
+            approx_kl = (ratio - 1 - log_ratio).mean(-1)
+            clip_fraction = ((ratio - 1).abs() > s.clip).float().mean(-1)
+        measures = [policy_loss, value_loss, entropy, approx_kl, clip_fraction]
+        return loss.sum(), torch.stack([m.detach() for m in measures])
+
+    def evaluate(self, params: Params, normalize: ObservationNormalizer, stack: RunStack) -> list[dict[str, float]]:
+        """Each run's mean return and length over ``eval_episodes`` episodes of the mean action.
+
+        Observations are normalised by the statistics of training, which stay as they are.
+        """
+        runs, each = len(stack), self.settings.eval_episodes
+        seeds = [int(seed) for rng in stack.generators("evaluation") for seed in rng.integers(2**31, size=each)]
+        mean, var = (np.repeat(m, each, axis=0) for m in (normalize.moments.mean, normalize.moments.var))
+        frozen = ObservationNormalizer(mean.shape)
+        frozen.moments.mean, frozen.moments.var = mean, var
+
+        def act(observations: np.ndarray) -> np.ndarray:
+            x = frozen(observations, learn=False).reshape(runs, each, -1)
+            actions = mean_actions(params, torch.from_numpy(x).to(stack.device))
+            return self.clip_actions(actions.cpu().numpy().reshape(runs * each, -1))
+
+        return evaluate_episodes(EnvStack(self.settings.env.id, seeds), act, runs)
+
+    def clip_actions(self, actions: np.ndarray) -> np.ndarray:
+        """Actions within the environment's bounds."""
+        return actions.clip(self.low, self.high)
+
+
+class Rollout:
+    """Environments of R runs, their normalisation, and the rollouts collected from them."""
+
+    def __init__(self, recipe: PPO, stack: RunStack) -> None:
+        self.recipe, self.settings, self.stack = recipe, recipe.settings, stack
+        s = self.settings
+        self.envs = EnvStack(s.env.id, [int(rng.integers(2**31)) for rng in stack.generators("environment")])
+        self.normalize = ObservationNormalizer(self.envs.observations.shape)
+        self.normalize_rewards = RewardNormalizer(len(stack), s.gamma)
+        self.noise = stack.generators("exploration")
+        self.observation = self.normalize(self.envs.observations)
+
+    def collect(self, params: Params, start: int, episodes: Episodes) -> tuple[Tensor, np.ndarray]:
+        """Plays ``num_steps`` steps of each run.
+
+        Returns:
+            Rows [R, num_steps, columns] (see ``PPO.widths``) and the explained variance of the values [R].
+        """
+        s, runs, n = self.settings, len(self.stack), self.settings.num_steps
+        recipe, device = self.recipe, self.stack.device
+        noise = np.stack([rng.standard_normal((n, recipe.n_actions), dtype=np.float32) for rng in self.noise], axis=1)
+        std = params["actor_logstd"].exp().cpu().numpy()
+        observations = np.empty((n + 1, runs, recipe.n_observations), dtype=np.float32)
+        actions = np.empty((n, runs, recipe.n_actions), dtype=np.float32)
+        rewards, ended = np.empty((n, runs), dtype=np.float32), np.zeros((n, runs), dtype=np.float32)
+        truncated: list[tuple[int, int, np.ndarray]] = []
+        for t in range(n):
+            observations[t] = self.observation
+            means = mean_actions(params, torch.from_numpy(self.observation).to(device).unsqueeze(1))
+            actions[t] = means.squeeze(1).cpu().numpy() + std * noise[t]
+            reached, raw, terminated, finished = self.envs.step(recipe.clip_actions(actions[t]))
+            self.observation = self.normalize(reached)
+            rewards[t] = self.normalize_rewards(raw, terminated)
+            if finished:
+                over = np.array([episode.env for episode in finished])
+                ended[t, over] = 1
+                truncated += [(t, run, self.observation[run].copy()) for run in over if not terminated[run]]
+                self.observation[over] = self.normalize(self.envs.observations[over], over)
+                episodes.add(finished, start + t)
+        observations[n] = self.observation
+
+        seen = torch.from_numpy(observations).to(device).transpose(0, 1).contiguous()
+        taken = torch.from_numpy(actions).to(device).transpose(0, 1).contiguous()
+        with torch.no_grad():
+            values = values_of(params, seen).cpu().numpy().T
+            logprob = log_probability(params, seen[:, :-1], taken)
+        if s.bootstrap_truncated and truncated:
+            self._bootstrap(params, rewards, truncated)
+        advantages = generalized_advantages(rewards, values, ended, s.gamma, s.gae_lambda)
+        returns = advantages + values[:-1]
+        columns = [torch.from_numpy(c.T.copy()).to(device) for c in (advantages, returns, values[:-1])]
+        rows = torch.cat([seen[:, :-1], taken, *(c.unsqueeze(-1) for c in (logprob, *columns))], dim=-1)
+        variance = np.var(returns, axis=0)
+        variance[variance == 0] = np.nan  # constant returns leave nothing to explain
+        return rows, 1 - np.var(returns - values[:-1], axis=0) / variance
+
+    def _bootstrap(self, params: Params, rewards: np.ndarray, truncated: list[tuple[int, int, np.ndarray]]) -> None:
+        """Adds γ·V(final observation) to the reward of each truncated step (t, run, observation)."""
+        for t, run, observation in truncated:
+            own = {name: p[run : run + 1] for name, p in params.items()}
+            x = torch.from_numpy(observation).to(self.stack.device).view(1, 1, -1)
+            with torch.no_grad():
+                rewards[t, run] += self.settings.gamma * float(values_of(own, x))
+
+
+def generalized_advantages(
+    rewards: np.ndarray, values: np.ndarray, ended: np.ndarray, gamma: float, lam: float
+) -> np.ndarray:
+    """GAE(γ, λ) of T steps (Schulman et al. 2016): rewards and ended [T, R], values [T + 1, R] → [T, R]."""
+    alive = 1 - ended
+    deltas = rewards + gamma * values[1:] * alive - values[:-1]
+    decay = gamma * lam * alive
+    advantages = np.empty_like(deltas)
+    running = np.zeros_like(deltas[0])
+    for t in reversed(range(len(deltas))):
+        running = deltas[t] + decay[t] * running
+        advantages[t] = running
+    return advantages
+
+
+def part(params: Params, prefix: str) -> Params:
+    """The parameters whose names begin with ``prefix``."""
+    return OrderedDict((name, p) for name, p in params.items() if name.startswith(prefix))
+
+
+@torch.no_grad()
+def mean_actions(params: Params, x: Tensor) -> Tensor:
+    """The policy's mean for observations [R, B, n]: [R, B, actions]."""
+    return stacked_mlp(part(params, "actor_mean."), x, torch.tanh)
+
+
+def values_of(params: Params, x: Tensor) -> Tensor:
+    """V of observations [R, B, n]: [R, B]."""
+    return stacked_mlp(part(params, "critic."), x, torch.tanh).squeeze(-1)
+
+
+def log_probability(params: Params, observation: Tensor, action: Tensor) -> Tensor:
+    """log π(action | observation) of a diagonal Gaussian, [R, B]."""
+    mean = stacked_mlp(part(params, "actor_mean."), observation, torch.tanh)
+    logstd = params["actor_logstd"].unsqueeze(1)
+    squares = ((action - mean) * (-logstd).exp()).square()
+    return (-0.5 * squares - logstd - 0.5 * np.log(2 * np.pi)).sum(-1)
