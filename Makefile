@@ -1,0 +1,36 @@
+# Two commands set everything up: `make demo` and `make test`. The environment is made on first use in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint wheel clean
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# A small real study: Adam against two variants, three seeds each, on CartPole; about two minutes.
+demo: .venv/installed
+	$(BIN)/alphagrad run -m recipe=dqn_cartpole optimizer=adam,alphagrad,sqrt_dim 'seed=range(3)' \
+	    recipe.total_steps=60000 recipe.learning_starts=2000 recipe.eval_every=10000
+	$(BIN)/alphagrad report --plot outputs/demo.png
+	@echo
+	@echo "Every run's curves, settings and files:   $(BIN)/alphagrad ui"
+
+test: lint wheel
+	$(BIN)/pytest --numprocesses 2
+
+test-slow: .venv/installed
+	$(BIN)/pytest -m slow
+
+lint: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# A wheel installed into a clean environment outside the checkout must train a run.
+wheel: .venv/installed
+	./.ci/wheel
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info
