@@ -76,6 +76,12 @@ def train(dqn: DQN, *runs: RunSpec, observe: int = 0):
     return dqn.train(RunStack(runs), log), log
 
 
+def assert_same_history(history, expected, what):
+    """Equal up to the order in which sums are taken: it differs with the number of runs in a product."""
+    assert [step for step, _ in history] == [step for step, _ in expected], what
+    assert [value for _, value in history] == pytest.approx([value for _, value in expected], rel=1e-6), what
+
+
 def largest_gap(a: dict, b: dict) -> float:
     assert set(a) == set(b)
     return max(float((a[name] - b[name]).detach().abs().max()) for name in a)
