@@ -15,6 +15,7 @@ from alphagrad.lab import metrics
 from alphagrad.lab.recipe import EnvSettings, Log
 from alphagrad.lab.recipe import Settings as BaseSettings
 from alphagrad.lab.stack import RunStack
+from alphagrad.lab.state import Stateful
 
 from .envs import EnvStack, evaluate_episodes, make_env
 from .gradients import gradients_of
@@ -102,8 +103,18 @@ class DQN:
 
         compute_gradients = gradients_of(td, self.compiles)
         episodes, window = Episodes(len(stack), log), Window(len(stack), MEASURES)
+        parts = {"params": params, "target": target, "optimizer": optimizer, "envs": envs, "replay": replay}
+        parts |= {"exploration": explore, "episodes": episodes, "window": window}
 
-        for step in range(s.total_steps):
+        def result(run: int) -> dict[str, Any]:
+            return {
+                "q_network": {name: p[run].clone() for name, p in params.items()},
+                "target_network": {name: p[run].clone() for name, p in target.items()},
+                "optimizer": optimizer.state_of(run),
+                "steps": s.total_steps,
+            }
+
+        for step in range(log.restore(parts), s.total_steps):
             epsilon = self.epsilon(step)
             before = envs.observations.copy()
             actions = explore.actions(epsilon, lambda: greedy(params, envs.observations, stack.device))
@@ -132,18 +143,11 @@ class DQN:
             if last or (s.eval_every and (step + 1) % s.eval_every == 0):
                 for run, row in enumerate(self.evaluate(params, stack)):
                     log.metrics(run, step, row)
+            log.checkpoint(step + 1, parts, result)
         envs.close()
 
         episodes.close(s.total_steps - 1)
-        return [
-            {
-                "q_network": {name: p[run].clone() for name, p in params.items()},
-                "target_network": {name: p[run].clone() for name, p in target.items()},
-                "optimizer": optimizer.state_of(run),
-                "steps": s.total_steps,
-            }
-            for run in range(len(stack))
-        ]
+        return [result(run) for run in range(len(stack))]
 
     @property
     def compiles(self) -> bool:
@@ -206,9 +210,10 @@ def greedy(params: Params, observations: np.ndarray, device: torch.device) -> np
     return chosen[:, 0] if x.dim() == 2 else chosen
 
 
-class Exploration:
+class Exploration(Stateful):
     """ε-greedy choices of R runs, drawn from each run's own generator in blocks."""
 
+    STATE = ("generators", "_coins", "_random", "_next")
     BLOCK = 4096
 
     def __init__(self, generators: Sequence[np.random.Generator], n_actions: int) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from alphagrad.lab.state import Stateful
+
 EPSILON = 1e-8
 CLIP = 10.0
 FIRST_COUNT = 1e-4
 """Weight of the initial mean 0 and variance 1; this and the rest as in Gymnasium's NormalizeObservation."""
 
 
-class RunningMoments:
+class RunningMoments(Stateful):
     """Mean and variance of everything each run has seen; ``shape`` is [R, ...], float64."""
+
+    STATE = ("mean", "var", "count")
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.mean = np.zeros(shape)
@@ -27,8 +31,10 @@ class RunningMoments:
         self.count[rows] = total
 
 
-class ObservationNormalizer:
+class ObservationNormalizer(Stateful):
     """``clip((x − mean)/√(var + 1e-8), ±10)``, the moments including x."""
+
+    STATE = ("moments",)
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.moments = RunningMoments(shape)
@@ -41,11 +47,13 @@ class ObservationNormalizer:
         return scaled.clip(-CLIP, CLIP).astype(np.float32)
 
 
-class RewardNormalizer:
+class RewardNormalizer(Stateful):
     """``clip(r/√(var(G) + 1e-8), ±10)`` with G the discounted return so far, which a termination ends.
 
     As in Gymnasium's NormalizeReward, a truncation does not end it.
     """
+
+    STATE = ("returns", "moments")
 
     def __init__(self, runs: int, gamma: float) -> None:
         self.gamma = gamma

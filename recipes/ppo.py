@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from alphagrad.lab import metrics
 from alphagrad.lab.recipe import EnvSettings, Log
 from alphagrad.lab.recipe import Settings as BaseSettings
-from alphagrad.lab.stack import RunStack, StackOptimizer
+from alphagrad.lab.stack import RunStack
+from alphagrad.lab.state import Stateful
 
 from .envs import EnvStack, evaluate_episodes, flat_boxes
 from .gradients import gradients_of
@@ -132,51 +133,52 @@ class PPO:
         shuffles = stack.generators("minibatch")
         compute_gradients = gradients_of(self.losses, self.compiles)
         episodes, window = Episodes(len(stack), log), Window(len(stack), MEASURES)
+        parts = {"params": params, "optimizer": optimizer, "rollout": rollout, "shuffles": shuffles}
+        parts |= {"episodes": episodes, "window": window}
 
-        for iteration in range(self.iterations):
+        def result(run: int) -> dict[str, Any]:
+            moments = rollout.normalize.moments
+            return {
+                "actor_critic": {name: p[run].clone() for name, p in params.items()},
+                "observation_mean": torch.from_numpy(moments.mean[run].copy()),
+                "observation_var": torch.from_numpy(moments.var[run].copy()),
+                "optimizer": optimizer.state_of(run),
+                "steps": self.total_steps,
+            }
+
+        for iteration in range(log.restore(parts) // s.num_steps, self.iterations):
             if s.anneal_lr:
                 optimizer.scale_lr(1 - iteration / self.iterations)
             start = iteration * s.num_steps
             rows, explained = rollout.collect(params, start, episodes)
             flat = rows.flatten(0, 1)
             offsets = torch.arange(len(stack), device=stack.device).unsqueeze(1) * s.num_steps
+            observed: list[dict[str, float]] = []
             for _ in range(s.epochs):
                 order = np.stack([rng.permutation(s.num_steps) for rng in shuffles])
                 for chosen in torch.from_numpy(order).to(stack.device).chunk(s.minibatches, dim=1):
                     minibatch = flat.index_select(0, (chosen + offsets).flatten()).view(*chosen.shape, -1)
                     grads, measures = compute_gradients(params, minibatch)
                     window.add(measures)
-                    self._step(optimizer, grads, window.updates, start + s.num_steps - 1, log)
+                    observe = log.observe_every and window.updates % log.observe_every == 0
+                    observed = optimizer.step(grads, log.observation if observe else None) or observed
             step = start + s.num_steps
             measured = window.take(step)
             for run, (row, rate) in enumerate(zip(measured, optimizer.learning_rates(), strict=True)):
                 row[metrics.EXPLAINED_VARIANCE] = float(explained[run])
                 row[metrics.LEARNING_RATE] = rate
-                log.metrics(run, step - 1, row)
+                # a metric has one value at a step: of the rollout's measurements the last
+                log.metrics(run, step - 1, {**row, **(observed[run] if observed else {})})
             stop_diverged(window, measured, step - 1, log, optimizer)
             log.progress(step, episodes.shown())
             due = s.eval_every and step // s.eval_every > start // s.eval_every
             if due or iteration + 1 == self.iterations:
                 for run, row in enumerate(self.evaluate(params, rollout.normalize, stack)):
                     log.metrics(run, step - 1, row)
+            log.checkpoint(step, parts, result)
         rollout.envs.close()
         episodes.close(self.total_steps - 1)
-        moments = rollout.normalize.moments
-        return [
-            {
-                "actor_critic": {name: p[run].clone() for name, p in params.items()},
-                "observation_mean": torch.from_numpy(moments.mean[run]),
-                "observation_var": torch.from_numpy(moments.var[run]),
-                "optimizer": optimizer.state_of(run),
-                "steps": self.total_steps,
-            }
-            for run in range(len(stack))
-        ]
-
-    def _step(self, optimizer: StackOptimizer, grads: Params, updates: int, step: int, log: Log) -> None:
-        observe = log.observe_every and updates % log.observe_every == 0
-        for run, signals in enumerate(optimizer.step(grads, log.observation if observe else None)):
-            log.metrics(run, step, signals)
+        return [result(run) for run in range(len(stack))]
 
     def losses(self, params: Params, minibatch: Tensor) -> tuple[Tensor, Tensor]:
         """The runs' losses summed, so that each run's gradient is its own, and :data:`MEASURES` [5, R].
@@ -231,8 +233,10 @@ class PPO:
         return actions.clip(self.low, self.high)
 
 
-class Rollout:
+class Rollout(Stateful):
     """Environments of R runs, their normalisation, and the rollouts collected from them."""
+
+    STATE = ("envs", "normalize", "normalize_rewards", "noise", "observation")
 
     def __init__(self, recipe: PPO, stack: RunStack) -> None:
         self.recipe, self.settings, self.stack = recipe, recipe.settings, stack

@@ -14,6 +14,7 @@ from alphagrad.lab import metrics
 from alphagrad.lab.recipe import EnvSettings, Log
 from alphagrad.lab.recipe import Settings as BaseSettings
 from alphagrad.lab.stack import RunStack
+from alphagrad.lab.state import pack, unpack
 
 from .envs import EnvStack, evaluate_episodes, flat_boxes
 from .gradients import gradients_of
@@ -108,8 +109,20 @@ class TD3:
         critic_gradients, actor_gradients = self._gradients(bounds)
         episodes = Episodes(len(stack), log)
         window, actor_window = Window(len(stack), CRITIC_MEASURES), Window(len(stack), ACTOR_MEASURES)
+        nets = {"actor": actor, "critics": critics, "target_actor": target_actor, "target_critics": target_critics}
+        parts = {**nets, "actor_optimizer": actor_optimizer, "critic_optimizer": critic_optimizer, "envs": envs}
+        parts |= {"replay": replay, "exploration": explore, "smoothing": smooth}
+        parts |= {"episodes": episodes, "window": window, "actor_window": actor_window}
 
-        for step in range(s.total_steps):
+        def result(run: int) -> dict[str, Any]:
+            return {
+                **{net: {name: p[run].clone() for name, p in params.items()} for net, params in nets.items()},
+                "actor_optimizer": actor_optimizer.state_of(run),
+                "critic_optimizer": critic_optimizer.state_of(run),
+                "steps": s.total_steps,
+            }
+
+        for step in range(log.restore(parts), s.total_steps):
             if step < s.learning_starts:
                 actions = self.low + (self.high - self.low) * explore.uniform()
             else:
@@ -151,18 +164,10 @@ class TD3:
             if last or (s.eval_every and (step + 1) % s.eval_every == 0):
                 for run, row in enumerate(self.evaluate(actor, bounds, stack)):
                     log.metrics(run, step, row)
+            log.checkpoint(step + 1, parts, result)
         envs.close()
         episodes.close(s.total_steps - 1)
-        nets = {"actor": actor, "critics": critics, "target_actor": target_actor, "target_critics": target_critics}
-        return [
-            {
-                **{net: {name: p[run].clone() for name, p in params.items()} for net, params in nets.items()},
-                "actor_optimizer": actor_optimizer.state_of(run),
-                "critic_optimizer": critic_optimizer.state_of(run),
-                "steps": s.total_steps,
-            }
-            for run in range(len(stack))
-        ]
+        return [result(run) for run in range(len(stack))]
 
     def _gradients(self, bounds: Bounds) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Gradients [R, ...] and measures [n, R]: of the critics, and of the actor."""
@@ -248,6 +253,16 @@ class Noise:
     def uniform(self) -> np.ndarray:
         """Uniform on [0, 1), float32."""
         return self._next("uniform", lambda rng, size: rng.random(size, dtype=np.float32))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generators, and the numbers that are still to be handed out."""
+        left = {kind: pack(np.array(rows, dtype=np.float32)) for kind, rows in self._left.items()}
+        return {"generators": pack(self.generators), "left": left}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes them back."""
+        unpack(self.generators, state["generators"])
+        self._left = {kind: list(rows.numpy().copy()) for kind, rows in state["left"].items()}
 
     def _next(self, kind: str, draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> np.ndarray:
         if not self._left[kind]:

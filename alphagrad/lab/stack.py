@@ -201,6 +201,18 @@ class StackOptimizer:
         listed = {name: column.tolist() for name, column in columns.items()}
         return [{name: column[k] for name, column in listed.items()} for k in range(len(before[names[0]]))]
 
+    def state_dict(self) -> dict[str, Any]:
+        """The whole stack's state; a stack of the same runs takes it back."""
+        optimizers = [optimizer.state_dict() for member in self.members for optimizer in member.optimizers]
+        return {"optimizers": optimizers, "frozen": sorted(self.frozen)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes :meth:`state_dict` back; the parameters are the caller's."""
+        own = [optimizer for member in self.members for optimizer in member.optimizers]
+        for optimizer, saved in zip(own, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.frozen = set(state["frozen"])
+
     def state_of(self, run: int) -> dict[str, Any]:
         """The optimizer state of one run, as that run alone would have it: parameter name → state."""
         for member in self.members:

@@ -67,6 +67,12 @@ class Recorder:
     def progress(self, step, shown):
         self.shown.append((step, shown))
 
+    def restore(self, parts):
+        return 0
+
+    def checkpoint(self, step, parts, result):
+        pass
+
     def of(self, run: int, name: str) -> list[tuple[int, float]]:
         return [(step, value) for step, n, value in self.points[run] if n == name]
 
