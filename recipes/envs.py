@@ -49,8 +49,9 @@ class EnvStack:
         self._origins: list[Any] = [int(seed) for seed in seeds]
         for k, (env, seed) in enumerate(zip(self.envs, self._origins, strict=True)):
             self.observations[k] = env.reset(seed=seed)[0]
-        self._returns = [0.0] * len(seeds)
-        self._lengths = [0] * len(seeds)
+        self._steps = [env.step for env in self.envs]
+        self._returns = np.zeros(len(seeds))
+        self._lengths = np.zeros(len(seeds), dtype=np.int64)
 
     def step(self, actions: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Episode]]:
         """Steps every environment.
@@ -60,26 +61,28 @@ class EnvStack:
             rewards [R]; terminations [R] (a truncated episode has not terminated); finished episodes.
         """
         reached = np.empty_like(self.observations)
-        rewards = np.empty(len(self.envs), dtype=np.float32)
+        rewards = np.empty(len(self.envs))
         terminations = np.zeros(len(self.envs), dtype=np.float32)
         finished: list[Episode] = []
+        over: list[int] = []
         actions = np.asarray(actions)
         self._actions.add(actions)
-        for k, env in enumerate(self.envs):
-            observation, reward, terminated, truncated, _ = env.step(actions[k])
-            reached[k] = observation
-            rewards[k] = reward
-            self._returns[k] += float(reward)
-            self._lengths[k] += 1
+        for k, (step, action) in enumerate(zip(self._steps, actions, strict=True)):
+            reached[k], rewards[k], terminated, truncated, _ = step(action)
             if terminated or truncated:
                 terminations[k] = terminated
-                finished.append(Episode(k, self._returns[k], self._lengths[k]))
-                self._returns[k], self._lengths[k] = 0.0, 0
-                self._origins[k] = env.unwrapped.np_random.bit_generator.state
-                self._actions.reset(k)
-                observation, _ = env.reset()
-            self.observations[k] = observation
-        return reached, rewards, terminations, finished
+                over.append(k)
+        self._returns += rewards
+        self._lengths += 1
+        self.observations[:] = reached
+        for k in over:
+            finished.append(Episode(k, float(self._returns[k]), int(self._lengths[k])))
+            self._returns[k], self._lengths[k] = 0.0, 0
+            env = self.envs[k]
+            self._origins[k] = env.unwrapped.np_random.bit_generator.state
+            self._actions.reset(k)
+            self.observations[k] = env.reset()[0]
+        return reached, rewards.astype(np.float32), terminations, finished
 
     def state_dict(self) -> dict[str, Any]:
         """What :meth:`load_state_dict` needs to bring every environment to where it is."""
@@ -87,8 +90,8 @@ class EnvStack:
             "origins": pack(self._origins),
             "actions": [pack(self._actions.of(k)) for k in range(len(self.envs))],
             "observations": pack(self.observations),
-            "returns": list(self._returns),
-            "lengths": list(self._lengths),
+            "returns": pack(self._returns),
+            "lengths": pack(self._lengths),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -111,8 +114,11 @@ class EnvStack:
                 observation, *_ = env.step(action)
             if not np.array_equal(np.asarray(observation, dtype=np.float32), self.observations[k], equal_nan=True):
                 name = env.spec.id if env.spec else env
-                raise ValueError(f"env.id={name}: cannot be resumed: its course is not decided by np_random and actions")
-        self._returns, self._lengths = list(state["returns"]), list(state["lengths"])
+                raise ValueError(
+                    f"env.id={name}: cannot be resumed: its course is not decided by np_random and actions"
+                )
+        self._returns = unpack(self._returns, state["returns"])
+        self._lengths = unpack(self._lengths, state["lengths"])
 
     def close(self) -> None:
         """Closes the environments."""

@@ -23,12 +23,22 @@ class RunningMoments(Stateful):
         self.count = np.full((shape[0],) + (1,) * (len(shape) - 1), FIRST_COUNT)
 
     def add(self, x: np.ndarray, rows: slice | np.ndarray = slice(None)) -> None:
-        """Takes in one sample of each run, or of those in ``rows`` (Chan et al.'s parallel update)."""
-        mean, count = self.mean[rows], self.count[rows]
-        delta, total = x - mean, count + 1
-        self.var[rows] = (self.var[rows] * count + delta**2 * count / total) / total
-        self.mean[rows] = mean + delta / total
+        """Takes in one sample of each run, or of those in ``rows`` (Welford's update)."""
+        mean, var, count = self.mean[rows], self.var[rows], self.count[rows]
+        total = count + 1
+        delta = x - mean
+        moved = delta / total
+        mean += moved
+        var += delta * moved
+        var *= count / total
+        if not isinstance(rows, slice):  # these are copies
+            self.mean[rows], self.var[rows] = mean, var
         self.count[rows] = total
+
+
+def clipped(x: np.ndarray) -> np.ndarray:
+    """``x`` within ±10, float32; np.clip costs three times as much."""
+    return np.minimum(np.maximum(x, -CLIP), CLIP).astype(np.float32)
 
 
 class ObservationNormalizer(Stateful):
@@ -44,7 +54,7 @@ class ObservationNormalizer(Stateful):
         if learn:
             self.moments.add(x, rows)
         scaled = (x - self.moments.mean[rows]) / np.sqrt(self.moments.var[rows] + EPSILON)
-        return scaled.clip(-CLIP, CLIP).astype(np.float32)
+        return clipped(scaled)
 
 
 class RewardNormalizer(Stateful):
@@ -64,4 +74,4 @@ class RewardNormalizer(Stateful):
         """Rewards [R] normalised, float32."""
         self.returns = self.returns * self.gamma * (1 - terminations) + rewards
         self.moments.add(self.returns)
-        return (rewards / np.sqrt(self.moments.var + EPSILON)).clip(-CLIP, CLIP).astype(np.float32)
+        return clipped(rewards / np.sqrt(self.moments.var + EPSILON))

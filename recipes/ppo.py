@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -19,10 +19,10 @@ from alphagrad.lab.state import Stateful
 from .envs import EnvStack, evaluate_episodes, flat_boxes
 from .gradients import gradients_of
 from .measures import Episodes, Window, stop_diverged
-from .mlp import mlp, stacked_mlp
+from .mlp import Forward, mlp, stacked_mlp
 from .normalize import ObservationNormalizer, RewardNormalizer
 
-Params = dict[str, Tensor]
+Params = Mapping[str, Tensor]
 
 COMPILE_FROM = 10_000
 """Gradient steps from which compilation repays itself: it takes 10 to 15 s and saves 1 to 2 ms a step."""
@@ -218,19 +218,19 @@ class PPO:
         runs, each = len(stack), self.settings.eval_episodes
         seeds = [int(seed) for rng in stack.generators("evaluation") for seed in rng.integers(2**31, size=each)]
         mean, var = (np.repeat(m, each, axis=0) for m in (normalize.moments.mean, normalize.moments.var))
+        policy = mean_actions(params)
         frozen = ObservationNormalizer(mean.shape)
         frozen.moments.mean, frozen.moments.var = mean, var
 
         def act(observations: np.ndarray) -> np.ndarray:
             x = frozen(observations, learn=False).reshape(runs, each, -1)
-            actions = mean_actions(params, torch.from_numpy(x).to(stack.device))
-            return self.clip_actions(actions.cpu().numpy().reshape(runs * each, -1))
+            return self.clip_actions(policy(x).reshape(runs * each, -1))
 
         return evaluate_episodes(EnvStack(self.settings.env.id, seeds), act, runs)
 
     def clip_actions(self, actions: np.ndarray) -> np.ndarray:
         """Actions within the environment's bounds."""
-        return actions.clip(self.low, self.high)
+        return np.minimum(np.maximum(actions, self.low), self.high)  # np.clip costs three times as much
 
 
 class Rollout(Stateful):
@@ -256,15 +256,14 @@ class Rollout(Stateful):
         s, runs, n = self.settings, len(self.stack), self.settings.num_steps
         recipe, device = self.recipe, self.stack.device
         noise = np.stack([rng.standard_normal((n, recipe.n_actions), dtype=np.float32) for rng in self.noise], axis=1)
-        std = params["actor_logstd"].exp().cpu().numpy()
+        policy, std = mean_actions(params), params["actor_logstd"].exp().cpu().numpy()
         observations = np.empty((n + 1, runs, recipe.n_observations), dtype=np.float32)
         actions = np.empty((n, runs, recipe.n_actions), dtype=np.float32)
         rewards, ended = np.empty((n, runs), dtype=np.float32), np.zeros((n, runs), dtype=np.float32)
         truncated: list[tuple[int, int, np.ndarray]] = []
         for t in range(n):
             observations[t] = self.observation
-            means = mean_actions(params, torch.from_numpy(self.observation).to(device).unsqueeze(1))
-            actions[t] = means.squeeze(1).cpu().numpy() + std * noise[t]
+            actions[t] = policy(self.observation[:, None])[:, 0] + std * noise[t]
             reached, raw, terminated, finished = self.envs.step(recipe.clip_actions(actions[t]))
             self.observation = self.normalize(reached)
             rewards[t] = self.normalize_rewards(raw, terminated)
@@ -317,23 +316,22 @@ def generalized_advantages(
 
 def part(params: Params, prefix: str) -> Params:
     """The parameters whose names begin with ``prefix``."""
-    return OrderedDict((name, p) for name, p in params.items() if name.startswith(prefix))
+    return {name: p for name, p in params.items() if name.startswith(prefix)}
 
 
-@torch.no_grad()
-def mean_actions(params: Params, x: Tensor) -> Tensor:
-    """The policy's mean for observations [R, B, n]: [R, B, actions]."""
-    return stacked_mlp(part(params, "actor_mean."), x, torch.tanh)
+def mean_actions(params: Params) -> Forward:
+    """The policy's mean: observations [R, B, n] → [R, B, actions]."""
+    return Forward(part(params, "actor_mean."), "tanh")
 
 
 def values_of(params: Params, x: Tensor) -> Tensor:
     """V of observations [R, B, n]: [R, B]."""
-    return stacked_mlp(part(params, "critic."), x, torch.tanh).squeeze(-1)
+    return stacked_mlp(part(params, "critic."), x, "tanh").squeeze(-1)
 
 
 def log_probability(params: Params, observation: Tensor, action: Tensor) -> Tensor:
     """log π(action | observation) of a diagonal Gaussian, [R, B]."""
-    mean = stacked_mlp(part(params, "actor_mean."), observation, torch.tanh)
+    mean = stacked_mlp(part(params, "actor_mean."), observation, "tanh")
     logstd = params["actor_logstd"].unsqueeze(1)
     squares = ((action - mean) * (-logstd).exp()).square()
     return (-0.5 * squares - logstd - 0.5 * np.log(2 * np.pi)).sum(-1)

@@ -71,6 +71,13 @@ class TrackedLog:
         if len(self.failures) == len(self._trackers):
             raise FloatingPointError(self.failures[run])
 
+    def restore(self, parts: Mapping[str, Any]) -> int:
+        """See :class:`alphagrad.lab.recipe.Log`."""
+        return 0
+
+    def checkpoint(self, step: int, parts: Mapping[str, Any], result: Any) -> None:
+        """See :class:`alphagrad.lab.recipe.Log`."""
+
     def progress(self, step: int, shown: str) -> None:
         """See :class:`alphagrad.lab.recipe.Log`."""
         interrupts.check()

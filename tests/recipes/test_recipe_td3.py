@@ -19,6 +19,7 @@ from torch import nn
 from alphagrad import variants
 from alphagrad.lab import metrics
 from alphagrad.lab.stack import Observation, OptimizerSpec, RunSpec, RunStack, StackOptimizer
+from alphagrad.lab.tensors import split
 from alphagrad.optimizer import AlphaGrad
 
 FILE = yaml.safe_load((Path(__file__).resolve().parents[2] / "conf/recipe/td3_hopper.yaml").read_text())
@@ -150,9 +151,6 @@ def test_losses_and_gradients_are_each_runs_own(settings):
     start = stack.initialize(lambda: nn.ModuleDict(td3.networks()))
     target = RunStack([RunSpec(k + 10, ADAM) for k in range(runs)]).initialize(lambda: nn.ModuleDict(td3.networks()))
 
-    def part(params, prefix):
-        return {name.removeprefix(prefix): p for name, p in params.items() if name.startswith(prefix)}
-
     g = torch.Generator().manual_seed(2)
     columns = [torch.randn(runs, batch, width, generator=g) for width in (n, n, a, 1)]
     columns[0][2] *= 50  # runs may be most unequal
@@ -160,9 +158,11 @@ def test_losses_and_gradients_are_each_runs_own(settings):
     normal = torch.randn(runs, batch, a, generator=g)
     of_critics, of_actor = td3._gradients(Bounds(td3.low, td3.high, torch.device("cpu")))
     minibatch = torch.cat(columns, dim=-1)
-    critic_args = (part(start, "critics."), part(target, "critics."), part(target, "actor."), minibatch, normal)
-    grads, measures = of_critics(*critic_args)
-    actor_grads, actor_measures = of_actor(part(start, "actor."), part(start, "critics."), minibatch)
+    critic_args = (start.below("critics."), target.below("critics."), target.below("actor."), minibatch, normal)
+    flat, measures = of_critics(*critic_args)
+    grads = split(flat, critic_args[0].layout)
+    flat, actor_measures = of_actor(start.below("actor."), start.below("critics."), minibatch)
+    actor_grads = split(flat, start.below("actor.").layout)
     for run in range(runs):
         reference, late = Reference(td3.settings, start, run), Reference(td3.settings, target, run)
         reference.target_actor, reference.qf1_target, reference.qf2_target = late.actor, late.qf1, late.qf2
