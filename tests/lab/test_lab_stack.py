@@ -85,7 +85,7 @@ def assert_stack_is_its_runs(specs: list[OptimizerSpec], observe: Observation | 
             reference = single.state[p]
             assert set(state[name]) == set(reference)
             for key, value in reference.items():
-                # Shampoo's inverse roots of nearly singular matrices magnify the last bit, which memory's alignment decides
+                # Shampoo's inverse roots of nearly singular matrices magnify the last bit
                 rtol, atol = (1e-3, 1e-5) if spec.name == "shampoo" else (1e-5, 1e-6)
                 torch.testing.assert_close(state[name][key], value, rtol=rtol, atol=atol)
 
