@@ -111,7 +111,9 @@ class EnvStack:
                 observation, *_ = env.step(action)
             if not np.array_equal(np.asarray(observation, dtype=np.float32), self.observations[k], equal_nan=True):
                 name = env.spec.id if env.spec else env
-                raise ValueError(f"env.id={name}: cannot be resumed: its course is not decided by np_random and actions")
+                raise ValueError(
+                    f"env.id={name}: cannot be resumed: its course is not decided by np_random and actions"
+                )
         self._returns, self._lengths = list(state["returns"]), list(state["lengths"])
 
     def close(self) -> None:
