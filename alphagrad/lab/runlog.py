@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -169,7 +170,7 @@ class TrackedLog:
             return
         for run, values in enumerate(self.last):
             value, best = values.get(settings.best), self._best[run]
-            if value is None or run in self.failures or value != value:
+            if value is None or run in self.failures or math.isnan(value):
                 continue
             if best is None or (value > best if settings.best_is == "max" else value < best):
                 self._best[run] = value

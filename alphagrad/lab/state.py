@@ -37,7 +37,7 @@ class Stateful:
             setattr(self, name, unpack(getattr(self, name), state_dict[name]))
 
 
-def pack(part: Any) -> Any:
+def pack(part: Any) -> Any:  # noqa: PLR0911
     """A part's state as tensors and plain values.
 
     Args:
@@ -68,7 +68,7 @@ def pack(part: Any) -> Any:
     raise TypeError(f"a {type(part).__name__} has no state that a checkpoint can hold; give it state_dict()")
 
 
-def unpack(part: Any, state: Any) -> Any:
+def unpack(part: Any, state: Any) -> Any:  # noqa: PLR0911
     """The part with a packed state: tensors, generators and objects take it in place, other values are new.
 
     Raises:
