@@ -114,8 +114,8 @@ def load_safely(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"Unsupported \w+: GLOBAL (\S+)|(Unsupported \w+[^.]*)", str(error))
-        what = (found[1] or found[2]) if found else "something else"
+        found = re.search(r"GLOBAL:? (\S+)", str(error))
+        what = found[1] if found else "something else"
         raise ConfigError(f"{path}: refused, it holds more than tensors and plain values ({what})") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         told = " ".join(str(error).split())[:200]
