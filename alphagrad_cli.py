@@ -112,14 +112,18 @@ def alpha(argv: list[str]) -> None:
     p.add_argument("overrides", nargs="*", metavar="SETTING=VALUE", help="as for `alphagrad run`")
     overrides = p.parse_args(argv).overrides
     from rich.console import Console
+    from rich.measure import Measurement
 
     from alphagrad.lab.alpha_table import alpha_table
     from alphagrad.lab.compose import compose, hydra_initialized
 
     with hydra_initialized():
         tables = alpha_table(compose(overrides))
+    console = Console()
     for table in tables:
-        Console().print(table)
+        # a number cut short would be a wrong number: wider than the terminal if need be
+        needed = Measurement.get(console, console.options.update(width=1000), table).maximum
+        Console(width=max(console.width, needed)).print(table)
 
 
 def report(argv: list[str]) -> None:

@@ -15,7 +15,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from alphagrad.values import Ramp, TensorInfo, Value, as_value, check_range, run_mean, scale
+from alphagrad.values import Ramp, TensorInfo, Value, as_value, check_count, check_range, run_mean, scale
 
 
 class Alpha(ABC):
@@ -88,8 +88,8 @@ class SqrtTotal(Alpha):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "k", as_value("alpha.k", self.k, above=0))
-        if self.total is not None and self.total < 1:
-            raise ValueError(f"alpha.total: must be ≥ 1, got {self.total!r}")
+        if self.total is not None:
+            check_count("alpha.total", self.total)
 
     def initial(self, info: TensorInfo) -> Value:
         return scale(self.k, math.sqrt(self.total or info.total))
@@ -107,7 +107,7 @@ class Quantile(Alpha):
         check_range("alpha.tau", self.tau, 0, math.inf)
 
     def initial(self, info: TensorInfo) -> Value:
-        return self.tau / NormalDist().inv_cdf(1 - self.fraction / 2) * math.sqrt(info.d)
+        return -self.tau / NormalDist().inv_cdf(self.fraction / 2) * math.sqrt(info.d)
 
 
 def fan_in(shape: Sequence[int]) -> int:
@@ -188,12 +188,15 @@ class Saturation(Alpha):
     def __post_init__(self) -> None:
         if not isinstance(self.start, Alpha) or self.start.counts_steps:
             raise ValueError(f"alpha.start: must be a policy that does not change by itself, got {self.start!r}")
+        check_range("alpha.low", self.low, -math.inf, math.inf)
+        check_range("alpha.high", self.high, -math.inf, math.inf)
         if not 0 <= self.low < self.high <= 1:
             raise ValueError(f"alpha.low, alpha.high: need 0 ≤ low < high ≤ 1, got {self.low!r}, {self.high!r}")
         check_range("alpha.tau", self.tau, 0, math.inf)
         check_range("alpha.factor", self.factor, 1, math.inf)
-        if self.every < 1:
-            raise ValueError(f"alpha.every: must be ≥ 1, got {self.every!r}")
+        check_count("alpha.every", self.every)
+        check_range("alpha.min_alpha", self.min_alpha, 0, math.inf)
+        check_range("alpha.max_alpha", self.max_alpha, 0, math.inf)
         if not 0 < self.min_alpha < self.max_alpha:
             raise ValueError(
                 "alpha.min_alpha, alpha.max_alpha: need 0 < min_alpha < max_alpha, "

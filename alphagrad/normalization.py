@@ -92,7 +92,7 @@ class Blend(Normalization):
     rho: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rho <= 1:
+        if isinstance(self.rho, bool) or not isinstance(self.rho, (int, float)) or not 0 <= self.rho <= 1:
             raise ValueError(f"rho: must lie in [0, 1], got {self.rho!r}")
 
     def norms(self, norms: Tensor, infos: Sequence[TensorInfo]) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from alphagrad.alpha import saturation_ratio
 from alphagrad.optimizer import AlphaGrad
-from alphagrad.step import divisors, measure_norms, scaled_gradients, steepness, wide
+from alphagrad.step import divisors, measure_norms, narrowed, scaled_gradients, steepness, wide
 from alphagrad.values import tensor_of
 
 
@@ -27,7 +27,7 @@ def signals(optimizer: AlphaGrad, tau: float = 2.5) -> dict[str, dict[str, Tenso
         norms = measure_norms(b.grads, b.batch_dims).to(by.device, b.grads[0].dtype)
         for i, (grad, info) in enumerate(zip(b.grads, b.infos, strict=True)):
             part = slice(i, i + 1)
-            (scaled,), (unit,) = scaled_gradients(b, part, list(by.to(grad.dtype).unbind(0))[part])
+            (scaled,), (unit,) = scaled_gradients(b, part, list(narrowed(by, grad.dtype).unbind(0))[part])
             row = {"grad_norm": norms[i]}
             if b.rule.alpha is not None:
                 row["saturation"] = saturation_ratio(scaled, tau, b.batch_dims)

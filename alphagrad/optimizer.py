@@ -163,16 +163,18 @@ class AlphaGrad(Optimizer):
 
     @torch._disable_dynamo
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch, but the optimizer keeps its own rules.
+        """As in torch, but the optimizer keeps its own rules, and stays compiled or not.
 
         Raises:
-            ValueError: the state belongs to another rule.
+            ValueError: the state belongs to another rule, or a setting in it is out of range.
         """
         groups = []
         for own, saved in zip(self.param_groups, state_dict["param_groups"], strict=False):
             if saved.get("rule", repr(own["rule"])) not in (own["rule"], repr(own["rule"])):
                 raise ValueError(f"rule: the state was saved under {saved['rule']}, the optimizer has {own['rule']!r}")
-            groups.append({**saved, "rule": own["rule"]})
+            merged = {**own, **saved, "rule": own["rule"], "compile": own["compile"]}
+            check_settings(merged)
+            groups.append({**saved, "rule": own["rule"], "compile": own["compile"]})
         surplus = state_dict["param_groups"][len(groups) :]
         super().load_state_dict({**state_dict, "param_groups": groups + surplus})
         # torch casts all state to the parameter's dtype; counts and α must not be rounded to half precision
@@ -305,7 +307,7 @@ def check_settings(s: dict[str, Any]) -> None:
         raise ValueError(f"batch_dims: must be an integer ≥ 0, got {s['batch_dims']!r}")
     lr = s["lr"]
     if isinstance(lr, Tensor):
-        if lr.dim() not in (0, s["batch_dims"]) and lr.numel() != 1:
+        if lr.dim() not in (0, s["batch_dims"]) and lr.shape != (1,):
             raise ValueError(f"lr: a tensor must hold one number, or one for each run, got shape {tuple(lr.shape)}")
         if not ((lr >= 0) & lr.isfinite()).all():
             raise ValueError(f"lr: must be finite and ≥ 0, got {lr!r}")

@@ -93,6 +93,11 @@ def divisors(batches: Sequence[Batch]) -> list[Tensor]:
     return result
 
 
+def narrowed(by: Tensor, dtype: torch.dtype) -> Tensor:
+    """Divisors in the gradients' dtype; a finite one stays finite, though a norm can exceed what its elements can."""
+    return torch.where(by.isfinite(), by.clamp(max=torch.finfo(dtype).max), by).to(dtype)
+
+
 def scaled_gradients(b: Batch, part: slice, by: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """α·ĝ and ĝ of a part of the batch, divided by ``by``; one list where the transform needs one only."""
     grads = b.grads[part]
@@ -133,8 +138,8 @@ def update(batches: Sequence[Batch], grad_scale: Tensor | None = None, found_inf
         if grad_scale is not None:
             b.grads = list(torch._foreach_div(b.grads, grad_scale.to(b.grads[0].device, b.grads[0].dtype)))
     for b, by in zip(batches, divisors(batches), strict=True):
-        by = by.to(b.grads[0].dtype)
         moves = by.isfinite() if b.skip else torch.ones_like(by, dtype=torch.bool)
+        by = narrowed(by, b.grads[0].dtype)
         allowed = torch.ones_like(moves) if found_inf is None else (found_inf == 0).to(by.device).expand_as(moves)
         if b.skip:
             torch._foreach_add_(b.skipped, list((allowed & ~moves).to(torch.int32).unbind(0)))

@@ -39,11 +39,12 @@ class TensorInfo(NamedTuple):
 def as_value(setting: str, value: float | Sequence[float] | Tensor, *, above: float, strict: bool = True) -> Value:
     """Checks a hyperparameter and makes it hashable; raises ``ValueError`` naming ``setting``."""
     items = value.tolist() if isinstance(value, Tensor) else value
+    given = items if isinstance(items, Sequence) else (items,)
     try:
-        numbers = tuple(float(v) for v in items) if isinstance(items, Sequence) else (float(items),)
-    except (TypeError, ValueError):
+        numbers = tuple(float(v) for v in given)
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{setting}: must be a number or one number for each run, got {value!r}") from None
-    if isinstance(items, str) or not numbers:
+    if not numbers or any(isinstance(v, (str, bool)) for v in given):
         raise ValueError(f"{setting}: must be a number or one number for each run, got {value!r}")
     for number in numbers:
         if not math.isfinite(number) or number < above or (strict and number == above):
@@ -53,8 +54,14 @@ def as_value(setting: str, value: float | Sequence[float] | Tensor, *, above: fl
 
 def check_range(setting: str, value: float, low: float, high: float) -> None:
     """Raises ``ValueError`` unless ``low < value < high``."""
-    if not low < value < high:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value < high:
         raise ValueError(f"{setting}: must lie between {low:g} and {high:g}, got {value!r}")
+
+
+def check_count(setting: str, value: int) -> None:
+    """Raises ``ValueError`` unless ``value`` is a whole number ≥ 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{setting}: must be a whole number ≥ 1, got {value!r}")
 
 
 def scale(value: Value, factor: float) -> Value:
@@ -77,6 +84,8 @@ def per_run(values: Tensor, like: Tensor) -> Tensor:
 
 def run_mean(x: Tensor, batch_dims: int) -> Tensor:
     """The mean of ``x`` [*batch, ...] over each run's elements: [*batch]."""
+    if x.numel() == 0:
+        return x.new_zeros(x.shape[:batch_dims])
     return x.flatten(batch_dims).mean(-1) if x.dim() > batch_dims else x
 
 
@@ -98,11 +107,9 @@ class Ramp:
     def __post_init__(self) -> None:
         if self.kind not in self.KINDS:
             raise ValueError(f"kind: must be one of {', '.join(self.KINDS)}, got {self.kind!r}")
-        if self.steps < 1:
-            raise ValueError(f"steps: must be ≥ 1, got {self.steps!r}")
+        check_count("steps", self.steps)
         for setting, value in (("start", self.start), ("end", self.end)):
-            if not math.isfinite(value):
-                raise ValueError(f"{setting}: must be finite, got {value!r}")
+            check_range(setting, value, -math.inf, math.inf)
             if self.kind == "exponential" and value <= 0:
                 raise ValueError(f"{setting}: an exponential ramp needs values > 0, got {value!r}")
 

@@ -132,8 +132,8 @@ class DQN:
                     target.flat.lerp_(params.flat, s.tau)
             if (step + 1) % s.log_every == 0:
                 rows = window.take(step + 1)
-                for run, row in enumerate(rows):
-                    log.metrics(run, step, {**row, metrics.EPSILON: epsilon})
+                for run, (row, skipped) in enumerate(zip(rows, optimizer.skipped(), strict=True)):
+                    log.metrics(run, step, {**row, **skipped, metrics.EPSILON: epsilon})
                 stop_diverged(window, rows, step, log, optimizer)
                 log.progress(step + 1, episodes.shown())
             last = step + 1 == s.total_steps

@@ -163,12 +163,12 @@ class PPO:
                     observe = log.observe_every and window.updates % log.observe_every == 0
                     observed = optimizer.step(grads, log.observation if observe else None) or observed
             step = start + s.num_steps
-            measured = window.take(step)
-            for run, (row, rate) in enumerate(zip(measured, optimizer.learning_rates(), strict=True)):
+            measured, rates, skips = window.take(step), optimizer.learning_rates(), optimizer.skipped()
+            for run, (row, rate, skipped) in enumerate(zip(measured, rates, skips, strict=True)):
                 row[metrics.EXPLAINED_VARIANCE] = float(explained[run])
                 row[metrics.LEARNING_RATE] = rate
                 # a metric has one value at a step: of the rollout's measurements the last
-                log.metrics(run, step - 1, {**row, **(observed[run] if observed else {})})
+                log.metrics(run, step - 1, {**row, **skipped, **(observed[run] if observed else {})})
             stop_diverged(window, measured, step - 1, log, optimizer)
             log.progress(step, episodes.shown())
             due = s.eval_every and step // s.eval_every > start // s.eval_every

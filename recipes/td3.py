@@ -152,8 +152,9 @@ class TD3:
             if (step + 1) % s.log_every == 0:
                 taken = zip(window.take(step + 1), actor_window.take(step + 1), strict=True)
                 rows = [{**actor_row, **critic_row} for critic_row, actor_row in taken]
-                for run, row in enumerate(rows):
-                    log.metrics(run, step, row)
+                skips = zip(critic_optimizer.skipped(), actor_optimizer.skipped(), strict=True)
+                for run, (row, (of_critics, of_actor)) in enumerate(zip(rows, skips, strict=True)):
+                    log.metrics(run, step, {**row, **of_critics, **of_actor})
                 stop_diverged(window, rows, step, log, critic_optimizer, actor_optimizer)
                 log.progress(step + 1, episodes.shown())
             last = step + 1 == s.total_steps

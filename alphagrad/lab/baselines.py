@@ -11,15 +11,15 @@ from torch.optim import Optimizer
 
 def muon(
     params: Iterable[tuple[str, Tensor]],
-    lr: float,
-    momentum: float,
-    nesterov: bool,
-    ns_steps: int,
-    weight_decay: float,
-    adamw_lr: float,
-    adamw_betas: tuple[float, float],
-    adamw_eps: float,
-    adamw_wd: float,
+    lr: float = 0.02,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ns_steps: int = 5,
+    weight_decay: float = 0.0,
+    adamw_lr: float = 3e-4,
+    adamw_betas: tuple[float, float] = (0.9, 0.95),
+    adamw_eps: float = 1e-10,
+    adamw_wd: float = 0.0,
 ) -> Optimizer:
     """Muon on hidden 2-D weights, AdamW on the rest, as its authors use it (Jordan et al. 2024).
 

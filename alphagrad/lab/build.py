@@ -156,7 +156,9 @@ def build_recipe(config: DictConfig) -> Recipe:
 def optimizer_spec(config: DictConfig) -> OptimizerSpec:
     """How to build the configured optimizer; it is built once on two small tensors, to see that it can be."""
     section = config.optimizer
-    name = str(section.name)
+    if not isinstance(section.name, str) or not section.name:
+        raise ConfigError(f"optimizer.name={section.name!r}: must be a word")
+    name = section.name
     target = resolve("optimizer._target_", str(section._target_))
     accepted = [p.name for p in inspect.signature(target).parameters.values() if p.kind is not p.VAR_KEYWORD][1:]
     settings: dict[str, Any] = {}
@@ -172,6 +174,10 @@ def optimizer_spec(config: DictConfig) -> OptimizerSpec:
     spec = OptimizerSpec(name, _Build(target, settings), section.stacking, section.clip_grad_norm)
     if spec.stacking not in STACKINGS:
         raise ConfigError(f"optimizer.stacking={spec.stacking!r}: must be one of {', '.join(STACKINGS)}")
+    knows_runs = "batch_dims" in accepted
+    if spec.stacking == ("elementwise" if knows_runs else "batch_dims"):
+        allowed = "batch_dims or per_run" if knows_runs else "elementwise or per_run"
+        raise ConfigError(f"optimizer.stacking={spec.stacking!r}: {name} can be {allowed}")
     clip = spec.clip_grad_norm
     if clip is not None and (isinstance(clip, bool) or not isinstance(clip, (int, float)) or not clip > 0):
         raise ConfigError(f"optimizer.clip_grad_norm={clip!r}: must be a number > 0, or null for no clipping")
@@ -187,6 +193,9 @@ def optimizer_spec(config: DictConfig) -> OptimizerSpec:
     except Exception as error:  # every library has its own
         text = " ".join(str(error).split())
         key = culprit(settings, trial)
+        if key in settings and isinstance(error, (TypeError, IndexError)):
+            # these say what went wrong, not what is allowed
+            text += f"; it must be like {inspect.signature(target).parameters[key].default!r}"
         told = complaint(f"optimizer.{key}", section[key], text) if key else f"optimizer={name}: {text}"
         raise ConfigError(told) from error
     return spec
@@ -217,6 +226,8 @@ def _with(make: Callable[[dict[str, Any]], Any], settings: Mapping[str, Any], ke
 
 def complaint(setting: str, value: Any, text: str) -> str:
     """What a constructor says of a setting, under the name that the user knows."""
+    if text.startswith(("alpha.", "transform.", "normalization.")):
+        return text
     named, colon, rest = text.partition(": ")
     ours = colon and named.split(", ")[0].rpartition(".")[2] == setting.rpartition(".")[2]
     return f"{setting}: {rest}" if ours else f"{setting}={value!r}: {text}"

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 _received: list[int] = []
 """The signal that came, if any; a list, so that a handler can write to it."""
+_deferring: list[None] = []
+"""An entry for each :func:`deferred` that is entered."""
 
 
 class closing_runs_on_signals:
@@ -32,7 +36,8 @@ class closing_runs_on_signals:
             print("closing the run, one moment", file=sys.stderr)
             return
         _received.append(number)
-        check()
+        if not _deferring:
+            check()
 
 
 def check() -> None:
@@ -41,3 +46,14 @@ def check() -> None:
         if _received[0] == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + _received[0])
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """A signal that comes meanwhile raises at the end: for what must not be left half done."""
+    _deferring.append(None)
+    try:
+        yield
+    finally:
+        _deferring.pop()
+    check()

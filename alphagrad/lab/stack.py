@@ -194,15 +194,26 @@ class StackOptimizer:
                 for name, row in signals(optimizer, observe.tau).items():
                     if name in names:
                         columns.update({metrics.per_tensor(k, name): v for k, v in row.items()})
-                for name, count in optimizer.skipped().items():
-                    if name in names:
-                        columns[metrics.per_tensor(metrics.SKIPPED, name)] = count
             optimizer.step()
         for name in names:
             moved = self.params[name][member.rows] - before[name]
             columns[metrics.per_tensor(metrics.UPDATE_NORM, name)] = run_norm(moved)
         listed = {name: column.tolist() for name, column in columns.items()}
         return [{name: column[k] for name, column in listed.items()} for k in range(len(before[names[0]]))]
+
+    def skipped(self) -> list[dict[str, float]]:
+        """For each run how often updates were skipped for a non-finite gradient, of the tensors where any was."""
+        found: list[dict[str, float]] = [{} for _ in self.params.flat]
+        for member in self.members:
+            for first, optimizer in enumerate(member.optimizers, start=member.rows.start):
+                counts = optimizer.skipped() if isinstance(optimizer, AlphaGrad) else {}
+                for name, row in zip(
+                    counts, torch.stack(list(counts.values())).tolist() if counts else (), strict=True
+                ):
+                    for run, count in enumerate(row if isinstance(row, list) else [row], start=first):
+                        if count:
+                            found[run][metrics.per_tensor(metrics.SKIPPED, name)] = count
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """The whole stack's state; a stack of the same runs takes it back."""

@@ -21,6 +21,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 ANSWER_SECONDS = 5.0
+SQLITE_HEADER = b"SQLite format 3\0"
 # so that the UI shows training runs instead of traces of language models
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -57,6 +58,8 @@ def check_store(uri: str) -> None:
     file = sqlite_file(uri)
     if file is not None:
         check_writable("tracking.uri", uri, file.parent)
+        if file.is_dir() or (file.is_file() and file.stat().st_size and file.open("rb").read(16) != SQLITE_HEADER):
+            raise ConfigError(f"tracking.uri={uri}: {file} is not an SQLite database; give another file")
     elif scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
         check_database(uri)
     else:

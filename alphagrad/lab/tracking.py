@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from alphagrad.lab import interrupts
 from alphagrad.lab.errors import StorageLost
 from alphagrad.lab.store import check_store, experiment_id, open_store
 from alphagrad.lab.writer import MetricWriter, Point
@@ -59,7 +60,8 @@ class Tracker:
         It is KILLED, which says that it can go on, after Ctrl-C, SIGTERM or :class:`StorageLost`.
         """
         try:
-            self.start(name, params, tags, resume)
+            with interrupts.deferred():  # else a run that the store has just created could be left RUNNING
+                self.start(name, params, tags, resume)
             yield self
         except (KeyboardInterrupt, SystemExit, StorageLost) as interruption:
             self.end("KILLED", reason_of(interruption))
@@ -114,12 +116,13 @@ class Tracker:
         Raises:
             StorageLost: a run that was to be FINISHED is KILLED, because not all of it could be written.
         """
-        if self._ended or self._writer is None:
+        if self._ended or not self.run_id:
             return
         self._ended = True
         lost: StorageLost | None = None
         try:
-            self._writer.close(patient=status == "FINISHED")
+            if self._writer is not None:  # None where the run's creation failed half-way
+                self._writer.close(patient=status == "FINISHED")
         except StorageLost as error:
             if status == "FINISHED":
                 lost, status, reason = error, "KILLED", reason_of(error)
@@ -131,7 +134,7 @@ class Tracker:
 
         try:
             # a run that is broken off is not kept waiting for its store: that it ended shows in its folder
-            self._writer.persist(write) if status == "FINISHED" else write()
+            self._writer.persist(write) if self._writer is not None and status == "FINISHED" else write()
         except Exception as error:
             LOG.warning("run %s: %s could not be written to the store (%s)", self.run_id, status, reason_of(error))
             if status == "FINISHED":

@@ -11,6 +11,16 @@ from alphagrad.lab.errors import ConfigError
 
 # arguments → what the one line must say
 ONE_LINE = {
+    "alpha=schedule alpha.steps=abc": ("alpha.steps", "whole number", "abc"),
+    "alpha=saturation alpha.every=1.5": ("alpha.every", "whole number", "1.5"),
+    "normalization=blend normalization.rho=abc": ("normalization.rho", "[0, 1]", "abc"),
+    "alpha.value=true": ("alpha.value", "number", "True"),
+    "alpha.value=[1,2]": ("alpha.value", "one a run"),
+    "optimizer=adam optimizer.stacking=batch_dims": ("optimizer.stacking='batch_dims'", "elementwise or per_run"),
+    "optimizer.stacking=elementwise": ("optimizer.stacking='elementwise'", "batch_dims or per_run"),
+    "optimizer=adam optimizer.betas=0.9": ("optimizer.betas=0.9", "(0.9, 0.999)"),
+    "optimizer=muon optimizer.momentum=abc": ("optimizer.momentum='abc'", "0.95"),
+    "optimizer.name=null": ("optimizer.name=None", "word"),
     "recipe=nope": ("recipe=nope", "dqn_cartpole"),
     "optimizer=nope": ("optimizer=nope", "alphagrad", "sqrt_dim", "shampoo"),
     "optimizer=sin_tnah": ("did you mean sin_tanh",),
@@ -235,3 +245,13 @@ def test_messages_do_not_depend_on_the_order(cli, tmp_path):
     second = cli("run", "optimizer=adam", "alpha.value=3", out)
     assert first.status == second.status == 2
     assert first.err == second.err
+
+
+def test_a_store_that_is_some_other_file(cli, tmp_path):
+    file = tmp_path / "notes.db"
+    file.write_text("not a database")
+    failed = cli("run", f"tracking.uri=sqlite:///{file}", f"output_root={tmp_path / 'out'}")
+    assert failed.status == 2
+    assert failed.err.count("\n") == 1
+    assert "is not an SQLite database" in failed.err
+    assert file.read_text() == "not a database"

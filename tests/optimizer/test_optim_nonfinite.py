@@ -240,11 +240,12 @@ def test_gradients_are_left_as_they_were():
                 assert torch.equal(p.grad, torch.tensor(grads[-1][n], dtype=torch.float32))
 
 
+@pytest.mark.parametrize("d", [100, 10_000])
 @pytest.mark.parametrize("rule", [Rule(PerTensor(), None, Identity()), Rule(Unnormalized(), Constant(1.0), Tanh())])
-def test_the_largest_finite_gradient_is_not_mistaken_for_an_infinite_one(rule):
-    """Its norm still fits float32: 100 elements of 1e37 have norm 1e38."""
-    p = torch.nn.Parameter(torch.zeros(100))
-    p.grad = torch.full((100,), 1e37)
+def test_the_largest_finite_gradient_is_not_mistaken_for_an_infinite_one(rule, d):
+    """100 elements of 1e37 have norm 1e38, which fits float32; 10,000 of them have 1e39, which does not."""
+    p = torch.nn.Parameter(torch.zeros(d))
+    p.grad = torch.full((d,), 1e37)
     optimizer = AlphaGrad([p], lr=1.0, rule=rule)
     optimizer.step()
     assert optimizer.state[p]["skipped"].item() == 0

@@ -549,3 +549,21 @@ def test_momentum_is_torchs_sgd_on_the_normalised_gradient(momentum):
     for n, p in params.items():
         start = torch.tensor(initial[n])
         torch.testing.assert_close(ours[n].detach() - start, p.detach() - start, rtol=1e-6, atol=1e-14)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("momentum", 7.0), ("nonfinite", "bogus"), ("lr", -1.0)])
+def test_a_state_with_a_wrong_setting_is_refused(setting, value):
+    p = torch.nn.Parameter(torch.ones(2))
+    optimizer = AlphaGrad([p])
+    state = optimizer.state_dict()
+    state["param_groups"][0][setting] = value
+    with pytest.raises(ValueError, match=f"^{setting}: "):
+        optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0][setting] != value
+
+
+def test_a_state_does_not_change_whether_the_step_is_compiled():
+    p = torch.nn.Parameter(torch.ones(2))
+    optimizer = AlphaGrad([p])
+    optimizer.load_state_dict(AlphaGrad([p], compile=True).state_dict())
+    assert optimizer.param_groups[0]["compile"] is False
