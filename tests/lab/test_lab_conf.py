@@ -141,7 +141,7 @@ def settings_of_optimizers() -> list[tuple[str, str]]:
     for name in options("optimizer"):
         own = section(f"optimizer/{name}.yaml")
         keys = own if "_target_" in own else shared if name == "alphagrad" else {}
-        pairs += [(name, k) for k in keys if k not in (*build.OWN_OPTIMIZER_SETTINGS, "rule")]
+        pairs += [(name, k) for k in keys if k not in (*build.OWN_OPTIMIZER_SETTINGS, "rule", "fused")]
     return pairs
 
 
@@ -195,6 +195,14 @@ def test_optimizer_settings_reach_the_optimizer(composed, optimizer, setting):
     before, after = trajectory(composed(*base), bad), trajectory(composed(*changed), bad)
     assert not torch.equal(before, after)
     assert torch.equal(before, trajectory(composed(*base), bad))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_fused_is_another_way_to_the_same_numbers(composed, optimizer):
+    plain, fused = (composed(f"optimizer={optimizer}", f"optimizer.fused={fused}") for fused in ("false", "true"))
+    assert build.build(fused).optimizer.build(parameters()).defaults["fused"] is True
+    assert build.build(plain).optimizer.build(parameters()).defaults["fused"] is False
+    torch.testing.assert_close(trajectory(plain, None), trajectory(fused, None))
 
 
 def test_clip_grad_norm_and_stacking_reach_the_spec(composed):

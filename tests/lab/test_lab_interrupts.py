@@ -50,8 +50,8 @@ def start(lab, root):
 
 
 def begun(root: Path) -> list[Path]:
-    """The runs that are training: their folder holds the configuration, of which the store has a copy."""
-    return [file for file in root.rglob("config.yaml") if "artifacts" not in file.parts]
+    """The runs that are in the store: their folder holds their id, and unlike a study's their configuration."""
+    return [file for file in root.rglob("run_id") if file.with_name("config.yaml").exists()]
 
 
 @pytest.mark.parametrize(("number", "status"), [INTERRUPTED, TERMINATED])
