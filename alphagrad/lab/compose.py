@@ -56,12 +56,11 @@ def user_conf() -> Path | None:
 def register() -> None:
     """Makes our resolver and search path known to Hydra; needed before anything is composed."""
     plugins = Plugins.instance()  # its search loads Hydra's modules anew: ours may be imported only after it
-    from hydra_plugins.alphagrad import StackedLauncher, StudySweeper
+    from hydra_plugins.alphagrad import FarmLauncher, StackedLauncher, StudySweeper
 
     # registered by hand, because that search does not see through an editable install
-    plugins.register(UserConf)
-    plugins.register(StudySweeper)
-    plugins.register(StackedLauncher)
+    for plugin in (UserConf, StudySweeper, StackedLauncher, FarmLauncher):
+        plugins.register(plugin)
     OmegaConf.register_new_resolver("alphagrad.hash", lambda *, _root_: config_hash(_root_), replace=True)
 
 

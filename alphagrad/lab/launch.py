@@ -81,6 +81,7 @@ def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> d
         ConfigError: a setting of any of them is wrong.
     """
     from alphagrad.lab.build import build
+    from alphagrad.lab.dispatch import check as check_launcher
     from alphagrad.lab.store import check_store, check_writable, store_uri
 
     with compose.hydra_initialized(config_dir):
@@ -92,6 +93,8 @@ def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> d
                 ranges = ", ".join(o for o in swept if "interval(" in o)
                 raise ConfigError(f"{ranges}: a continuous range has no list of values; give values or range(a,b)")
         configs = [compose.compose(job) for job in lists]
+        if multirun:
+            check_launcher(compose.hydra_config(lists[0]).hydra.launcher)
         for config in {compose.config_hash(config): config for config in configs}.values():
             settings = build(config).settings
             check_writable("output_root", settings.output_root, Path(settings.output_root).expanduser())

@@ -123,6 +123,14 @@ class Tracker:
             if not token:
                 return keys
 
+    def close_children(self) -> None:
+        """Children that still say RUNNING, though no process of the study is left, become KILLED."""
+        condition = f"tags.`mlflow.parentRunId` = '{self.run_id}' and attributes.status = 'RUNNING'"
+        while left := self.client.search_runs([self.experiment_id], condition, max_results=1000):
+            for run in left:
+                self.client.set_tag(run.info.run_id, REASON, "its process was gone when the study ended")
+                self.client.set_terminated(run.info.run_id, status="KILLED")
+
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Queues metrics of one step; nothing more for a run that has ended."""
         if self._ended:
@@ -191,6 +199,7 @@ def study(uri: str, experiment: str, name: str, key: str, tags: Mapping[str, str
             yield finished
         finally:
             del os.environ[PARENT_RUN]
+            tracker.close_children()
 
 
 def provenance() -> dict[str, str]:
