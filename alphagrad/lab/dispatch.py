@@ -57,6 +57,7 @@ def options_of(launcher: Mapping[str, Any]) -> Any:
             f"hydra/launcher={options.choice}: needs the package {FARMS[name].package}; "
             f"pip install 'alphagrad[{FARMS[name].package}]'"
         )
+    options.check_here()
     return options
 
 
@@ -145,5 +146,3 @@ class Silent:
 
     def update(self, step: int, shown: str) -> None:
         """See :class:`alphagrad.lab.progress.ProgressLine`."""
-
-

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -49,11 +49,14 @@ class FarmOptions(Settings):
     """The name under ``hydra/launcher``."""
     runs_per_job: PositiveInt
 
+    def check_here(self) -> None:
+        """Raises :class:`ConfigError` if the farm lacks what it needs on this machine."""
+
 
 class JoblibOptions(FarmOptions):
     """See conf/hydra/launcher/joblib.yaml."""
 
-    n_jobs: int = Field(ge=-1)
+    n_jobs: PositiveInt | Literal[-1]
     threads: PositiveInt
 
 
@@ -62,8 +65,6 @@ def run_joblib(train: Train, parcels: Sequence[Any], options: JoblibOptions, fol
     import joblib
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    if options.n_jobs == 0:
-        raise ConfigError("hydra.launcher.n_jobs=0: must be -1 (one for each core) or at least 1")
     waiting = dict(enumerate(parcels))
     events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     begun: set[int] = set()
@@ -121,7 +122,7 @@ def _numbered(train: Train, index: int, parcel: Any) -> tuple[int, Any]:
 class SubmititOptions(FarmOptions):
     """See conf/hydra/launcher/submitit_slurm.yaml."""
 
-    cluster: str = Field(pattern="^(local|slurm)$")
+    cluster: Literal["local", "slurm"]
     timeout_min: PositiveInt
     cpus_per_task: PositiveInt
     gpus_per_node: NonNegativeInt
@@ -133,6 +134,10 @@ class SubmititOptions(FarmOptions):
     setup: list[str]
     additional_parameters: dict[str, Any]
 
+    def check_here(self) -> None:
+        if self.cluster == "slurm" and shutil.which("sbatch") is None:
+            raise ConfigError(f"hydra/launcher={self.choice}: there is no sbatch here; run this on a SLURM login node")
+
 
 def run_submitit(train: Train, parcels: Sequence[Any], options: SubmititOptions, folder: Path, done: Done) -> None:
     """A SLURM job array, or processes of this machine under submitit."""
@@ -140,8 +145,6 @@ def run_submitit(train: Train, parcels: Sequence[Any], options: SubmititOptions,
 
     logging.getLogger("submitit").setLevel(logging.ERROR)
     slurm = options.cluster == "slurm"
-    if slurm and shutil.which("sbatch") is None:
-        raise ConfigError("hydra/launcher=submitit_slurm: there is no sbatch here; run this on a SLURM login node")
     executor = submitit.AutoExecutor(folder=folder / "submitit", cluster=options.cluster)
     wanted = {
         "name": "alphagrad",
@@ -276,9 +279,7 @@ def run_ray(train: Train, parcels: Sequence[Any], options: RayOptions, folder: P
         raise ConfigError(f"hydra.launcher.address={options.address}: Ray cannot be reached ({reason})") from error
     try:
         # a job that is tried again would be a second run in the store
-        send = ray.remote(train).options(
-            num_cpus=options.cpus_per_job, num_gpus=options.gpus_per_job, max_retries=0
-        )
+        send = ray.remote(train).options(num_cpus=options.cpus_per_job, num_gpus=options.gpus_per_job, max_retries=0)
         running = {send.remote(parcel): index for index, parcel in enumerate(parcels)}
         try:
             while running:
