@@ -13,11 +13,9 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import queue
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -61,62 +59,46 @@ class JoblibOptions(FarmOptions):
 
 
 def run_joblib(train: Train, parcels: Sequence[Any], options: JoblibOptions, folder: Path, done: Done) -> None:
-    """Processes of this machine; ``n_jobs`` -1 is one for each core."""
+    """Processes of this machine; ``n_jobs`` -1 is one for each core.
+
+    They are those of joblib's default backend, loky: ``joblib.Parallel`` itself would kill the workers on an
+    exception before they could close their runs, and with one job train in this process.
+    """
     import joblib
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
+    from joblib.externals.loky import get_reusable_executor, wait
+    from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    waiting = dict(enumerate(parcels))
-    events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-    begun: set[int] = set()
-    stopping = threading.Event()
-
-    def tasks() -> Iterator[Any]:
-        for index in list(waiting):
-            if stopping.is_set():
-                return
-            begun.add(index)
-            yield joblib.delayed(_numbered)(train, index, parcels[index])
-
-    def work() -> None:
-        # in a thread, because an exception in joblib's loop kills the workers before they can close their runs
-        try:
-            with joblib.parallel_config("loky", n_jobs=options.n_jobs, inner_max_num_threads=options.threads):
-                pool = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
-                for result in pool(tasks()):
-                    events.put(("result", result))
-            events.put(("end", None))
-        except BaseException as error:
-            events.put(("end", error))
-
+    count = min(joblib.cpu_count() if options.n_jobs == -1 else options.n_jobs, len(parcels))
+    pinned = {f"{library}_NUM_THREADS": str(options.threads) for library in ("OMP", "MKL", "OPENBLAS")}
+    waiting = list(range(len(parcels)))
     while waiting:
-        begun.clear()
-        thread = threading.Thread(target=work, name="joblib", daemon=True)
-        thread.start()
+        workers = get_reusable_executor(count, reuse=False, env=pinned, initializer=_deaf)
+        running: dict[Any, int] = {}
+        broken = False
         try:
-            while True:
-                kind, value = events.get()
-                if kind == "end":
-                    break
-                del waiting[value[0]]
-                done(*value)
+            while running or (waiting and not broken):
+                while waiting and not broken and len(running) < count:
+                    running[workers.submit(train, parcels[waiting[0]])] = waiting.pop(0)
+                for future in wait(running, POLL_SECONDS, "FIRST_COMPLETED").done:
+                    try:
+                        result = future.result()
+                    except BrokenProcessPool:
+                        # one dead worker takes the others with it; what waits goes to new ones
+                        broken, result = True, "a worker process was killed; joblib ends the others with it"
+                    done(running.pop(future), result)
         except BaseException:
-            stopping.set()
             for process in multiprocessing.active_children():
                 process.terminate()  # SIGTERM: the worker closes its runs
-            thread.join(CLOSING_SECONDS)
+            wait(running, CLOSING_SECONDS)
             raise
-        if value is None:
-            continue
-        if not isinstance(value, TerminatedWorkerError) or not begun & set(waiting):
-            raise value
-        # one dead worker takes the others with it; the rest goes to new ones
-        for index in begun & set(waiting):
-            del waiting[index]
-            done(index, "a worker process was killed, and joblib ends the others with it")
+        finally:
+            workers.shutdown(kill_workers=True)
 
 
-def _numbered(train: Train, index: int, parcel: Any) -> tuple[int, Any]:
-    return index, train(parcel)
+def _deaf() -> None:
+    """In a new worker: signals concern it only while it trains; an idle one that dies takes the others along."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class SubmititOptions(FarmOptions):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,8 @@ class Assignment:
     """The variant and what the user changed: the label of the job's replicas."""
     folder: str
     """Its output folder."""
+    watch: Callable[[int, Mapping[str, float]], str | None] | None = None
+    """Sees each step's metrics; where it returns a reason, the run is ended as KILLED. Pickles, like the rest."""
 
 
 @dataclass(frozen=True)
@@ -44,24 +46,42 @@ class Outcome:
 
     metrics: dict[str, float]
     failure: str | None = None
+    pruned: bool = False
+    """Ended by :attr:`Assignment.watch`."""
+
+
+class Pruned(Exception):
+    """No run of the stack is left to train, and not all of them diverged."""
 
 
 class TrackedLog:
     """The recipe's log: metrics to each run's tracker, progress to the terminal."""
 
-    def __init__(self, trackers: Sequence[Tracker], line: Any, job: Job) -> None:
+    def __init__(self, trackers: Sequence[Tracker], line: Any, job: Job, watches: Sequence[Any] = ()) -> None:
         self._trackers = trackers
+        self._watches = dict(enumerate(watches))
         self._line = line
         self.observation: Observation | None = job.observation
         self.observe_every = job.settings.instruments.every
         self.last: list[dict[str, float]] = [{} for _ in trackers]
         self.failures: dict[int, str] = {}
+        self.pruned: set[int] = set()
 
     def metrics(self, run: int, step: int, values: Mapping[str, float]) -> None:
         """See :class:`alphagrad.lab.recipe.Log`."""
         interrupts.check()
+        if run in self.pruned:
+            return
         self._trackers[run].metrics(step, values)
         self.last[run].update(values)
+        watch = self._watches.get(run)
+        reason = watch(step, values) if watch is not None and run not in self.failures else None
+        if reason is not None:
+            self.pruned.add(run)
+            self.failures[run] = reason
+            self._trackers[run].end("KILLED", reason)
+            if len(self.failures) == len(self._trackers):
+                raise Pruned(reason)
 
     def diverged(self, run: int, step: int, reason: str) -> None:
         """See :class:`alphagrad.lab.recipe.Log`."""
@@ -69,7 +89,7 @@ class TrackedLog:
         self._trackers[run].end("FAILED", self.failures[run])
         LOG.warning("run %s %s", self._trackers[run].run_id, self.failures[run])
         if len(self.failures) == len(self._trackers):
-            raise FloatingPointError(self.failures[run])
+            raise Pruned(self.failures[run]) if self.pruned else FloatingPointError(self.failures[run])
 
     def progress(self, step: int, shown: str) -> None:
         """See :class:`alphagrad.lab.recipe.Log`."""
@@ -106,14 +126,17 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
         name = assignments[0].title if len(jobs) == 1 else f"{len(jobs)} runs"
         with line or ProgressLine(f"{configs[0].recipe.name} {name}") as shown:
             shown.start(job.recipe.total_steps)
-            log = TrackedLog(trackers, shown, job)
-            checkpoints = job.recipe.train(stack, log)
+            log = TrackedLog(trackers, shown, job, [a.watch for a in assignments])
+            try:
+                checkpoints = job.recipe.train(stack, log)
+            except Pruned:
+                checkpoints = []  # nobody's: every run has ended before
         for run, (tracker, assignment) in enumerate(zip(trackers, assignments, strict=True)):
             if run not in log.failures:
                 path = Path(assignment.folder) / CHECKPOINT
                 save_atomically(checkpoints[run], path)
                 tracker.artifact(path)
-    return [Outcome(log.last[run], log.failures.get(run)) for run in range(len(jobs))]
+    return [Outcome(log.last[run], log.failures.get(run), run in log.pruned) for run in range(len(jobs))]
 
 
 @contextmanager

@@ -123,7 +123,17 @@ class Tracker:
             if not token:
                 return keys
 
-    def close_children(self) -> None:
+    @contextmanager
+    def as_parent(self) -> Iterator[None]:
+        """Runs started inside, in any process, become this run's children; none is left RUNNING."""
+        os.environ[PARENT_RUN] = self.run_id
+        try:
+            yield
+        finally:
+            del os.environ[PARENT_RUN]
+            self._close_children()
+
+    def _close_children(self) -> None:
         """Children that still say RUNNING, though no process of the study is left, become KILLED."""
         condition = f"tags.`mlflow.parentRunId` = '{self.run_id}' and attributes.status = 'RUNNING'"
         while left := self.client.search_runs([self.experiment_id], condition, max_results=1000):
@@ -193,13 +203,8 @@ def study(uri: str, experiment: str, name: str, key: str, tags: Mapping[str, str
     tracker = Tracker(uri, experiment)
     before = tracker.unfinished(key)
     finished = tracker.finished_children(before) if before else set()
-    with tracker.run(name, {}, {**tags, KIND: "study", STUDY_KEY: key}, resume=before):
-        os.environ[PARENT_RUN] = tracker.run_id
-        try:
-            yield finished
-        finally:
-            del os.environ[PARENT_RUN]
-            tracker.close_children()
+    with tracker.run(name, {}, {**tags, KIND: "study", STUDY_KEY: key}, resume=before), tracker.as_parent():
+        yield finished
 
 
 def provenance() -> dict[str, str]:

@@ -54,5 +54,5 @@ class Odd:
             if seed in s.diverging:
                 log.diverged(run, s.total_steps, "on demand")
             log.metrics(run, s.total_steps, {"stack": len(stack), "threads": torch.get_num_threads()})
-            log.metrics(run, s.total_steps, {"omp": int(os.environ.get("OMP_NUM_THREADS", -1))})
+            log.metrics(run, s.total_steps, {"omp": int(os.environ.get("OMP_NUM_THREADS", "0"))})
         return [{"seed": seed} for seed in seeds]
