@@ -166,10 +166,10 @@ def _siblings(key: str, overrides: Sequence[str]) -> str:
     groups = [
         o
         for o in overrides
-        if o != key and re.match(r"(recipe|optimizer|experiment|normalization|alpha|transform)=", o)
+        if o != key and re.match(r"(recipe|optimizer|experiment|normalization|alpha|transform|hydra/launcher)=", o)
     ]
     try:
-        config = hydra_compose(CONFIG_NAME, overrides=groups)
+        config = hydra_config(groups)
     except (HydraException, OmegaConfBaseException):
         return ""  # the groups are wrong as well; the setting is named all the same
     parent, _, name = key.rpartition(".")

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.recipe import Settings
@@ -54,8 +54,15 @@ class FarmOptions(Settings):
 class JoblibOptions(FarmOptions):
     """See conf/hydra/launcher/joblib.yaml."""
 
-    n_jobs: PositiveInt | Literal[-1]
+    n_jobs: int = Field(ge=-1)
     threads: PositiveInt
+
+    @field_validator("n_jobs")
+    @classmethod
+    def _some(cls, n_jobs: int) -> int:
+        if n_jobs == 0:
+            raise ValueError("must be -1 (one for each core) or at least 1")
+        return n_jobs
 
 
 def run_joblib(train: Train, parcels: Sequence[Any], options: JoblibOptions, folder: Path, done: Done) -> None:
@@ -78,7 +85,8 @@ def run_joblib(train: Train, parcels: Sequence[Any], options: JoblibOptions, fol
         try:
             while running or (waiting and not broken):
                 while waiting and not broken and len(running) < count:
-                    running[workers.submit(train, parcels[waiting[0]])] = waiting.pop(0)
+                    index = waiting.pop(0)
+                    running[workers.submit(train, parcels[index])] = index
                 for future in wait(running, POLL_SECONDS, "FIRST_COMPLETED").done:
                     try:
                         result = future.result()

@@ -104,7 +104,7 @@ def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> d
 
 def study_run(jobs: Mapping[str, DictConfig], overrides: Sequence[str]) -> AbstractContextManager[set[str]]:
     """The parent run of a multirun, as a context that knows which jobs are finished already."""
-    from alphagrad.lab.store import store_uri
+    from alphagrad.lab.store import artifact_root, store_uri
     from alphagrad.lab.tracking import provenance, study
 
     config = next(iter(jobs.values()))
@@ -113,4 +113,5 @@ def study_run(jobs: Mapping[str, DictConfig], overrides: Sequence[str]) -> Abstr
     name = " ".join(o for o in overrides if not o.startswith(hidden))
     key = hashlib.sha256(" ".join(sorted(jobs)).encode()).hexdigest()[:16]
     tags = {**provenance(), "overrides": OmegaConf.to_yaml(list(overrides))}
-    return study(uri, config.tracking.experiment, name or "study", key, tags)
+    artifacts = artifact_root(config.tracking.artifacts, uri, config.output_root)
+    return study(uri, config.tracking.experiment, name or "study", key, tags, artifacts)

@@ -18,7 +18,7 @@ from alphagrad.lab.build import Job, build
 from alphagrad.lab.compose import JOB_KEY, config_hash, job_key, settings_of
 from alphagrad.lab.progress import ProgressLine
 from alphagrad.lab.stack import Observation, RunSpec, RunStack
-from alphagrad.lab.store import store_uri
+from alphagrad.lab.store import artifact_root, store_uri
 from alphagrad.lab.tracking import Tracker, provenance
 
 LOG = logging.getLogger("alphagrad")
@@ -120,7 +120,8 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
     with ExitStack() as runs:
         trackers = []
         for assignment, config, own in zip(assignments, configs, jobs, strict=True):
-            tracker = Tracker(uri, tracking.experiment, tracking.flush_seconds)
+            artifacts = artifact_root(tracking.artifacts, uri, job.settings.output_root)
+            tracker = Tracker(uri, tracking.experiment, tracking.flush_seconds, artifacts)
             trackers.append(runs.enter_context(_recorded(tracker, assignment, config, own, shared)))
         stack = RunStack([RunSpec(own.settings.seed, own.optimizer) for own in jobs], job.device)
         name = assignments[0].title if len(jobs) == 1 else f"{len(jobs)} runs"

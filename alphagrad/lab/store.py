@@ -7,7 +7,7 @@ import os
 import urllib.error
 import urllib.request
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from filelock import FileLock
 
@@ -107,14 +107,26 @@ def open_store(uri: str):  # type: ignore[no-untyped-def]
         return client
 
 
-def experiment_id(client, uri: str, name: str) -> str:  # type: ignore[no-untyped-def]
-    """The experiment of this name, created if need be; artifacts of a SQLite store lie beside it."""
+def artifact_root(artifacts: str | None, uri: str, output_root: str | Path) -> str | None:
+    """Where files of new experiments go: ``artifacts``, a folder or an address such as s3://bucket/path.
+
+    Without it, beside a SQLite store and in ``output_root`` for another database; a server decides for itself.
+    """
+    file = sqlite_file(uri)
+    if artifacts is not None:
+        return artifacts if "://" in artifacts else Path(artifacts).expanduser().resolve().as_uri()
+    if uri.startswith(("http://", "https://")):
+        return None
+    return ((file.parent if file else Path(output_root).expanduser().resolve()) / "artifacts").as_uri()
+
+
+def experiment_id(client, name: str, artifacts: str | None) -> str:  # type: ignore[no-untyped-def]
+    """The experiment of this name, created if need be, with its files under ``artifacts``."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        file = sqlite_file(uri)
-        location = (file.parent / "artifacts" / name).as_uri() if file else None
+        location = f"{artifacts.rstrip('/')}/{quote(name)}" if artifacts else None
         try:
             return str(client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
         except MlflowException:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alphagrad.lab.compose import JOB_KEY
-from alphagrad.lab.store import check_store, experiment_id, open_store, store_uri
+from alphagrad.lab.store import artifact_root, check_store, experiment_id, open_store, store_uri
 
 PARENT_RUN = "ALPHAGRAD_PARENT_RUN_ID"
 """Environment variable that hands a multirun's parent run to its jobs."""
@@ -34,11 +34,11 @@ class Tracker:
         ConfigError: the store cannot be used.
     """
 
-    def __init__(self, uri: str, experiment: str, flush_seconds: float = 2.0) -> None:
+    def __init__(self, uri: str, experiment: str, flush_seconds: float = 2.0, artifacts: str | None = None) -> None:
         check_store(uri)
         self.uri = uri
         self.client = open_store(uri)
-        self.experiment_id = experiment_id(self.client, uri, experiment)
+        self.experiment_id = experiment_id(self.client, experiment, artifacts or artifact_root(None, uri, "."))
         self.flush_seconds = flush_seconds
         self.run_id = ""
         self._queue: list[Any] = []
@@ -192,7 +192,9 @@ def reason_of(error: BaseException) -> str:
 
 
 @contextmanager
-def study(uri: str, experiment: str, name: str, key: str, tags: Mapping[str, str]) -> Iterator[set[str]]:
+def study(
+    uri: str, experiment: str, name: str, key: str, tags: Mapping[str, str], artifacts: str | None = None
+) -> Iterator[set[str]]:
     """The parent run of a multirun, as a context; jobs started inside become its children, in any process.
 
     The newest study with this ``key`` that was not finished goes on; otherwise a new one starts.
@@ -200,7 +202,7 @@ def study(uri: str, experiment: str, name: str, key: str, tags: Mapping[str, str
     Yields:
         The keys (:data:`alphagrad.lab.compose.JOB_KEY`) of the jobs that are finished already.
     """
-    tracker = Tracker(uri, experiment)
+    tracker = Tracker(uri, experiment, artifacts=artifacts)
     before = tracker.unfinished(key)
     finished = tracker.finished_children(before) if before else set()
     with tracker.run(name, {}, {**tags, KIND: "study", STUDY_KEY: key}, resume=before), tracker.as_parent():

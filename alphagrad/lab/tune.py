@@ -27,7 +27,7 @@ from alphagrad.lab.interrupts import closing_runs_on_signals
 from alphagrad.lab.runner import Assignment, Outcome, assignment_of, run_stack
 from alphagrad.lab.spaces import Space, check_equal, space_of
 from alphagrad.lab.stacking import run_stacks, stacks_of
-from alphagrad.lab.store import check_store, check_writable, store_uri
+from alphagrad.lab.store import artifact_root, check_store, check_writable, store_uri
 from alphagrad.lab.sweep import jobs_of
 from alphagrad.lab.tracking import KIND, Tracker, provenance, reason_of
 
@@ -146,7 +146,8 @@ def _tune(
     for study in studies.values():
         _drop_interrupted(study)
     first = next(iter(studies.values()))
-    tracker = Tracker(uri, settings.tracking.experiment, settings.tracking.flush_seconds)
+    artifacts = artifact_root(settings.tracking.artifacts, uri, root)
+    tracker = Tracker(uri, settings.tracking.experiment, settings.tracking.flush_seconds, artifacts)
     name = "tune " + " ".join(c.name for c in contenders)
     with tracker.run(name, {}, {**provenance(), KIND: "tuning"}, resume=first.user_attrs.get("run_id")):
         first.set_user_attr("run_id", tracker.run_id)

@@ -53,7 +53,7 @@ def launcher(request, lab):
     return name
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ray", "submitit_slurm")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("submitit_local", "ray", "submitit_slurm")]
 # one job at a time, so that a dying worker has no neighbour
 ONE_BY_ONE = {
     "joblib": "hydra.launcher.n_jobs=1",
@@ -73,7 +73,7 @@ def family(runs: list) -> tuple:
     return parent, by_seed
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", *SLOW], indirect=True)
+@pytest.mark.parametrize("launcher", ["joblib", *SLOW], indirect=True)
 def test_jobs_fail_alone_and_say_so(cli, odd, root, store_runs, launcher):
     """One raises, one diverges, one's process is killed; the two others finish, and nothing runs twice."""
     failing = ("recipe.raising=[1]", "recipe.dying=[2]", "recipe.diverging=[3]")
@@ -93,7 +93,6 @@ def test_jobs_fail_alone_and_say_so(cli, odd, root, store_runs, launcher):
         log = (folder / dispatch.LOG_FILE).read_text()
         assert ("Traceback" in log) == (seed in (1, 3))
         assert f"{folder}: " in done.out
-        assert child.data.metrics["eval/return"] == -1  # written while training, also by the one that was killed
     for seed in (0, 4):
         assert {k: children[seed].data.metrics[k] for k in ("stack", "threads", "omp")} == {
             "stack": 1,
