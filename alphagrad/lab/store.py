@@ -6,6 +6,8 @@ import logging
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -17,6 +19,8 @@ from alphagrad.lab.errors import ConfigError
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 ANSWER_SECONDS = 5.0
+# any number that other users of the database do not lock: "alpha" in hexadecimal
+ADVISORY_KEY = 0x616C706861
 # so that the UI shows training runs instead of traces of language models
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -91,20 +95,40 @@ def check_writable(setting: str, value: str, folder: Path) -> None:
 def open_store(uri: str):  # type: ignore[no-untyped-def]
     """An ``mlflow.MlflowClient`` of the store, which is created if it does not exist.
 
-    The first call on a fresh SQLite file builds its tables; two processes doing so at once corrupt it,
-    so they take turns.
+    The first call on a fresh database builds its tables; two processes doing so at once corrupt a SQLite
+    file and fail on PostgreSQL, so they take turns.
     """
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # its tables are no news
-    file = sqlite_file(uri)
-    if file is None:
+    if uri.startswith(("http://", "https://")):
         return MlflowClient(tracking_uri=uri)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file}.lock"):
+    with _alone(uri):
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
         return client
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """No other process is in here with the same SQLite file or PostgreSQL database."""
+    file = sqlite_file(uri)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{file}.lock"):
+            yield
+    elif uri.startswith("postgresql"):
+        from sqlalchemy import create_engine, text
+
+        engine = create_engine(uri)
+        try:
+            with engine.connect() as connection:  # the lock ends with the connection
+                connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_KEY})
+                yield
+        finally:
+            engine.dispose()
+    else:
+        yield
 
 
 def artifact_root(artifacts: str | None, uri: str, output_root: str | Path) -> str | None:

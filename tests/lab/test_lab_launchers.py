@@ -133,7 +133,7 @@ def test_an_interrupted_study_closes_its_runs(odd, root, store_runs, launcher, n
     process = subprocess.Popen(command, cwd=root, start_new_session=True, text=True, stdout=pipe, stderr=pipe)
     try:
         deadline = time.monotonic() + 120
-        while len(list(root.rglob("config.yaml"))) < 2:
+        while len(list(root.rglob("run_id"))) < 2:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.1)
