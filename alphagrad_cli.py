@@ -12,6 +12,8 @@ alphagrad: a laboratory for the AlphaGrad optimizer and its variants
 
   alphagrad run [-m] [SETTING=VALUE ...]   train one run, or with -m every combination of values
   alphagrad tune [SETTING=VALUE ...]       search each optimizer's settings, with equal budgets; compare the best
+  alphagrad resume RUN_ID|FOLDER           go on with a run or study that was stopped
+  alphagrad status [STUDY]                 how far a study is, while it runs or afterwards
   alphagrad ls                             recipes, variants and baselines, a line each
   alphagrad alpha [SETTING=VALUE ...]      the α every tensor of a recipe's network gets under each rule
   alphagrad report [STUDY]                 a study's table with intervals, and plots
@@ -185,6 +187,41 @@ def ui(argv: list[str]) -> int:
         return serve(args.uri, args.output_root, args.experiment, args.port)
 
 
+def resume(argv: list[str]) -> None:
+    """`alphagrad resume`."""
+    description = "Goes on with a run, the stack it is a member of, or a study, from its last checkpoint."
+    p = parser(
+        "resume", description, "alphagrad resume outputs/dqn_cartpole/adam/seed0-1a2b3c4d/20260101-120000-000000"
+    )
+    p.add_argument("what", metavar="RUN_ID|FOLDER", help="a run id or its beginning, or the folder of a run or study")
+    p.add_argument("--uri", help="MLflow store (default: $MLFLOW_TRACKING_URI, else OUTPUT_ROOT/mlflow.db)")
+    p.add_argument("--output-root", default="outputs", help="default %(default)s")
+    args = p.parse_args(argv)
+    from alphagrad.lab.compose import register
+    from alphagrad.lab.launch import run as launch
+    from alphagrad.lab.resume import resume as go_on
+
+    register()
+    go_on(args.what, args.uri, args.output_root, launch)
+
+
+def status(argv: list[str]) -> None:
+    """`alphagrad status`."""
+    p = parser("status", "How far a study is: jobs finished, running, failed, missing.", "alphagrad status 3f2a")
+    p.add_argument("study", nargs="?", help="a study's run id or its beginning; default: the newest")
+    add_store_options(p)
+    args = p.parse_args(argv)
+    from rich.console import Console
+
+    from alphagrad.lab.results import Results
+    from alphagrad.lab.status import progress, summary, table
+    from alphagrad.lab.store import store_uri
+
+    heading, states = progress(Results(store_uri(args.uri, args.output_root), args.experiment), args.study)
+    print(f"{heading}\n{summary(states)}")
+    Console().print(table(states))
+
+
 def completion(argv: list[str]) -> None:
     """`alphagrad completion bash`."""
     p = parser("completion", "Prints a script for your shell.", 'eval "$(alphagrad completion bash)"')
@@ -222,6 +259,8 @@ def add_store_options(p: argparse.ArgumentParser) -> None:
 COMMANDS = {
     "run": run,
     "tune": tune,
+    "resume": resume,
+    "status": status,
     "ls": ls,
     "alpha": alpha,
     "report": report,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -15,14 +15,15 @@ from alphagrad.lab import metrics
 from alphagrad.lab.recipe import EnvSettings, Log
 from alphagrad.lab.recipe import Settings as BaseSettings
 from alphagrad.lab.stack import RunStack
+from alphagrad.lab.state import Stateful
 
 from .envs import EnvStack, evaluate_episodes, make_env
 from .gradients import gradients_of
 from .measures import Episodes, Window, stop_diverged
-from .mlp import mlp, stacked_mlp
+from .mlp import Forward, mlp, stacked_mlp
 from .replay import Replay
 
-Params = dict[str, Tensor]
+Params = Mapping[str, Tensor]
 
 COMPILE_FROM = 30_000
 """Gradient steps from which compilation repays itself: it takes 5 to 10 s and saves 0.2 to 0.3 ms a step."""
@@ -89,7 +90,7 @@ class DQN:
         """Trains all runs in lockstep; see :class:`alphagrad.lab.recipe.Recipe`."""
         s = self.settings
         params = stack.initialize(lambda: self.networks()["q_network"])
-        target = {name: p.clone() for name, p in params.items()}
+        target, network = params.clone(), Forward(params)
         optimizer = stack.optimizer(params, compile=self.compiles)
         envs = EnvStack(s.env.id, [int(rng.integers(2**31)) for rng in stack.generators("environment")])
         replay = Replay(
@@ -102,11 +103,21 @@ class DQN:
 
         compute_gradients = gradients_of(td, self.compiles)
         episodes, window = Episodes(len(stack), log), Window(len(stack), MEASURES)
+        parts = {"params": params, "target": target, "optimizer": optimizer, "envs": envs, "replay": replay}
+        parts |= {"exploration": explore, "episodes": episodes, "window": window}
 
-        for step in range(s.total_steps):
+        def result(run: int) -> dict[str, Any]:
+            return {
+                "q_network": {name: p[run].clone() for name, p in params.items()},
+                "target_network": {name: p[run].clone() for name, p in target.items()},
+                "optimizer": optimizer.state_of(run),
+                "steps": s.total_steps,
+            }
+
+        for step in range(log.restore(parts), s.total_steps):
             epsilon = self.epsilon(step)
             before = envs.observations.copy()
-            actions = explore.actions(epsilon, lambda: greedy(params, envs.observations, stack.device))
+            actions = explore.actions(epsilon, lambda: greedy(network, envs.observations))
             reached, rewards, terminations, finished = envs.step(actions)
             replay.add(before, reached, actions[:, None].astype(np.float32), rewards[:, None], terminations[:, None])
             episodes.add(finished, step)
@@ -118,8 +129,7 @@ class DQN:
                     for run, signals in enumerate(optimizer.step(grads, log.observation if observe else None)):
                         log.metrics(run, step, signals)
                 if step % s.target_every == 0:
-                    for name, p in target.items():
-                        p.lerp_(params[name], s.tau)
+                    target.flat.lerp_(params.flat, s.tau)
             if (step + 1) % s.log_every == 0:
                 rows = window.take(step + 1)
                 for run, row in enumerate(rows):
@@ -130,20 +140,13 @@ class DQN:
             if last:  # what came after the last point of the log may have diverged too
                 stop_diverged(window, window.take(step + 1), step, log, optimizer)
             if last or (s.eval_every and (step + 1) % s.eval_every == 0):
-                for run, row in enumerate(self.evaluate(params, stack)):
+                for run, row in enumerate(self.evaluate(network, stack)):
                     log.metrics(run, step, row)
+            log.checkpoint(step + 1, parts, result)
         envs.close()
 
         episodes.close(s.total_steps - 1)
-        return [
-            {
-                "q_network": {name: p[run].clone() for name, p in params.items()},
-                "target_network": {name: p[run].clone() for name, p in target.items()},
-                "optimizer": optimizer.state_of(run),
-                "steps": s.total_steps,
-            }
-            for run in range(len(stack))
-        ]
+        return [result(run) for run in range(len(stack))]
 
     @property
     def compiles(self) -> bool:
@@ -159,7 +162,7 @@ class DQN:
         reached = s.start_epsilon + slope * step
         return max(reached, s.end_epsilon) if slope < 0 else min(reached, s.end_epsilon)
 
-    def evaluate(self, params: Params, stack: RunStack) -> list[dict[str, float]]:
+    def evaluate(self, network: Forward, stack: RunStack) -> list[dict[str, float]]:
         """Each run's mean return and length over ``eval_episodes`` episodes of the greedy policy.
 
         Every evaluation plays the same episodes: its environments are seeded by the run alone.
@@ -168,7 +171,7 @@ class DQN:
         seeds = [int(seed) for rng in stack.generators("evaluation") for seed in rng.integers(2**31, size=each)]
 
         def act(observations: np.ndarray) -> np.ndarray:
-            return greedy(params, observations.reshape(runs, each, -1), stack.device).flatten()
+            return greedy(network, observations.reshape(runs, each, -1)).flatten()
 
         return evaluate_episodes(EnvStack(self.settings.env.id, seeds), act, runs)
 
@@ -197,18 +200,17 @@ def td_losses(params: Params, target: Params, minibatch: Tensor, n: int, gamma: 
     return loss.sum(), torch.stack([loss, squared.amax(-1), value.mean((-1, -2))]).detach()
 
 
-@torch.no_grad()
-def greedy(params: Params, observations: np.ndarray, device: torch.device) -> np.ndarray:
+def greedy(network: Forward, observations: np.ndarray) -> np.ndarray:
     """The actions of largest Q for observations [R, n] or [R, B, n]: [R] or [R, B]."""
-    x = torch.from_numpy(observations).to(device)
-    q = stacked_mlp(params, x.unsqueeze(1) if x.dim() == 2 else x)
-    chosen = q.argmax(-1).cpu().numpy()
-    return chosen[:, 0] if x.dim() == 2 else chosen
+    if observations.ndim == 2:
+        return network(observations[:, None]).argmax(-1)[:, 0]
+    return network(observations).argmax(-1)
 
 
-class Exploration:
+class Exploration(Stateful):
     """ε-greedy choices of R runs, drawn from each run's own generator in blocks."""
 
+    STATE = ("generators", "_coins", "_random", "_next")
     BLOCK = 4096
 
     def __init__(self, generators: Sequence[np.random.Generator], n_actions: int) -> None:

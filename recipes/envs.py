@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from alphagrad.lab import metrics
+from alphagrad.lab.state import pack, unpack
+
+from .actions import Actions
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,10 @@ class EnvStack:
     Gymnasium's own vector environments share one generator, or spend a step on each reset; a run of a
     stack could then not be the run alone, nor count steps as CleanRL does.
 
+    The state of an environment is how it came about: its generator before the last reset and the actions
+    since. Loading resets it and takes these actions again, at most one episode, so it holds for every
+    environment whose course is decided by ``np_random`` and the actions; another one is refused.
+
     Attributes:
         observations: what each environment shows now, [R, *observation], float32.
     """
@@ -36,10 +44,14 @@ class EnvStack:
         self.action_space = self.envs[0].action_space
         shape = (len(seeds), *(self.observation_space.shape or ()))
         self.observations = np.empty(shape, dtype=np.float32)
-        for k, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
-            self.observations[k] = env.reset(seed=int(seed))[0]
-        self._returns = [0.0] * len(seeds)
-        self._lengths = [0] * len(seeds)
+        self._actions = Actions(len(seeds))
+        # what each environment was last reset from: a seed, or its generator's state
+        self._origins: list[Any] = [int(seed) for seed in seeds]
+        for k, (env, seed) in enumerate(zip(self.envs, self._origins, strict=True)):
+            self.observations[k] = env.reset(seed=seed)[0]
+        self._steps = [env.step for env in self.envs]
+        self._returns = np.zeros(len(seeds))
+        self._lengths = np.zeros(len(seeds), dtype=np.int64)
 
     def step(self, actions: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Episode]]:
         """Steps every environment.
@@ -49,22 +61,64 @@ class EnvStack:
             rewards [R]; terminations [R] (a truncated episode has not terminated); finished episodes.
         """
         reached = np.empty_like(self.observations)
-        rewards = np.empty(len(self.envs), dtype=np.float32)
+        rewards = np.empty(len(self.envs))
         terminations = np.zeros(len(self.envs), dtype=np.float32)
         finished: list[Episode] = []
-        for k, env in enumerate(self.envs):
-            observation, reward, terminated, truncated, _ = env.step(actions[k])
-            reached[k] = observation
-            rewards[k] = reward
-            self._returns[k] += float(reward)
-            self._lengths[k] += 1
+        over: list[int] = []
+        actions = np.asarray(actions)
+        self._actions.add(actions)
+        for k, (step, action) in enumerate(zip(self._steps, actions, strict=True)):
+            reached[k], rewards[k], terminated, truncated, _ = step(action)
             if terminated or truncated:
                 terminations[k] = terminated
-                finished.append(Episode(k, self._returns[k], self._lengths[k]))
-                self._returns[k], self._lengths[k] = 0.0, 0
+                over.append(k)
+        self._returns += rewards
+        self._lengths += 1
+        self.observations[:] = reached
+        for k in over:
+            finished.append(Episode(k, float(self._returns[k]), int(self._lengths[k])))
+            self._returns[k], self._lengths[k] = 0.0, 0
+            env = self.envs[k]
+            self._origins[k] = env.unwrapped.np_random.bit_generator.state
+            self._actions.reset(k)
+            self.observations[k] = env.reset()[0]
+        return reached, rewards.astype(np.float32), terminations, finished
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` needs to bring every environment to where it is."""
+        return {
+            "origins": pack(self._origins),
+            "actions": [pack(self._actions.of(k)) for k in range(len(self.envs))],
+            "observations": pack(self.observations),
+            "returns": pack(self._returns),
+            "lengths": pack(self._lengths),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Plays every environment's present episode again.
+
+        Raises:
+            ValueError: an environment does not get where it was: its course depends on something else.
+        """
+        taken = [unpack(np.empty(0), actions) for actions in state["actions"]]
+        self._actions.load(taken)
+        self._origins = list(state["origins"])
+        self.observations = unpack(self.observations, state["observations"])
+        for k, (env, origin) in enumerate(zip(self.envs, self._origins, strict=True)):
+            if isinstance(origin, int):
+                observation, _ = env.reset(seed=origin)
+            else:
+                unpack(env.unwrapped.np_random, origin)
                 observation, _ = env.reset()
-            self.observations[k] = observation
-        return reached, rewards, terminations, finished
+            for action in taken[k]:
+                observation, *_ = env.step(action)
+            if not np.array_equal(np.asarray(observation, dtype=np.float32), self.observations[k], equal_nan=True):
+                name = env.spec.id if env.spec else env
+                raise ValueError(
+                    f"env.id={name}: cannot be resumed: its course is not decided by np_random and actions"
+                )
+        self._returns = unpack(self._returns, state["returns"])
+        self._lengths = unpack(self._lengths, state["lengths"])
 
     def close(self) -> None:
         """Closes the environments."""

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from alphagrad.lab.tensors import Layout, StackedTensors, split
 
-def gradients_of(
-    losses: Callable[..., tuple[Tensor, Tensor]], compiled: bool
-) -> Callable[..., tuple[dict[str, Tensor], Tensor]]:
-    """``losses(params, ...)`` → (sum of the runs' losses, measures) becomes (gradients [R, ...], measures).
 
-    The runs' losses are summed, and no operation mixes runs, so each run's gradient is its own. Uncompiled,
-    autograd costs half of what ``torch.func.grad`` does.
+def gradients_of(losses: Callable[..., tuple[Tensor, Tensor]], compiled: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+    """``losses(params, ...)`` → (sum of the runs' losses, measures) becomes (gradients [R, D], measures).
+
+    The runs' losses are summed, and no operation mixes runs, so each run's gradient is its own. The function
+    returned takes :class:`StackedTensors` first, the parameters before any other network, then tensors; the
+    gradients are laid out as the parameters. Uncompiled, autograd costs half of what ``torch.func.grad`` does.
     """
-    if compiled:
-        return torch.compile(torch.func.grad(losses, has_aux=True), fullgraph=True, dynamic=False)
 
-    def gradients(params: dict[str, Tensor], *rest: Any) -> tuple[dict[str, Tensor], Tensor]:
-        leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
-        total, measures = losses(leaves, *rest)
-        grads = torch.autograd.grad(total, list(leaves.values()))
-        return dict(zip(leaves, grads, strict=True)), measures
+    def total(flat: Tensor, others: Sequence[Tensor], rest: Sequence[Any], layouts: Sequence[Layout]) -> Any:
+        networks = [split(f, layout) for f, layout in zip((flat, *others), layouts, strict=True)]
+        return losses(*networks, *rest)
+
+    def eager(flat: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        leaf = flat.detach().requires_grad_()
+        value, measures = total(leaf, *rest)
+        return torch.autograd.grad(value, leaf)[0], measures
+
+    grad = torch.compile(torch.func.grad(total, has_aux=True), fullgraph=True, dynamic=False) if compiled else eager
+
+    def gradients(*arguments: Any) -> tuple[Tensor, Tensor]:
+        networks = [a for a in arguments if isinstance(a, StackedTensors)]
+        layouts = tuple(network.layout for network in networks)
+        others = tuple(network.flat for network in networks[1:])
+        return grad(networks[0].flat, others, arguments[len(networks) :], layouts)
 
     return gradients

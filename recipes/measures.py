@@ -6,6 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +15,15 @@ from torch import Tensor
 from alphagrad.lab import metrics
 from alphagrad.lab.recipe import Log
 from alphagrad.lab.stack import StackOptimizer
+from alphagrad.lab.state import Stateful
 
 from .envs import Episode
 
 
-class Episodes:
+class Episodes(Stateful):
     """Logs every finished episode of R runs and remembers their latest returns."""
+
+    STATE = ("returns",)
 
     def __init__(self, runs: int, log: Log) -> None:
         self.log = log
@@ -73,13 +77,26 @@ class Window:
         rows = [{metrics.STEPS_PER_SECOND: (step - self._step) / (now - self._time)} for _ in range(self.runs)]
         self._step, self._time = step, now
         if self._measures:
-            columns = torch.stack(self._measures).unbind(1)
+            # those out of a checkpoint may lie on another device than what came since
+            columns = torch.stack([m.to(self._measures[-1].device) for m in self._measures]).unbind(1)
             for (name, reduction), column in zip(self.reductions.items(), columns, strict=True):
                 values = column.amax(0) if reduction == "max" else column.mean(0)
                 for row, value in zip(rows, values.tolist(), strict=True):
                     row[name] = value
             self._measures.clear()
         return rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """The measures not yet taken, and the time since the last were."""
+        measures = torch.stack(self._measures) if self._measures else None
+        elapsed = time.perf_counter() - self._time
+        return {"updates": self.updates, "step": self._step, "elapsed": elapsed, "measures": measures}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes them back."""
+        self.updates, self._step = state["updates"], state["step"]
+        self._measures = [] if state["measures"] is None else list(state["measures"].unbind(0))
+        self._time = time.perf_counter() - state["elapsed"]
 
     def diverged(self, rows: Sequence[Mapping[str, float]]) -> dict[int, str]:
         """Runs whose measures are not finite → which of them."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from alphagrad.lab.state import pack, unpack
 
 
 class Replay:
@@ -54,3 +57,20 @@ class Replay:
         self._next += 1
         flat = (rows + self._offsets).flatten()
         return self._flat.index_select(0, flat).view(*rows.shape, -1).to(self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The filled rows, and the draws that are still to be used."""
+        rows = self.rows[:, : min(self.written, self.capacity)]
+        return {
+            "rows": torch.from_numpy(rows).contiguous(),
+            "written": self.written,
+            "draws": pack(self._draws[:, self._next :]),
+            "generators": pack(self.generators),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes them back."""
+        self.rows[:, : state["rows"].shape[1]] = state["rows"].numpy()
+        self.written = state["written"]
+        self._draws, self._next = unpack(self._draws, state["draws"]), 0
+        unpack(self.generators, state["generators"])

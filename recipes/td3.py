@@ -14,14 +14,15 @@ from alphagrad.lab import metrics
 from alphagrad.lab.recipe import EnvSettings, Log
 from alphagrad.lab.recipe import Settings as BaseSettings
 from alphagrad.lab.stack import RunStack
+from alphagrad.lab.state import pack, unpack
 
 from .envs import EnvStack, evaluate_episodes, flat_boxes
 from .gradients import gradients_of
 from .measures import Episodes, Window, stop_diverged
-from .mlp import mlp, stacked_mlp
+from .mlp import Forward, mlp, stacked_mlp
 from .replay import Replay
 
-Params = dict[str, Tensor]
+Params = Mapping[str, Tensor]
 
 COMPILE_FROM = 10_000
 """Gradient steps from which compilation repays itself: it takes 15 to 20 s and saves 1 to 2 ms a step."""
@@ -91,10 +92,8 @@ class TD3:
         """Trains all runs in lockstep; see :class:`alphagrad.lab.recipe.Recipe`."""
         s = self.settings
         both = stack.initialize(lambda: nn.ModuleDict(self.networks()))
-        actor = {name.removeprefix("actor."): p for name, p in both.items() if name.startswith("actor.")}
-        critics = {name.removeprefix("critics."): p for name, p in both.items() if name.startswith("critics.")}
-        target_actor = {name: p.clone() for name, p in actor.items()}
-        target_critics = {name: p.clone() for name, p in critics.items()}
+        actor, critics = both.below("actor."), both.below("critics.")
+        target_actor, target_critics = actor.clone(), critics.clone()
         actor_optimizer = stack.optimizer(actor, compile=self.compiles)
         critic_optimizer = stack.optimizer(critics, compile=self.compiles)
         envs = EnvStack(s.env.id, [int(rng.integers(2**31)) for rng in stack.generators("environment")])
@@ -105,17 +104,29 @@ class TD3:
         explore = Noise(stack.generators("exploration"), (self.n_actions,), 1024)
         smooth = Noise(stack.generators("target policy"), (s.batch_size, self.n_actions), 16)
         bounds = Bounds(self.low, self.high, stack.device)
+        policy = Forward(actor)
         critic_gradients, actor_gradients = self._gradients(bounds)
         episodes = Episodes(len(stack), log)
         window, actor_window = Window(len(stack), CRITIC_MEASURES), Window(len(stack), ACTOR_MEASURES)
+        nets = {"actor": actor, "critics": critics, "target_actor": target_actor, "target_critics": target_critics}
+        parts = {**nets, "actor_optimizer": actor_optimizer, "critic_optimizer": critic_optimizer, "envs": envs}
+        parts |= {"replay": replay, "exploration": explore, "smoothing": smooth}
+        parts |= {"episodes": episodes, "window": window, "actor_window": actor_window}
 
-        for step in range(s.total_steps):
+        def result(run: int) -> dict[str, Any]:
+            return {
+                **{net: {name: p[run].clone() for name, p in params.items()} for net, params in nets.items()},
+                "actor_optimizer": actor_optimizer.state_of(run),
+                "critic_optimizer": critic_optimizer.state_of(run),
+                "steps": s.total_steps,
+            }
+
+        for step in range(log.restore(parts), s.total_steps):
             if step < s.learning_starts:
                 actions = self.low + (self.high - self.low) * explore.uniform()
             else:
                 noise = (self.high - self.low) / 2 * s.exploration_noise * explore.normal()
-                x = torch.from_numpy(envs.observations).to(stack.device).unsqueeze(1)
-                chosen = bounds.policy(actor, x).squeeze(1).cpu().numpy()
+                chosen = bounds.squeeze(policy(envs.observations[:, None]))[:, 0]
                 actions = (chosen + noise).clip(self.low, self.high)
             before = envs.observations.copy()
             reached, rewards, terminations, finished = envs.step(actions)
@@ -135,7 +146,7 @@ class TD3:
                     more = actor_optimizer.step(grads, wanted)
                     signals = [{**a, **b} for a, b in zip(signals, more, strict=True)]
                     for online, target in ((actor, target_actor), (critics, target_critics)):
-                        torch._foreach_lerp_(list(target.values()), list(online.values()), s.tau)
+                        target.flat.lerp_(online.flat, s.tau)
                 for run, row in enumerate(signals):
                     log.metrics(run, step, row)
             if (step + 1) % s.log_every == 0:
@@ -149,20 +160,12 @@ class TD3:
             if last:  # what came after the last point of the log may have diverged too
                 stop_diverged(window, window.take(step + 1), step, log, critic_optimizer, actor_optimizer)
             if last or (s.eval_every and (step + 1) % s.eval_every == 0):
-                for run, row in enumerate(self.evaluate(actor, bounds, stack)):
+                for run, row in enumerate(self.evaluate(policy, bounds, stack)):
                     log.metrics(run, step, row)
+            log.checkpoint(step + 1, parts, result)
         envs.close()
         episodes.close(s.total_steps - 1)
-        nets = {"actor": actor, "critics": critics, "target_actor": target_actor, "target_critics": target_critics}
-        return [
-            {
-                **{net: {name: p[run].clone() for name, p in params.items()} for net, params in nets.items()},
-                "actor_optimizer": actor_optimizer.state_of(run),
-                "critic_optimizer": critic_optimizer.state_of(run),
-                "steps": s.total_steps,
-            }
-            for run in range(len(stack))
-        ]
+        return [result(run) for run in range(len(stack))]
 
     def _gradients(self, bounds: Bounds) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Gradients [R, ...] and measures [n, R]: of the critics, and of the actor."""
@@ -193,15 +196,13 @@ class TD3:
 
         return gradients_of(critic_losses, self.compiles), gradients_of(actor_losses, self.compiles)
 
-    def evaluate(self, actor: Params, bounds: Bounds, stack: RunStack) -> list[dict[str, float]]:
+    def evaluate(self, policy: Forward, bounds: Bounds, stack: RunStack) -> list[dict[str, float]]:
         """Each run's mean return and length over ``eval_episodes`` episodes of the policy without noise."""
         runs, each = len(stack), self.settings.eval_episodes
         seeds = [int(seed) for rng in stack.generators("evaluation") for seed in rng.integers(2**31, size=each)]
 
-        @torch.no_grad()
         def act(observations: np.ndarray) -> np.ndarray:
-            x = torch.from_numpy(observations).to(stack.device).view(runs, each, -1)
-            return bounds.policy(actor, x).cpu().numpy().reshape(runs * each, -1)
+            return bounds.squeeze(policy(observations.reshape(runs, each, -1))).reshape(runs * each, -1)
 
         return evaluate_episodes(EnvStack(self.settings.env.id, seeds), act, runs)
 
@@ -212,10 +213,16 @@ class Bounds:
     def __init__(self, low: np.ndarray, high: np.ndarray, device: torch.device) -> None:
         self.low, self.high = torch.from_numpy(low).to(device), torch.from_numpy(high).to(device)
         self.scale, self.center = (self.high - self.low) / 2, (self.high + self.low) / 2
+        self.arrays = ((high - low) / 2, (high + low) / 2)
 
-    def policy(self, actor: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    def policy(self, actor: Params, x: Tensor) -> Tensor:
         """Actions [R, B, a] for observations [R, B, n]."""
         return torch.tanh(stacked_mlp(actor, x)) * self.scale + self.center
+
+    def squeeze(self, outputs: np.ndarray) -> np.ndarray:
+        """Actions from what the network gives, as :meth:`policy` has them, on the host."""
+        scale, center = self.arrays
+        return np.tanh(outputs) * scale + center
 
     def clamp(self, actions: Tensor) -> Tensor:
         """Actions within the box."""
@@ -248,6 +255,16 @@ class Noise:
     def uniform(self) -> np.ndarray:
         """Uniform on [0, 1), float32."""
         return self._next("uniform", lambda rng, size: rng.random(size, dtype=np.float32))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generators, and the numbers that are still to be handed out."""
+        left = {kind: pack(np.array(rows, dtype=np.float32)) for kind, rows in self._left.items()}
+        return {"generators": pack(self.generators), "left": left}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes them back."""
+        unpack(self.generators, state["generators"])
+        self._left = {kind: list(rows.numpy().copy()) for kind, rows in state["left"].items()}
 
     def _next(self, kind: str, draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> np.ndarray:
         if not self._left[kind]:

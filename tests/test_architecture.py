@@ -101,7 +101,7 @@ def test_recipes_know_nothing_of_hydra_and_mlflow(name):
     assert not roots(imports(name)) & {"hydra", "omegaconf", "mlflow", "hydra_plugins"}
     # what a recipe may use of the laboratory; build, runner and tracking use recipes, not the reverse
     lab = {m for m in imports(name) if m.startswith("alphagrad.lab")}
-    assert lab <= {"alphagrad.lab.metrics", "alphagrad.lab.recipe", "alphagrad.lab.stack"}
+    assert lab <= {f"alphagrad.lab.{m}" for m in ("metrics", "recipe", "stack", "state", "tensors")}
 
 
 @pytest.mark.parametrize("name", ["alphagrad.lab.results", "alphagrad.lab.report", "alphagrad.lab.store"])
@@ -117,7 +117,7 @@ def test_nothing_imports_the_command_line():
 
 def test_only_tracking_store_and_ui_touch_mlflow():
     users = {n for n in FILES if "mlflow" in roots(imports(n))}
-    assert users == {"alphagrad.lab.store", "alphagrad.lab.tracking"}
+    assert users == {"alphagrad.lab.store", "alphagrad.lab.tracking", "alphagrad.lab.writer"}
 
 
 def test_no_import_cycles():

@@ -15,7 +15,7 @@ import yaml
 import alphagrad_cli
 from alphagrad import __version__
 
-COMMANDS = ("run", "tune", "ls", "alpha", "report", "ui", "completion")
+COMMANDS = ("run", "tune", "resume", "status", "ls", "alpha", "report", "ui", "completion")
 BIN = Path(sys.executable).parent
 
 
@@ -202,7 +202,7 @@ needs_bash = pytest.mark.skipif(BASH is None, reason="bash is not installed (apt
 
 @needs_bash
 def test_completion_of_commands():
-    assert complete("alphagrad r") == ["run", "report"]
+    assert complete("alphagrad r") == ["run", "resume", "report"]
     assert set(complete("alphagrad ")) == set(COMMANDS)
     assert complete("alphagrad zz") == []
 

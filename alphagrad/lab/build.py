@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from hydra.errors import InstantiationException
@@ -29,6 +29,7 @@ class TrackingSettings(Settings):
     experiment: str = Field(min_length=1)
     artifacts: str | None
     flush_seconds: PositiveFloat
+    retry_seconds: float = Field(ge=0)
 
 
 class InstrumentSettings(Settings):
@@ -46,6 +47,22 @@ class StackSettings(Settings):
     processes: PositiveInt
 
 
+class CheckpointSettings(Settings):
+    """When the state of a run is saved, and what is kept."""
+
+    every_seconds: float | None = Field(gt=0)
+    every_steps: PositiveInt | None
+    keep_last: PositiveInt
+    best: str | None
+    best_is: Literal["max", "min"]
+
+
+class StudySettings(Settings):
+    """What a study that is started again runs."""
+
+    rerun: Literal["missing", "failed", "all"]
+
+
 class JobSettings(Settings):
     """What every job has, whatever its recipe."""
 
@@ -55,6 +72,8 @@ class JobSettings(Settings):
     output_root: str = Field(min_length=1)
     stack: StackSettings
     tracking: TrackingSettings
+    checkpoint: CheckpointSettings
+    study: StudySettings
     instruments: InstrumentSettings
 
 
@@ -90,7 +109,7 @@ def build(config: DictConfig) -> Job:
             problems.append(str(error))
             return None
 
-    sections = ("seed", "device", "threads", "output_root", "stack", "tracking", "instruments")
+    sections = ("seed", "device", "threads", "output_root", "stack", "tracking", "checkpoint", "study", "instruments")
     settings = attempt(lambda: checked(JobSettings, {key: plain.get(key) for key in sections}, ""))
     recipe = attempt(lambda: build_recipe(config))
     optimizer = attempt(lambda: optimizer_spec(config))

@@ -27,7 +27,7 @@ from alphagrad.lab.errors import ConfigError
 CONFIG_MODULE = "alphagrad.conf"
 CONFIG_NAME = "config"
 # What does not change the numbers of a run: where it is written and by what it is followed.
-BOOKKEEPING = ("seed", "output_root", "tracking", "stack", "hydra")
+BOOKKEEPING = ("seed", "output_root", "tracking", "checkpoint", "study", "stack", "hydra")
 JOB_KEY = "alphagrad.job"
 """Tag of a job: equal for equal configurations and seeds."""
 SLOTS = ("normalization", "alpha", "transform")

@@ -1,5 +1,9 @@
-"""The error of a user's settings: one line that names the setting, the value and what is allowed."""
+"""Errors that are no fault of the program, each said in one line."""
 
 
 class ConfigError(Exception):
     """A setting is wrong or something it points to cannot be used; nothing has been started."""
+
+
+class StorageLost(RuntimeError):
+    """The store or the disk gave out while a run trained; the run can go on from what was kept."""

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
+import platform
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from alphagrad.lab import compose, sweep
 from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.folder import claimed, write_whole
 from alphagrad.lab.interrupts import closing_runs_on_signals
 
 LOG = logging.getLogger("alphagrad")
@@ -63,15 +65,66 @@ def run(arguments: Sequence[str]) -> None:
         return
     jobs = check(args.overrides, args.multirun, args.config_dir)
     with closing_runs_on_signals():
-        if not args.multirun:
+        if args.multirun:
+            run_study(jobs, list(arguments), args.overrides)
+        else:
             task()
-            return
-        with study_run(jobs, args.overrides) as finished:
-            sweep.FINISHED = finished & set(jobs)
-            if sweep.FINISHED:
-                done = f"{len(sweep.FINISHED)} of {len(jobs)} jobs are finished"
+
+
+def run_study(jobs: Mapping[str, DictConfig], arguments: Sequence[str], overrides: Sequence[str]) -> None:
+    """Runs the jobs of a multirun as a study, and says at its end how each ended."""
+    from rich.console import Console
+
+    from alphagrad.lab.status import summary, table
+    from alphagrad.lab.store import artifact_root, store_uri
+    from alphagrad.lab.study import ARGUMENTS, LOCK_TAG, study
+    from alphagrad.lab.tracking import Tracker, provenance
+
+    config = next(iter(jobs.values()))
+    root = Path(config.output_root).expanduser().resolve()
+    key = hashlib.sha256(" ".join(sorted(jobs)).encode()).hexdigest()[:16]
+    lock = root / ".studies" / f"{key}.lock"
+    hidden = ("output_root=", "tracking.", "hydra.", "hydra/", "stack.", "checkpoint.", "study.")
+    name = " ".join(o for o in overrides if not o.startswith(hidden)) or "study"
+    tags = {**provenance(), LOCK_TAG: str(lock), "host": platform.node()}
+    with claimed(lock):  # of two who start one study, the second is told
+        uri = store_uri(config.tracking.uri, config.output_root)
+        artifacts = artifact_root(config.tracking.artifacts, uri, config.output_root)
+        tracker = Tracker(uri, config.tracking.experiment, artifacts=artifacts)
+        titles = sweep.titles(jobs)
+        folder = sweep_folder(overrides)
+        with study(tracker, name, key, tags, titles, folder, config.study.rerun) as running:
+            # at its first start the arguments are noted; a study that goes on keeps its folder
+            if not (running.folder / ARGUMENTS).exists():
+                noted = {"arguments": list(arguments), "cwd": os.getcwd()}
+                write_whole(running.folder / ARGUMENTS, json.dumps(noted))
+            sweep.SKIPPED = running.skipped & set(jobs)
+            if running.goes_on:
+                done = f"{len(sweep.SKIPPED)} of {len(jobs)} jobs are finished"
                 print(f"alphagrad: the study goes on; {done}", file=sys.stderr)
-            task()
+            quoted = str(running.folder).replace("\\", "\\\\").replace("'", "\\'")
+            sys.argv = ["alphagrad run", *arguments, f"hydra.sweep.dir='{quoted}'"]
+            interrupted = False
+            try:
+                task()
+            except (KeyboardInterrupt, SystemExit):
+                interrupted = True
+                raise
+            finally:
+                if not interrupted:
+                    states = list(running.states().values())
+                    print(f"{running.folder}: {summary(states)}")
+                    unfinished = [state for state in states if state.status != "FINISHED"]
+                    if unfinished:
+                        Console().print(table(unfinished))
+
+
+def sweep_folder(overrides: Sequence[str]) -> Path:
+    """The folder of a study that begins now."""
+    with compose.hydra_initialized():
+        single = [o for o in overrides if not sweep.is_sweep(o)]
+        folder = str(compose.hydra_config(single).hydra.sweep.dir)
+    return Path(folder).expanduser().resolve()
 
 
 def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> dict[str, DictConfig]:
@@ -99,19 +152,5 @@ def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> d
             settings = build(config).settings
             check_writable("output_root", settings.output_root, Path(settings.output_root).expanduser())
             check_store(store_uri(settings.tracking.uri, settings.output_root))
+        sweep.KEYS = {tuple(job): compose.job_key(config) for job, config in zip(lists, configs, strict=True)}
         return {compose.job_key(config): config for config in configs}
-
-
-def study_run(jobs: Mapping[str, DictConfig], overrides: Sequence[str]) -> AbstractContextManager[set[str]]:
-    """The parent run of a multirun, as a context that knows which jobs are finished already."""
-    from alphagrad.lab.store import artifact_root, store_uri
-    from alphagrad.lab.tracking import provenance, study
-
-    config = next(iter(jobs.values()))
-    uri = store_uri(config.tracking.uri, config.output_root)
-    hidden = ("output_root=", "tracking.", "hydra.", "hydra/", "stack.")
-    name = " ".join(o for o in overrides if not o.startswith(hidden))
-    key = hashlib.sha256(" ".join(sorted(jobs)).encode()).hexdigest()[:16]
-    tags = {**provenance(), "overrides": OmegaConf.to_yaml(list(overrides))}
-    artifacts = artifact_root(config.tracking.artifacts, uri, config.output_root)
-    return study(uri, config.tracking.experiment, name or "study", key, tags, artifacts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -39,6 +39,25 @@ class Log(Protocol):
     def progress(self, step: int, shown: str) -> None:
         """Tells how far the stack is, with a few words for the progress line."""
 
+    def restore(self, parts: Mapping[str, Any]) -> int:
+        """Brings the parts to where a stopped run was; returns the first step to take, 0 for a new run.
+
+        Args:
+            parts: everything that changes while the recipe trains, by name: tensors (also in mappings and
+                lists), NumPy generators, and objects with ``state_dict`` and ``load_state_dict``, which see
+                to it that their state is tensors and plain values (:mod:`alphagrad.lab.state`). They take
+                their state in place, so that one mapping serves the whole run.
+        """
+
+    def checkpoint(self, step: int, parts: Mapping[str, Any], result: Callable[[int], dict[str, Any]]) -> None:
+        """Marks the end of an iteration, the only place where a run can stop and go on; cheap unless one is due.
+
+        Args:
+            step: the first step that is still to be taken.
+            parts: as for :meth:`restore`.
+            result: a run's number → the checkpoint that :meth:`Recipe.train` would return for it now.
+        """
+
 
 class Recipe(Protocol):
     """Something to train: constructed from its validated settings."""
@@ -56,6 +75,8 @@ class Recipe(Protocol):
 
     def train(self, stack: RunStack, log: Log) -> Sequence[dict[str, Any]]:
         """Trains every run of the stack; returns each run's checkpoint, tensors and plain values only.
+
+        It calls :meth:`Log.restore` before its loop and :meth:`Log.checkpoint` at the end of every iteration.
 
         Raises:
             ValueError: the environment or data does not suit the recipe.

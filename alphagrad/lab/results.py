@@ -77,16 +77,20 @@ class Results:
 
         An experiment without a multirun is one study of all its runs.
         """
+        parent = self.parent(run_id)
+        if parent is not None:
+            runs = self._search(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+            return Study(f"{parent.info.run_name} ({parent.info.run_id[:8]})", grouped(runs))
+        return Study("all runs", grouped(self._search("")))
+
+    def parent(self, run_id: str | None = None) -> Any:
+        """The parent run of a multirun, found as by :meth:`study`; None in an experiment without one."""
         parents = self._search("tags.`alphagrad.kind` = 'study'")
         if run_id is not None:
             parents = [p for p in parents if p.info.run_id.startswith(run_id)]
             if len(parents) != 1:
                 raise ConfigError(f"{run_id}: {len(parents)} studies have a run id that begins so; give one study's")
-        if parents:
-            parent = parents[0]
-            runs = self._search(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
-            return Study(f"{parent.info.run_name} ({parent.info.run_id[:8]})", grouped(runs))
-        return Study("all runs", grouped(self._search("")))
+        return parents[0] if parents else None
 
     def _search(self, condition: str) -> list[Any]:
         """All matching runs, newest first."""

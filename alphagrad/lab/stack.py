@@ -9,7 +9,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -19,9 +18,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from alphagrad.lab import metrics
+from alphagrad.lab.tensors import StackedTensors, split
 from alphagrad.observe import signals
 from alphagrad.optimizer import AlphaGrad
-from alphagrad.values import per_run
 
 STACKINGS = ("batch_dims", "elementwise", "per_run")
 
@@ -78,17 +77,17 @@ class RunStack:
         key = zlib.crc32(stream.encode())
         return [np.random.default_rng([run.seed, key]) for run in self.runs]
 
-    def initialize(self, build: Callable[[], nn.Module]) -> dict[str, Tensor]:
+    def initialize(self, build: Callable[[], nn.Module]) -> StackedTensors:
         """Parameters [R, ...] of R modules, each built under its run's seed; they carry no graph."""
         rows: list[dict[str, Tensor]] = []
         for rng in self.generators("initialization"):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(rng.integers(2**63)))
                 rows.append(dict(build().named_parameters()))
-        return {name: torch.stack([row[name].detach() for row in rows]).to(self.device) for name in rows[0]}
+        return StackedTensors.of({name: torch.stack([row[name] for row in rows]).to(self.device) for name in rows[0]})
 
-    def optimizer(self, params: Mapping[str, Tensor], compile: bool = False) -> StackOptimizer:
-        """The runs' optimizers over stacked ``params``, which they update in place; steps compiled if asked."""
+    def optimizer(self, params: StackedTensors, compile: bool = False) -> StackOptimizer:
+        """The runs' optimizers over ``params``, which they update in place; AlphaGrad's step compiled if asked."""
         return StackOptimizer(self.runs, params, compile)
 
 
@@ -98,54 +97,61 @@ class Member:
 
     rows: slice
     spec: OptimizerSpec
-    params: list[dict[str, Tensor]]
-    """For each optimizer its named parameters: views of the stack."""
     optimizers: list[Optimizer]
-    steps: list[Callable[[], Any]]
-    """For each optimizer its step, compiled or not."""
+    params: list[dict[str, Tensor]]
+    """For each optimizer what it updates, by name: views of the stack."""
 
 
 class StackOptimizer:
-    """One optimizer for a stack whose runs may differ in optimizer."""
+    """One optimizer for a stack whose runs may differ in optimizer.
 
-    def __init__(self, runs: Sequence[RunSpec], params: Mapping[str, Tensor], compile: bool = False) -> None:
-        self.params = dict(params)
+    An elementwise optimizer updates the whole matrix of its runs as one tensor, AlphaGrad sees the tensors
+    of all its runs, any other has one instance a run.
+    """
+
+    def __init__(self, runs: Sequence[RunSpec], params: StackedTensors, compile: bool = False) -> None:
+        self.params = params
+        self.grads = StackedTensors(torch.zeros_like(params.flat), params.layout)
         self.members: list[Member] = []
         self.frozen: set[int] = set()
         start = 0
         for spec, same in groupby((run.optimizer for run in runs), key=lambda spec: spec):
             rows = slice(start, start + len(list(same)))
             start = rows.stop
-            if spec.stacking == "per_run":
-                views = [{n: p[k] for n, p in params.items()} for k in range(rows.start, rows.stop)]
-            else:
-                views = [{n: p[rows] for n, p in params.items()}]
-            extra = {"batch_dims": 1} if spec.stacking == "batch_dims" else {}
-            optimizers = [spec.build(list(view.items()), **extra) for view in views]
-            steps = [compiled_step(optimizer) if compile else optimizer.step for optimizer in optimizers]
-            self.members.append(Member(rows, spec, views, optimizers, steps))
+            optimizers, views = [], []
+            for view, grads in zip(self._views(spec, rows, params), self._views(spec, rows, self.grads), strict=True):
+                for name, p in view.items():
+                    p.grad = grads[name]
+                optimizers.append(_built(spec, view, compile))
+                views.append(view)
+            self.members.append(Member(rows, spec, optimizers, views))
+
+    @staticmethod
+    def _views(spec: OptimizerSpec, rows: slice, tensors: StackedTensors) -> list[dict[str, Tensor]]:
+        """For each optimizer of these runs its own part of the stack."""
+        if spec.stacking == "elementwise":
+            return [{"all": tensors.flat[rows]}]
+        if spec.stacking == "batch_dims":
+            return [split(tensors.flat[rows], tensors.layout)]
+        return [split(tensors.flat[k], tensors.layout) for k in range(rows.start, rows.stop)]
 
     @torch.no_grad()
-    def step(self, grads: Mapping[str, Tensor], observe: Observation | None = None) -> list[dict[str, float]]:
-        """One update of every run from ``grads`` [R, ...].
+    def step(self, grads: Tensor, observe: Observation | None = None) -> list[dict[str, float]]:
+        """One update of every run from ``grads`` [R, D], laid out as the parameters.
 
         Returns:
             With ``observe``, the signals of each run; else nothing.
         """
+        self.grads.flat.copy_(grads)
         observed: list[dict[str, float]] = []
         for member in self.members:
-            # fused optimizers read memory in the parameter's order whatever the gradient's strides
-            own = {n: g[member.rows].contiguous() for n, g in grads.items()}
             if member.spec.clip_grad_norm is not None:
-                own = clip_grad_norm(own, member.spec.clip_grad_norm)
-            for i, view in enumerate(member.params):
-                for name, p in view.items():
-                    p.grad = own[name][i] if member.spec.stacking == "per_run" else own[name]
+                clip_grad_norm_(self.grads.flat[member.rows], member.spec.clip_grad_norm)
             if observe is None:
-                for step in member.steps:
-                    step()
+                for optimizer in member.optimizers:
+                    optimizer.step()
             else:
-                observed += self._observed_step(member, own, observe)
+                observed += self._observed_step(member, observe)
         if self.frozen:
             self._hold_frozen()
         return observed
@@ -157,8 +163,7 @@ class StackOptimizer:
 
     def _hold_frozen(self) -> None:
         for run in self.frozen:
-            for p in self.params.values():
-                p[run].zero_()
+            self.params.flat[run].zero_()
 
     def scale_lr(self, factor: float) -> None:
         """Sets every learning rate to ``factor`` times what it was configured to be."""
@@ -179,14 +184,12 @@ class StackOptimizer:
             rates += own if member.spec.stacking == "per_run" else own * (member.rows.stop - member.rows.start)
         return rates
 
-    def _observed_step(
-        self, member: Member, grads: Mapping[str, Tensor], observe: Observation
-    ) -> list[dict[str, float]]:
+    def _observed_step(self, member: Member, observe: Observation) -> list[dict[str, float]]:
         names = largest(self.params, observe.tensors)
         before = {n: self.params[n][member.rows].clone() for n in names}
         # before the step: some optimizers overwrite the gradient
-        columns = {metrics.per_tensor(metrics.GRAD_NORM, name): run_norm(grads[name]) for name in names}
-        for optimizer, step in zip(member.optimizers, member.steps, strict=True):
+        columns = {metrics.per_tensor(metrics.GRAD_NORM, n): run_norm(self.grads[n][member.rows]) for n in names}
+        for optimizer in member.optimizers:
             if isinstance(optimizer, AlphaGrad):
                 for name, row in signals(optimizer, observe.tau).items():
                     if name in names:
@@ -194,47 +197,60 @@ class StackOptimizer:
                 for name, count in optimizer.skipped().items():
                     if name in names:
                         columns[metrics.per_tensor(metrics.SKIPPED, name)] = count
-            step()
+            optimizer.step()
         for name in names:
             moved = self.params[name][member.rows] - before[name]
             columns[metrics.per_tensor(metrics.UPDATE_NORM, name)] = run_norm(moved)
         listed = {name: column.tolist() for name, column in columns.items()}
         return [{name: column[k] for name, column in listed.items()} for k in range(len(before[names[0]]))]
 
+    def state_dict(self) -> dict[str, Any]:
+        """The whole stack's state; a stack of the same runs takes it back."""
+        optimizers = [optimizer.state_dict() for member in self.members for optimizer in member.optimizers]
+        return {"optimizers": optimizers, "frozen": sorted(self.frozen)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes :meth:`state_dict` back; the parameters are the caller's."""
+        own = [optimizer for member in self.members for optimizer in member.optimizers]
+        for optimizer, saved in zip(own, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.frozen = set(state["frozen"])
+
     def state_of(self, run: int) -> dict[str, Any]:
         """The optimizer state of one run, as that run alone would have it: parameter name → state."""
         for member in self.members:
-            if member.rows.start <= run < member.rows.stop:
-                row = run - member.rows.start
-                alone = member.spec.stacking == "per_run"
-                optimizer = member.optimizers[row if alone else 0]
-                view = member.params[row if alone else 0]
-                width = member.rows.stop - member.rows.start
-                return {
-                    name: {
-                        k: v[row] if not alone and isinstance(v, Tensor) and v.dim() and len(v) == width else v
-                        for k, v in optimizer.state[p].items()
-                    }
-                    for name, p in view.items()
-                }
+            row = run - member.rows.start
+            if not 0 <= row < member.rows.stop - member.rows.start:
+                continue
+            alone = member.spec.stacking == "per_run"
+            optimizer, view = member.optimizers[row if alone else 0], member.params[row if alone else 0]
+            found = {name: dict(optimizer.state[p]) for name, p in view.items()}
+            if not alone:
+                found = {name: {k: _of_run(v, row, len(view[name])) for k, v in s.items()} for name, s in found.items()}
+            if member.spec.stacking != "elementwise":
+                return found
+            named = {k: split(v, self.params.layout) if _has_elements(v) else v for k, v in found["all"].items()}
+            return {name: {k: v[name] if isinstance(v, dict) else v for k, v in named.items()} for name in self.params}
         raise IndexError(f"run {run} of a stack of {self.members[-1].rows.stop}")
 
 
-def compiled_step(optimizer: Optimizer) -> Callable[[], Any]:
-    """The optimizer's step under ``torch.compile``; as it is where the optimizer was not made for that."""
-    if isinstance(optimizer, AlphaGrad):
+def _has_elements(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0
+
+
+def _of_run(value: Any, row: int, runs: int) -> Any:
+    """The part of a shared optimizer's state that belongs to one run; what all share as it is."""
+    return value[row] if _has_elements(value) and len(value) == runs else value
+
+
+def _built(spec: OptimizerSpec, params: Mapping[str, Tensor], compile: bool) -> Optimizer:
+    extra = {"batch_dims": 1} if spec.stacking == "batch_dims" else {}
+    optimizer = spec.build(list(params.items()), **extra)
+    if compile and isinstance(optimizer, AlphaGrad):
         optimizer.defaults["compile"] = True
         for group in optimizer.param_groups:
             group["compile"] = True
-        return optimizer.step
-    if not type(optimizer).__module__.startswith("torch.optim"):
-        return optimizer.step
-    for group in optimizer.param_groups:
-        # a number would be burnt into the compiled code, and annealing it would recompile
-        group["lr"] = torch.as_tensor(group["lr"])
-    # the step without torch's profiling wrapper, which dynamo would warn that it ignores
-    step = getattr(type(optimizer).step, "__wrapped__", type(optimizer).step)
-    return torch.compile(partial(step, optimizer), dynamic=False)
+    return optimizer
 
 
 def largest(params: Mapping[str, Tensor], count: int) -> list[str]:
@@ -248,12 +264,10 @@ def run_norm(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x.flatten(1), dim=-1)
 
 
-def clip_grad_norm(grads: Mapping[str, Tensor], max_norm: float) -> dict[str, Tensor]:
-    """Each run's gradients [R, ...] scaled so that their joint norm is at most ``max_norm``.
+def clip_grad_norm_(grads: Tensor, max_norm: float) -> None:
+    """Scales each run's gradients [R, D] in place so that their norm is at most ``max_norm``.
 
     The formula is ``torch.nn.utils.clip_grad_norm_``'s, its 1e-6 included.
     """
-    norms = torch.stack([run_norm(g) for g in grads.values()], dim=1)
-    # along the last dimension, where a row is summed in the same order whatever the number of runs
-    factor = (max_norm / (torch.linalg.vector_norm(norms, dim=1) + 1e-6)).clamp(max=1.0)
-    return {name: g * per_run(factor, g) for name, g in grads.items()}
+    norms = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
+    grads.mul_((max_norm / (norms + 1e-6)).clamp(max=1.0))

@@ -17,6 +17,10 @@ from alphagrad.lab.errors import ConfigError
 
 # Before anything imports mlflow: its telemetry goes out on import.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+# A server that does not answer is retried by our writer, which training does not wait for; MLflow's own
+# retries would hold a run for many minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 ANSWER_SECONDS = 5.0
 # any number that other users of the database do not lock: "alpha" in hexadecimal

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import product
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -68,13 +68,32 @@ def _for_their_optimizers(jobs: list[list[str]], announce: bool) -> list[list[st
     return [list(job) for job in kept]
 
 
-FINISHED: set[str] = set()
-"""Keys of the jobs that the study being resumed has finished already; set before Hydra takes over."""
+KEYS: dict[tuple[str, ...], str] = {}
+"""Keys of the jobs that were checked, by their overrides."""
+SKIPPED: set[str] = set()
+"""Keys of the jobs that are not run this time; set before Hydra takes over."""
 
 
 def missing(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The jobs that are not in :data:`FINISHED`."""
-    return [list(job) for job in jobs if not FINISHED or compose.job_key(compose.compose(job)) not in FINISHED]
+    """The jobs that are to be run: not :data:`SKIPPED`, and each key once."""
+    chosen: dict[str, list[str]] = {}
+    for job in jobs:
+        key = KEYS.get(tuple(job)) or compose.job_key(compose.compose(job))
+        if key not in SKIPPED:
+            chosen.setdefault(key, list(job))
+    return list(chosen.values())
+
+
+def titles(jobs: Collection[str]) -> dict[str, str]:
+    """Key → what tells each of the checked jobs from the others."""
+    listed = {key: job for job, key in KEYS.items() if key in jobs}
+    shared = set.intersection(*(set(job) for job in listed.values())) if len(listed) > 1 else set()
+    return {key: " ".join(o for o in job if o not in shared) or " ".join(job) for key, job in listed.items()}
+
+
+def is_sweep(override: str) -> bool:
+    """Whether an override gives several values."""
+    return bool(OverridesParser.create().parse_override(override).is_sweep_override())
 
 
 _CACHE: dict[tuple[str, ...], DictConfig | None] = {}

@@ -23,13 +23,15 @@ from omegaconf import DictConfig
 from alphagrad.lab import compose
 from alphagrad.lab.build import JobSettings, StackSettings, build
 from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.folder import forget
 from alphagrad.lab.interrupts import closing_runs_on_signals
 from alphagrad.lab.runner import Assignment, Outcome, assignment_of, run_stack
 from alphagrad.lab.spaces import Space, check_equal, space_of
 from alphagrad.lab.stacking import run_stacks, stacks_of
 from alphagrad.lab.store import artifact_root, check_store, check_writable, store_uri
+from alphagrad.lab.study import KIND, as_parent
 from alphagrad.lab.sweep import jobs_of
-from alphagrad.lab.tracking import KIND, Tracker, provenance, reason_of
+from alphagrad.lab.tracking import Tracker, provenance, reason_of
 
 SAMPLERS = ("tpe", "random")
 STARTUP_TRIALS = 4
@@ -147,11 +149,12 @@ def _tune(
         _drop_interrupted(study)
     first = next(iter(studies.values()))
     artifacts = artifact_root(settings.tracking.artifacts, uri, root)
-    tracker = Tracker(uri, settings.tracking.experiment, settings.tracking.flush_seconds, artifacts)
+    store = settings.tracking
+    tracker = Tracker(uri, store.experiment, store.flush_seconds, store.retry_seconds, artifacts)
     name = "tune " + " ".join(c.name for c in contenders)
     with tracker.run(name, {}, {**provenance(), KIND: "tuning"}, resume=first.user_attrs.get("run_id")):
         first.set_user_attr("run_id", tracker.run_id)
-        with tracker.as_parent():
+        with as_parent(tracker):
             while round_ := [
                 (c, n) for c in contenders for n in range(plan.studies) if _left(studies[c.name, n], plan)
             ]:
@@ -186,6 +189,7 @@ def _run_round(
         overrides = [o for o in contender.overrides if not o.startswith("seed=")]
         overrides += [*drawn, f"seed={contender.config.seed + 100_000 * number + spent}"]
         place = folder / f"{contender.name}-study{number}-trial{spent}"
+        forget(place)  # a trial that was cut off is trained anew, so that it reports to the pruner all it did
         plain = assignment_of(compose.compose(overrides), drawn, place)
         watch = Watch(storage, study.study_name, trial._trial_id, plan) if plan.prune else None
         title = plain.title.replace(contender.name, f"{contender.name} study={number} trial={spent}", 1)
@@ -241,7 +245,7 @@ class Watch:
             return None
         trial = _trial(self.storage, self.study, self.trial, self.plan)
         trial.report(float(values[self.plan.metric]), step)
-        return f"pruned at step {step}: worse than the study's median" if trial.should_prune() else None
+        return "worse than the study's median" if trial.should_prune() else None
 
 
 @lru_cache

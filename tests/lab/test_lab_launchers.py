@@ -17,6 +17,7 @@ import pytest
 from alphagrad.lab import dispatch
 from alphagrad.lab.farms import FARMS
 from alphagrad.lab.runner import Assignment
+from alphagrad.lab.study import DEAD
 
 ODD = Path(__file__).parent / "odd"
 SLURM_TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue")
@@ -86,7 +87,7 @@ def test_jobs_fail_alone_and_say_so(cli, odd, root, store_runs, launcher):
     assert parent.info.status == "FAILED"
     reasons = {seed: child.data.tags.get("alphagrad.reason", "") for seed, child in children.items()}
     assert reasons[1] == "ZeroDivisionError: seed 1"
-    assert "gone" in reasons[2]
+    assert reasons[2] == DEAD
     assert "on demand" in reasons[3]
     for seed, child in children.items():
         folder = Path(child.data.tags["output_folder"])

@@ -26,7 +26,7 @@ uri, number = sys.argv[1], int(sys.argv[2])
 with Tracker(uri, "many", flush_seconds=0.02).run(f"writer {{number}}", {{"number": number}}, {{}}) as tracker:
     for step in range({BATCHES}):
         tracker.metrics(step, {{f"m{{i}}": number + step + i for i in range(40)}})
-        tracker._flush()
+        tracker.drain()
 """
 
 

@@ -14,7 +14,8 @@ from alphagrad.lab import metrics, report, results
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.results import Group, Results, Run, Study, grouped, interval
 from alphagrad.lab.store import store_uri
-from alphagrad.lab.tracking import PARENT_RUN, Tracker, study
+from alphagrad.lab.study import study
+from alphagrad.lab.tracking import PARENT_RUN, Tracker
 
 
 def entry(configuration: str, seed: int, digest: str, status: str = "FINISHED", **values: float) -> SimpleNamespace:
@@ -185,10 +186,13 @@ def studied(tmp_path_factory, empty_store):
         except ValueError:
             assert status == "FAILED"
 
-    with study(uri, "unit", "older", "first key", {}):
+    with study(Tracker(uri, "unit"), "older", "first key", {}, {}, root / "older"):
         older = os.environ[PARENT_RUN]
         job(0, "sgd", 1.0)
-    with study(uri, "unit", "newer", "second key", {}):
+    with (
+        pytest.raises(RuntimeError, match="1 of 5 jobs are not finished"),
+        study(Tracker(uri, "unit"), "newer", "second key", {}, {}, root / "newer"),
+    ):
         newer = os.environ[PARENT_RUN]
         for seed in range(3):
             job(seed, "adam", 2.0)

@@ -40,7 +40,9 @@ def children(pid: int) -> list[int]:
     return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_ui_answers_and_goes(lab, root, number, status):
     with Tracker(store_uri(None, root), "alphagrad").run("a run", {}, {}) as tracker:
         run_id = tracker.run_id

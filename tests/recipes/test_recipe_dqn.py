@@ -11,7 +11,7 @@ import torch
 import yaml
 from alphagrad.recipes.dqn import DQN, DQNSettings, Exploration, greedy, td_losses
 from alphagrad.recipes.envs import EnvStack
-from alphagrad.recipes.mlp import mlp, stacked_mlp
+from alphagrad.recipes.mlp import Forward, mlp, stacked_mlp
 from torch import nn
 
 from alphagrad import variants
@@ -67,6 +67,12 @@ class Recorder:
     def progress(self, step, shown):
         self.shown.append((step, shown))
 
+    def restore(self, parts):
+        return 0
+
+    def checkpoint(self, step, parts, result):
+        pass
+
     def of(self, run: int, name: str) -> list[tuple[int, float]]:
         return [(step, value) for step, n, value in self.points[run] if n == name]
 
@@ -74,6 +80,12 @@ class Recorder:
 def train(dqn: DQN, *runs: RunSpec, observe: int = 0):
     log = Recorder(len(runs), Observation(2, 2.5), observe)
     return dqn.train(RunStack(runs), log), log
+
+
+def assert_same_history(history, expected, what):
+    """Equal up to the order in which sums are taken: it differs with the number of runs in a product."""
+    assert [step for step, _ in history] == [step for step, _ in expected], what
+    assert [value for _, value in history] == pytest.approx([value for _, value in expected], rel=1e-6), what
 
 
 def largest_gap(a: dict, b: dict) -> float:
@@ -362,17 +374,17 @@ def test_greedy_takes_the_largest_value():
     params = {name: torch.stack([row[name].detach() for row in rows]) for name in rows[0]}
     seen = np.random.default_rng(0).normal(size=(3, 25, 4)).astype(np.float32)
     expected = np.stack([n(torch.from_numpy(o)).argmax(1).numpy() for n, o in zip(networks, seen, strict=True)])
-    np.testing.assert_array_equal(greedy(params, seen, torch.device("cpu")), expected)
-    np.testing.assert_array_equal(greedy(params, seen[:, 3], torch.device("cpu")), expected[:, 3])
+    np.testing.assert_array_equal(greedy(Forward(params), seen), expected)
+    np.testing.assert_array_equal(greedy(Forward(params), seen[:, 3]), expected[:, 3])
     assert len(set(expected.flatten())) > 1
 
 
 @pytest.mark.parametrize(
     ("sizes", "activation", "module"),
     [
-        ([4, 120, 84, 2], torch.relu, nn.ReLU),
-        ([3, 5, 1], torch.tanh, nn.Tanh),
-        ([6, 2], torch.relu, nn.ReLU),
+        ([4, 120, 84, 2], "relu", nn.ReLU),
+        ([3, 5, 1], "tanh", nn.Tanh),
+        ([6, 2], "relu", nn.ReLU),
     ],
 )
 def test_stacked_mlp_is_the_networks(sizes, activation, module):
@@ -384,6 +396,12 @@ def test_stacked_mlp_is_the_networks(sizes, activation, module):
     found = stacked_mlp(params, x, activation)
     for run, network in enumerate(networks):
         torch.testing.assert_close(found[run], network(x[run]), rtol=1e-5, atol=1e-6)
+    # and on the host, where it sees what is done to the parameters in place
+    forward = Forward(params, activation)
+    np.testing.assert_allclose(forward(x.numpy()), found.detach().numpy(), rtol=1e-5, atol=1e-6)
+    for p in params.values():
+        p.mul_(0.5)
+    np.testing.assert_allclose(forward(x.numpy()), stacked_mlp(params, x, activation).numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_the_network_is_cleanrls():
@@ -413,7 +431,7 @@ def test_evaluation_is_repeatable_and_leaves_training_alone():
     assert log_a.of(0, metrics.EVAL_RETURN) == log_b.of(0, metrics.EVAL_RETURN)[-1:]
     stack = RunStack([RunSpec(5, OURS)])
     params = {name: p[None] for name, p in b["q_network"].items()}
-    again = [many.evaluate(params, stack) for _ in range(2)]
+    again = [many.evaluate(Forward(params), stack) for _ in range(2)]
     assert again[0] == again[1]
     assert again[0][0][metrics.EVAL_RETURN] == log_b.of(0, metrics.EVAL_RETURN)[-1][1]
 

@@ -1,0 +1,128 @@
+"""A run's folder: whose it is, whether its process lives, and what it goes on from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from alphagrad.lab.errors import ConfigError
+
+CONFIG = "config.yaml"
+RUN_ID = "run_id"
+LOCK = "lock"
+"""Held by the process that trains the run, and so free once it is gone, however it went."""
+STACK = "stack"
+"""Names the folder of the stack that the run is a member of, relative to its own."""
+MEMBERS = "members.json"
+"""The runs of a stack in their order; in the run's own folder if it trains alone."""
+STATES = "state-*.pt"
+LOCK_SECONDS = 2.0
+"""How long a lock that another process may only be looking at is waited for."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run of a stack, as :data:`MEMBERS` has it."""
+
+    folder: str
+    """Relative to the stack's."""
+    title: str
+    run_id: str
+
+
+def run_id_of(folder: Path) -> str | None:
+    """The run that has this folder, if any."""
+    file = folder / RUN_ID
+    return file.read_text().strip() or None if file.exists() else None
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """A lock file held for as long as the context lasts.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout as error:
+        owner = path.read_text().strip() or "another process"
+        raise ConfigError(f"{path.parent}: is in use by {owner}; wait until it has ended, or end it") from error
+    try:
+        path.write_text(f"process {os.getpid()} on {platform.node()}\n")
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a living process holds a lock file; nobody holds one that does not exist."""
+    if not lock.exists():
+        return False
+    probe = FileLock(lock)
+    try:
+        probe.acquire(timeout=0)
+    except Timeout:
+        return True
+    probe.release()
+    return False
+
+
+def is_training(folder: Path, run_id: str, host: str) -> bool:
+    """Whether a run that its store calls RUNNING is: a process holds its folder, or it cannot be seen from here."""
+    if not folder.exists() and host != platform.node():
+        return True
+    return is_held(folder / LOCK) and run_id_of(folder) in (None, run_id)
+
+
+def home_of(folders: Sequence[Path]) -> Path:
+    """Where a stack of runs keeps its state: a run alone in its own folder, several beside the first."""
+    if len(folders) == 1:
+        return folders[0]
+    names = " ".join(folder.name for folder in folders)
+    return folders[0].parent / f"stack-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+
+
+def write_members(home: Path, members: Sequence[tuple[Path, str, str]]) -> None:
+    """Notes the runs of a stack, (folder, title, run id) each, so that each of them leads to all."""
+    listed = [asdict(Member(os.path.relpath(folder, home), title, run_id)) for folder, title, run_id in members]
+    write_whole(home / MEMBERS, json.dumps(listed, indent=1, ensure_ascii=False))
+    if len(members) > 1:
+        for folder, _, _ in members:
+            write_whole(folder / STACK, os.path.relpath(home, folder))
+
+
+def stack_of(folder: Path) -> tuple[Path, list[Member]]:
+    """The home of the stack that a run belongs to, and its members; none if the run had not begun to train."""
+    home = folder
+    if (folder / STACK).exists():
+        home = Path(os.path.normpath(folder / (folder / STACK).read_text().strip()))
+    if not (home / MEMBERS).exists():
+        return folder, []
+    return home, [Member(**entry) for entry in json.loads((home / MEMBERS).read_text())]
+
+
+def forget(folder: Path) -> None:
+    """Removes what a run would go on from: the next one in this folder starts anew."""
+    for name in (RUN_ID, STACK, MEMBERS):
+        (folder / name).unlink(missing_ok=True)
+    for state in [*folder.glob(STATES), *folder.glob("*.tmp")]:
+        state.unlink()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that is there whole or not at all."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)

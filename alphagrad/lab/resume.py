@@ -1,0 +1,102 @@
+"""`alphagrad resume`: goes on with a run, the stack it belongs to, or a study."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.folder import CONFIG, run_id_of, stack_of
+from alphagrad.lab.store import check_store, open_store, store_uri
+from alphagrad.lab.study import ARGUMENTS, find_run
+from alphagrad.lab.tracking import FOLDER, PRUNED, REASON
+
+LOG = logging.getLogger("alphagrad")
+
+
+def resume(what: str, uri: str | None, output_root: str, launch: Callable[[Sequence[str]], None]) -> None:
+    """Goes on with what a folder or run id names.
+
+    Args:
+        what: a run's or study's folder, or its run id or the beginning of it.
+        uri: the store to look a run id up in; None for the default.
+        output_root: the folder of the default store.
+        launch: starts ``alphagrad run`` with arguments.
+
+    Raises:
+        ConfigError: there is nothing to go on with, or another process is at it.
+    """
+    folder = Path(what) if Path(what).is_dir() else _folder_of(what, store_uri(uri, output_root))
+    folder = folder.expanduser().resolve()
+    if (folder / ARGUMENTS).exists():
+        noted = json.loads((folder / ARGUMENTS).read_text())
+        if not Path(noted["cwd"]).is_dir():
+            raise ConfigError(f"{folder}: the study was started in {noted['cwd']}, which is not there; start it again")
+        os.chdir(noted["cwd"])
+        launch(noted["arguments"])
+    elif (folder / CONFIG).exists():
+        _resume_stack(folder)
+    else:
+        raise ConfigError(f"{folder}: is not the folder of a run or study")
+
+
+def _folder_of(run_id: str, uri: str) -> Path:
+    check_store(uri)
+    run = find_run(open_store(uri), run_id)
+    if FOLDER not in run.data.tags:
+        raise ConfigError(f"{run_id}: the store does not say where it was written")
+    folder = Path(run.data.tags[FOLDER])
+    if not folder.is_dir():
+        raise ConfigError(f"{run_id}: its folder {folder} is not on this machine")
+    if run_id_of(folder) not in (None, run.info.run_id):
+        raise ConfigError(f"{run_id}: its folder {folder} now belongs to run {run_id_of(folder)}, which took its place")
+    return folder
+
+
+def _resume_stack(folder: Path) -> None:
+    from alphagrad.lab import metrics
+    from alphagrad.lab.interrupts import closing_runs_on_signals
+    from alphagrad.lab.runner import Assignment, run_stack
+
+    home, members = stack_of(folder)
+    config = _config(folder)
+    run_id = run_id_of(folder)
+    client = open_store(store_uri(config["tracking"]["uri"], config["output_root"]))
+    if run_id is not None:
+        run = client.get_run(run_id)
+        reason = run.data.tags.get(REASON, "")
+        if run.info.status == "FINISHED" or reason.startswith(PRUNED):
+            print(f"{folder}: is finished, nothing is left to do" if not reason else f"{folder}: was {reason}")
+            return
+    folders = [Path(os.path.normpath(home / member.folder)) for member in members] or [folder]
+    titles = [member.title for member in members] or [str(config["optimizer"]["name"])]
+    assignments = [Assignment(_config(f), t, str(f), True) for f, t in zip(folders, titles, strict=True)]
+    handler = logging.FileHandler(folder / "alphagrad.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    try:
+        with closing_runs_on_signals():
+            outcomes = run_stack(assignments)
+    except Exception:
+        LOG.info("failed", exc_info=True)
+        raise
+    finally:
+        LOG.removeHandler(handler)
+        handler.close()
+    for own, outcome in zip(folders, outcomes, strict=True):
+        told = f"failed, {outcome.failure}" if outcome.failure else metrics.headline(outcome.metrics)
+        print(f"{own}: {told}")
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    plain = OmegaConf.to_container(OmegaConf.load(folder / CONFIG), resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}

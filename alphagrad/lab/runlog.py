@@ -1,0 +1,205 @@
+"""The log that a recipe trains with: metrics to the store, progress to the terminal, states to the disk."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alphagrad.lab import interrupts
+from alphagrad.lab.build import Job
+from alphagrad.lab.checkpoint import Checkpoints, save_atomically
+from alphagrad.lab.errors import ConfigError, StorageLost
+from alphagrad.lab.stack import Observation
+from alphagrad.lab.state import pack, unpack
+from alphagrad.lab.tracking import PRUNED, Tracker
+
+LOG = logging.getLogger("alphagrad")
+BEST = "best.pt"
+DIVERGED = "diverged"
+"""How the reason of a run that turned non-finite begins."""
+RETRY_SECONDS = 10.0
+"""Between attempts to save a state where the disk does not take it."""
+
+
+Watch = Callable[[int, Mapping[str, float]], str | None]
+"""Sees a run's metrics of each step; where it returns a reason, the run is ended as KILLED."""
+
+
+class Pruned(Exception):
+    """No run of the stack is left to train, and not all of them diverged."""
+
+
+class TrackedLog:
+    """See :class:`alphagrad.lab.recipe.Log`.
+
+    Args:
+        trackers: one for each run of the stack.
+        line: takes the progress.
+        job: any of the stack's.
+        checkpoints: where states go; none without.
+        folders: each run's.
+        state: what the runs go on from; None for new ones.
+        watches: each run's :attr:`alphagrad.lab.runner.Assignment.watch`.
+    """
+
+    def __init__(
+        self,
+        trackers: Sequence[Tracker],
+        line: Any,
+        job: Job,
+        checkpoints: Checkpoints | None = None,
+        folders: Sequence[Path] = (),
+        state: Mapping[str, Any] | None = None,
+        watches: Sequence[Watch | None] = (),
+    ) -> None:
+        self._trackers, self._line, self._job = trackers, line, job
+        self._checkpoints, self._folders, self._state = checkpoints, folders, state
+        self._watches = dict(enumerate(watches))
+        self.observation: Observation | None = job.observation
+        self.observe_every = job.settings.instruments.every
+        self.last: list[dict[str, float]] = [{} for _ in trackers]
+        self.failures: dict[int, str] = {}
+        self._best: list[float | None] = [None for _ in trackers]
+        self._reached: tuple[int, Mapping[str, Any]] | None = None
+        self._disk_fails_since: float | None = None
+
+    def metrics(self, run: int, step: int, values: Mapping[str, float]) -> None:
+        interrupts.check()
+        if run in self.pruned:
+            return
+        self._trackers[run].metrics(step, values)
+        self.last[run].update(values)
+        watch = self._watches.get(run)
+        why = watch(step, values) if watch is not None and run not in self.failures else None
+        if why is not None:
+            self._failed(run, "KILLED", f"{PRUNED} at step {step}: {why}")
+
+    @property
+    def pruned(self) -> set[int]:
+        """The runs that their watch has ended."""
+        return {run for run, reason in self.failures.items() if reason.startswith(PRUNED)}
+
+    def diverged(self, run: int, step: int, reason: str) -> None:
+        self._failed(run, "FAILED", f"{DIVERGED} at step {step}: {reason}")
+
+    def _failed(self, run: int, status: str, reason: str) -> None:
+        """Ends one run; once none is left, the training of the stack."""
+        self.failures[run] = reason
+        self._trackers[run].end(status, reason)
+        if run not in self.pruned:
+            LOG.warning("run %s %s", self._trackers[run].run_id, reason)
+        if len(self.failures) == len(self._trackers):
+            raise Pruned(reason) if self.pruned else FloatingPointError(reason)
+
+    def progress(self, step: int, shown: str) -> None:
+        interrupts.check()
+        self._line.update(step, shown)
+        for tracker in self._trackers:
+            tracker.position(step, self._job.recipe.total_steps)
+
+    def restore(self, parts: Mapping[str, Any]) -> int:
+        if self._state is None:
+            return 0
+        saved = self._state["parts"]
+        if set(saved) != set(parts):
+            raise ConfigError(f"the checkpoint holds {', '.join(saved)}, the recipe has {', '.join(parts)}")
+        for name, part in parts.items():
+            try:
+                unpack(part, saved[name])
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ConfigError(f"the checkpoint's {name} does not fit: {' '.join(str(error).split())}") from error
+        torch.set_rng_state(self._state["torch"])
+        if self._job.device.type == "cuda":
+            torch.cuda.set_rng_state(self._state["cuda"], self._job.device)
+        for run, kept in enumerate(self._state["runs"]):
+            self._trackers[run].send(tuple(point) for point in kept["pending"])
+            self.last[run], self._best[run] = dict(kept["last"]), kept["best"]
+        self.failures.update(self._state["failures"])
+        step = int(self._state["step"])
+        self._state = None  # its memory is not needed any more
+        self.progress(step, "resumed")
+        return step
+
+    def checkpoint(self, step: int, parts: Mapping[str, Any], result: Callable[[int], dict[str, Any]]) -> None:
+        if self._checkpoints is None:
+            return
+        self._reached = step, parts
+        self._keep_best(step, result)
+        for run, tracker in enumerate(self._trackers):
+            if run not in self.failures:
+                try:
+                    tracker.check()
+                except StorageLost as error:
+                    raise self.stopped(error) from error
+        if self._checkpoints.due(step):
+            self._save(step, parts)
+
+    def stopped(self, error: Exception) -> StorageLost:
+        """Saves the state reached whether it is due or not; the error with what the user can do about it."""
+        assert self._checkpoints is not None
+        told = " ".join(str(error).split())
+        if self._reached is not None:
+            try:
+                self._checkpoints.save(self._reached[0], self._content(self._reached[1]))
+            except OSError as again:
+                told += f"; {again}"
+        files = self._checkpoints.files()
+        kept = (
+            f"step {int(files[-1].stem.rpartition('-')[2])} is kept in {files[-1].parent}" if files else "no state kept"
+        )
+        return StorageLost(f"{told}; {kept}; once that is put right, `alphagrad resume {self._folders[0]}` goes on")
+
+    def drain(self) -> None:
+        """Returns once everything is in the store; :class:`StorageLost`, the state kept, if it cannot be."""
+        for run, tracker in enumerate(self._trackers):
+            if run not in self.failures:
+                tracker.drain()
+
+    def _save(self, step: int, parts: Mapping[str, Any]) -> None:
+        """Saves a state; a disk that does not take it is tried again while the run goes on."""
+        assert self._checkpoints is not None
+        try:
+            self._checkpoints.save(step, self._content(parts))
+            self._disk_fails_since = None
+        except OSError as error:
+            now = time.monotonic()
+            if self._disk_fails_since is None:
+                self._disk_fails_since = now
+                LOG.warning("%s; trying on", error)
+            if now - self._disk_fails_since >= self._job.settings.tracking.retry_seconds:
+                raise self.stopped(error) from error
+            self._checkpoints.postpone(RETRY_SECONDS)
+
+    def _content(self, parts: Mapping[str, Any]) -> dict[str, Any]:
+        content: dict[str, Any] = {"parts": {}, "torch": torch.get_rng_state(), "failures": dict(self.failures)}
+        for name, part in parts.items():
+            try:
+                content["parts"][name] = pack(part)
+            except TypeError as error:
+                raise TypeError(f"{name}: {error}") from error
+        if self._job.device.type == "cuda":
+            content["cuda"] = torch.cuda.get_rng_state(self._job.device)
+        content["runs"] = [
+            {"run_id": tracker.run_id, "pending": tracker.pending(), "last": self.last[run], "best": self._best[run]}
+            for run, tracker in enumerate(self._trackers)
+        ]
+        return content
+
+    def _keep_best(self, step: int, result: Callable[[int], dict[str, Any]]) -> None:
+        settings = self._job.settings.checkpoint
+        if settings.best is None:
+            return
+        for run, values in enumerate(self.last):
+            value, best = values.get(settings.best), self._best[run]
+            if value is None or run in self.failures or math.isnan(value):
+                continue
+            if best is None or (value > best if settings.best_is == "max" else value < best):
+                self._best[run] = value
+                content = {**pack(result(run)), "steps": step, settings.best: value}
+                save_atomically(content, self._folders[run] / BEST)

@@ -1,0 +1,48 @@
+"""How far a study is: what `alphagrad status` and the end of a multirun show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from alphagrad.lab.results import Results
+from alphagrad.lab.study import MISSING, JobState, children, job_states, mark_if_dead, titles_of
+
+ORDER = ("RUNNING", "FAILED", "KILLED", MISSING, "FINISHED")
+
+
+def summary(states: Iterable[JobState]) -> str:
+    """``40 jobs: 35 finished, 5 failed``."""
+    listed = list(states)
+    counts = Counter(state.status for state in listed)
+    told = [f"{counts[s]} {s.lower()}" for s in (*ORDER[-1:], *ORDER[:-1]) if counts[s]]
+    return f"{len(listed)} job{'s' if len(listed) != 1 else ''}: {', '.join(told) or 'none'}"
+
+
+def table(states: Iterable[JobState]) -> Table:
+    """A row for each job, those that need a look first."""
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("job", "state", "step", "time", "why", "where"):
+        shown.add_column(column, overflow="fold", justify="right" if column in ("step", "time") else "left")
+    for state in sorted(states, key=lambda s: ORDER.index(s.status) if s.status in ORDER else 0):
+        minutes, seconds = divmod(int(state.seconds), 60)
+        time = f"{minutes}:{seconds:02d}" if state.run_id else ""
+        shown.add_row(state.title, state.status.lower(), state.step, time, state.reason, state.folder)
+    return shown
+
+
+def progress(results: Results, study: str | None) -> tuple[str, list[JobState]]:
+    """A study's title and the states of its jobs; the newest study by default, else all runs there are."""
+    client, parent = results.client, results.parent(study)
+    runs = children(client, results.experiment_id, parent.info.run_id if parent else None)
+    if parent is None:
+        return "All runs", list(job_states(client, runs, {}).values())
+    status = parent.info.status
+    if status == "RUNNING" and mark_if_dead(client, parent):
+        status = "KILLED"
+    titles = titles_of(client, parent.info.run_id)
+    heading = f"Study {parent.info.run_name} ({parent.info.run_id[:8]}), {status.lower()}"
+    return heading, list(job_states(client, runs, titles).values())

@@ -1,0 +1,121 @@
+"""Runs killed at any moment: what is resumed ends as if nothing had happened, for every recipe there is."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CHECKOUT
+
+from alphagrad.lab.store import open_store, store_uri
+
+RECIPES = sorted(file.stem for file in (CHECKOUT / "conf/recipe").glob("[!_]*.yaml"))
+SHORT = {
+    "dqn_cartpole": ("recipe.total_steps=3000", "recipe.learning_starts=100", "recipe.log_every=50"),
+    "td3_hopper": (
+        "recipe.total_steps=500",
+        "recipe.learning_starts=100",
+        "recipe.log_every=50",
+        "recipe.batch_size=16",
+        "recipe.hidden=[24,16]",
+    ),
+    "ppo_halfcheetah": ("recipe.total_steps=1536", "recipe.num_steps=128", "recipe.minibatches=4", "recipe.epochs=2"),
+}
+"""Settings that make a run of each recipe take a second or two; a recipe that is added needs some, too."""
+OFTEN = ("recipe.eval_episodes=1", "recipe.compile=false", "checkpoint.every_steps=50", "tracking.flush_seconds=0.05")
+HEAVY = ["alphagrad_cli", "alphagrad.lab.launch", "alphagrad.lab.runner", "alphagrad.lab.resume", "mlflow"]
+
+
+def command(*words: str) -> None:
+    """A command, in a process of its own."""
+    import sys
+
+    import alphagrad_cli
+
+    sys.exit(alphagrad_cli.main(words))
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Processes forked from one that has imported everything: they start at once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(HEAVY)
+    return context
+
+
+def finish(processes, *words: str) -> None:
+    process = processes.Process(target=command, args=words)
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0, words
+
+
+def outcome_of(root: Path) -> tuple[dict, dict]:
+    client = open_store(store_uri(None, root))
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert run.info.status == "FINISHED"
+    names = [name for name in run.data.metrics if not name.startswith("time/")]
+    points = {n: [(p.step, p.value) for p in client.get_metric_history(run.info.run_id, n)] for n in names}
+    (file,) = [f for f in root.rglob("checkpoint.pt") if "artifacts" not in f.parts]
+    return torch.load(file, weights_only=True), {n: sorted(p) for n, p in points.items()}
+
+
+def same(a, b) -> bool:
+    """Equal bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    return a == b
+
+
+def kill_and_resume(processes, recipe: str, tmp_path: Path, empty_store: Path, moments: int) -> None:
+    assert recipe in SHORT, f"{recipe}: give it settings in SHORT, so that it is killed and resumed as well"
+    words = (f"recipe={recipe}", "optimizer=adam", *SHORT[recipe], *OFTEN)
+
+    def root_of(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mlflow.db").write_bytes(empty_store.read_bytes())
+        return tmp_path / name
+
+    whole = root_of("whole")
+    begun = time.monotonic()
+    finish(processes, "run", *words, f"output_root={whole}")
+    duration = time.monotonic() - begun
+    model, history = outcome_of(whole)
+    assert all(len({step for step, _ in points}) == len(points) for points in history.values())
+    chance, resumed = random.Random(f"{recipe} {moments}"), 0
+    for moment in range(moments):
+        root = root_of(f"killed{moment}")
+        folder = root / "run"
+        process = processes.Process(
+            target=command, args=("run", *words, f"output_root={root}", f"hydra.run.dir={folder}")
+        )
+        process.start()
+        time.sleep(duration * chance.uniform(0.3, 1.0))
+        process.kill()
+        process.join()
+        if (folder / "config.yaml").exists():
+            resumed += bool(list(folder.glob("state-*.pt")))
+            finish(processes, "resume", str(folder))
+        else:
+            finish(processes, "run", *words, f"output_root={root}", f"hydra.run.dir={folder}")
+        again, points = outcome_of(root)
+        assert same(model, again), f"moment {moment}"
+        assert points == history, f"moment {moment}"
+    assert resumed, "no moment met a run that had saved a state"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_killed_run_ends_as_if_nothing_had_happened(processes, lab, recipe, tmp_path, empty_store):
+    kill_and_resume(processes, recipe, tmp_path, empty_store, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_twenty_moments(processes, lab, recipe, tmp_path, empty_store):
+    kill_and_resume(processes, recipe, tmp_path, empty_store, 20)
