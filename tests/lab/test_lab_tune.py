@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from alphagrad.lab import compose, spaces, tune
 from alphagrad.lab.build import build
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.listing import described
+from alphagrad.lab.runner import assignment_of, run_stack
 
 optuna = pytest.importorskip("optuna", reason="needs alphagrad[tune]")
 ODD = Path(__file__).parent / "odd"
@@ -48,6 +50,7 @@ def test_every_optimizer_has_a_space_of_one_size(lab):
                 build(compose.compose([f"optimizer={space.optimizer}", *corner]))
 
 
+@pytest.mark.slow
 def test_a_tuning(cli, odd, root, store_runs):
     done = cli(*words(root))
     assert done.status == 0, done.err
@@ -91,6 +94,7 @@ def test_a_tuning(cli, odd, root, store_runs):
     assert {name: spent[:5] for name, spent in later.items()} == trials
 
 
+@pytest.mark.slow
 def test_an_interrupted_tuning_ends_as_if_it_had_not_been(cli, odd, root, lab, tmp_path, empty_store, store_runs):
     assert cli(*words(root, 4, 2)).status == 0
     other = tmp_path / "other"
@@ -113,6 +117,37 @@ def test_an_interrupted_tuning_ends_as_if_it_had_not_been(cli, odd, root, lab, t
     assert trials_of(other) == trials_of(root)
     (parent,) = [r for r in store_runs(other) if r.data.tags.get("alphagrad.kind") == "tuning"]
     assert parent.info.status == "FINISHED"
+
+
+@dataclass(frozen=True)
+class EndAt:
+    """A watch that has had enough at a step."""
+
+    step: int
+
+    def __call__(self, step, values):
+        return "enough" if step >= self.step else None
+
+
+def test_pruned_runs_leave_nothing_and_do_not_go_on(cli, odd, root, composed, store_runs):
+    """Of a stack of two, then of a run alone: states and locks are gone, and the runs have ended for good."""
+    for number, count in enumerate((2, 1)):
+        folders = [root / f"{number}-{seed}" for seed in range(count)]
+        assignments = []
+        for seed, folder in enumerate(folders):
+            settings = ("recipe=odd", "optimizer=adam", f"seed={10 * number + seed}", f"output_root={root}")
+            plain = assignment_of(composed(*settings), settings, folder)
+            assignments.append(replace(plain, watch=EndAt(2)))
+        outcomes = run_stack(assignments)
+        assert [(o.failure, o.pruned) for o in outcomes] == [("pruned at step 2: enough", True)] * count
+        for folder in folders:
+            assert {file.name for file in folder.iterdir()} == {"config.yaml", "run_id"}
+    assert not list(root.glob("stack-*"))
+    assert {run.info.status for run in store_runs(root)} == {"KILLED"}
+    resumed = cli("resume", str(folders[0]), "--output-root", str(root))
+    assert resumed.status == 0, resumed.err
+    assert "was pruned at step 2: enough" in resumed.out
+    assert len(store_runs(root)) == 3
 
 
 def test_failed_trials_are_spent_and_do_not_win(cli, odd, root):
