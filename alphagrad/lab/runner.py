@@ -35,7 +35,7 @@ from alphagrad.lab.progress import ProgressLine
 from alphagrad.lab.runlog import BEST, DIVERGED, Pruned, TrackedLog, Watch
 from alphagrad.lab.stack import RunSpec, RunStack
 from alphagrad.lab.store import artifact_root, store_uri
-from alphagrad.lab.tracking import FOLDER, HOST, REASON, Tracker, can_go_on, provenance
+from alphagrad.lab.tracking import FOLDER, HOST, PRUNED, REASON, Tracker, can_go_on, provenance
 
 LOG = logging.getLogger("alphagrad")
 CHECKPOINT = "checkpoint.pt"
@@ -167,7 +167,7 @@ def begun(assignments: Sequence[Assignment], tracker: Tracker, home: Path) -> li
             return _unnoted(assignments, tracker)
         run = tracker.client.get_run(member.run_id)
         status, reason = run.info.status, run.data.tags.get(REASON, "")
-        again = assignment.resume and status == "FAILED" and not reason.startswith(DIVERGED)
+        again = assignment.resume and not reason.startswith((DIVERGED, PRUNED))
         goes_on = can_go_on(run) or again
         key = job_key(OmegaConf.create(assignment.config))
         if goes_on and run.data.tags.get(JOB_KEY) != key:
