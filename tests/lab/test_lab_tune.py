@@ -45,7 +45,12 @@ def test_every_optimizer_has_a_space_of_one_size(lab):
         found = [spaces.space_of(name) for name in described("optimizer")]
         spaces.check_equal(found)
         assert {space.shown() for space in found} == {"4 decades × 2 decades × 3 choices"}
-        for space in found:  # every value can be used
+
+
+@pytest.mark.slow
+def test_every_value_of_a_space_can_be_used(lab):
+    with compose.hydra_initialized():
+        for space in map(spaces.space_of, described("optimizer")):
             for corner in space.corners():
                 build(compose.compose([f"optimizer={space.optimizer}", *corner]))
 
