@@ -20,8 +20,14 @@ demo: .venv/installed
 test: lint wheel
 	$(BIN)/pytest --numprocesses 2
 
-test-slow: .venv/installed
+# Ray, PostgreSQL and SLURM for real; without root and Debian's packages the tests of the last two say why they skip.
+test-slow: .venv/installed-all
+	./.ci/services
 	$(BIN)/pytest -m slow
+
+.venv/installed-all: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray,postgresql]'
+	touch $@
 
 lint: .venv/installed
 	$(BIN)/ruff check

@@ -11,6 +11,7 @@ HELP = """\
 alphagrad: a laboratory for the AlphaGrad optimizer and its variants
 
   alphagrad run [-m] [SETTING=VALUE ...]   train one run, or with -m every combination of values
+  alphagrad tune [SETTING=VALUE ...]       search each optimizer's settings, with equal budgets; compare the best
   alphagrad resume RUN_ID|FOLDER           go on with a run or study that was stopped
   alphagrad status [STUDY]                 how far a study is, while it runs or afterwards
   alphagrad ls                             recipes, variants and baselines, a line each
@@ -23,6 +24,7 @@ Examples
   alphagrad run recipe=dqn_cartpole optimizer=sin_tanh seed=3
   alphagrad run -m recipe=dqn_cartpole optimizer=adam,alphagrad seed='range(5)'
   alphagrad run --cfg job optimizer=saturation
+  alphagrad tune recipe=dqn_cartpole optimizer=adam,alphagrad --trials 10
   alphagrad alpha recipe=dqn_cartpole optimizer=sqrt_dim alpha.k=3
   alphagrad report --plot curves.png
 
@@ -95,6 +97,31 @@ def run(argv: list[str]) -> None:
     from alphagrad.lab.launch import run as launch
 
     launch(argv)
+
+
+def tune(argv: list[str]) -> None:
+    """`alphagrad tune`."""
+    description = (
+        "Searches each optimizer's settings in a space of one size (tune/OPTIMIZER.yaml) with one number of trials, in "
+        "several independent studies; the median of the studies' best trials is what counts. The same words go on "
+        "with a tuning that was interrupted, or raise its budget."
+    )
+    p = parser("tune", description, "alphagrad tune recipe=dqn_cartpole optimizer=adam,alphagrad --trials 10")
+    p.add_argument("overrides", nargs="*", metavar="SETTING=VALUE", help="as for `alphagrad run -m`")
+    p.add_argument("--trials", type=int, default=20, metavar="N", help="of each study (default %(default)s)")
+    p.add_argument("--studies", type=int, default=5, metavar="N", help="of each optimizer (default %(default)s)")
+    p.add_argument("--metric", default="eval/return", help="a run's last value counts (default %(default)s)")
+    p.add_argument("--minimize", action="store_true", help="less is better")
+    p.add_argument("--sampler", choices=("tpe", "random"), default="tpe", help="default %(default)s")
+    p.add_argument("--no-pruning", action="store_true", help="train every trial to its end")
+    args = p.parse_intermixed_args(argv)
+    from rich.console import Console
+
+    from alphagrad.lab.tune import Plan, table
+    from alphagrad.lab.tune import tune as search
+
+    plan = Plan(args.trials, args.studies, args.metric, args.minimize, args.sampler, not args.no_pruning)
+    Console().print(table(search(args.overrides, plan), plan))
 
 
 def ls(argv: list[str]) -> None:
@@ -213,7 +240,7 @@ def complete(argv: list[str]) -> None:
     words = line.split(" ")
     if len(words) <= 2:
         print("\n".join(c for c in COMMANDS if c.startswith(words[-1]) and c not in HIDDEN))
-    elif words[1] in ("run", "alpha"):
+    elif words[1] in ("run", "alpha", "tune"):
         # Hydra completes settings, but knows nothing of the subcommand
         os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
@@ -235,6 +262,7 @@ def add_store_options(p: argparse.ArgumentParser) -> None:
 
 COMMANDS = {
     "run": run,
+    "tune": tune,
     "resume": resume,
     "status": status,
     "ls": ls,

@@ -27,6 +27,7 @@ class TrackingSettings(Settings):
 
     uri: str | None
     experiment: str = Field(min_length=1)
+    artifacts: str | None
     flush_seconds: PositiveFloat
     retry_seconds: float = Field(ge=0)
 

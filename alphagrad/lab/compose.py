@@ -56,12 +56,11 @@ def user_conf() -> Path | None:
 def register() -> None:
     """Makes our resolver and search path known to Hydra; needed before anything is composed."""
     plugins = Plugins.instance()  # its search loads Hydra's modules anew: ours may be imported only after it
-    from hydra_plugins.alphagrad import StackedLauncher, StudySweeper
+    from hydra_plugins.alphagrad import FarmLauncher, StackedLauncher, StudySweeper
 
     # registered by hand, because that search does not see through an editable install
-    plugins.register(UserConf)
-    plugins.register(StudySweeper)
-    plugins.register(StackedLauncher)
+    for plugin in (UserConf, StudySweeper, StackedLauncher, FarmLauncher):
+        plugins.register(plugin)
     OmegaConf.register_new_resolver("alphagrad.hash", lambda *, _root_: config_hash(_root_), replace=True)
 
 
@@ -167,10 +166,10 @@ def _siblings(key: str, overrides: Sequence[str]) -> str:
     groups = [
         o
         for o in overrides
-        if o != key and re.match(r"(recipe|optimizer|experiment|normalization|alpha|transform)=", o)
+        if o != key and re.match(r"(recipe|optimizer|experiment|normalization|alpha|transform|hydra/launcher)=", o)
     ]
     try:
-        config = hydra_compose(CONFIG_NAME, overrides=groups)
+        config = hydra_config(groups)
     except (HydraException, OmegaConfBaseException):
         return ""  # the groups are wrong as well; the setting is named all the same
     parent, _, name = key.rpartition(".")

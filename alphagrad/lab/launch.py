@@ -76,7 +76,7 @@ def run_study(jobs: Mapping[str, DictConfig], arguments: Sequence[str], override
     from rich.console import Console
 
     from alphagrad.lab.status import summary, table
-    from alphagrad.lab.store import store_uri
+    from alphagrad.lab.store import artifact_root, store_uri
     from alphagrad.lab.study import ARGUMENTS, LOCK_TAG, study
     from alphagrad.lab.tracking import Tracker, provenance
 
@@ -88,7 +88,9 @@ def run_study(jobs: Mapping[str, DictConfig], arguments: Sequence[str], override
     name = " ".join(o for o in overrides if not o.startswith(hidden)) or "study"
     tags = {**provenance(), LOCK_TAG: str(lock), "host": platform.node()}
     with claimed(lock):  # of two who start one study, the second is told
-        tracker = Tracker(store_uri(config.tracking.uri, config.output_root), config.tracking.experiment)
+        uri = store_uri(config.tracking.uri, config.output_root)
+        artifacts = artifact_root(config.tracking.artifacts, uri, config.output_root)
+        tracker = Tracker(uri, config.tracking.experiment, artifacts=artifacts)
         titles = sweep.titles(jobs)
         folder = sweep_folder(overrides)
         with study(tracker, name, key, tags, titles, folder, config.study.rerun) as running:
@@ -132,6 +134,7 @@ def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> d
         ConfigError: a setting of any of them is wrong.
     """
     from alphagrad.lab.build import build
+    from alphagrad.lab.dispatch import check as check_launcher
     from alphagrad.lab.store import check_store, check_writable, store_uri
 
     with compose.hydra_initialized(config_dir):
@@ -143,6 +146,8 @@ def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> d
                 ranges = ", ".join(o for o in swept if "interval(" in o)
                 raise ConfigError(f"{ranges}: a continuous range has no list of values; give values or range(a,b)")
         configs = [compose.compose(job) for job in lists]
+        if multirun:
+            check_launcher(compose.hydra_config(lists[0]).hydra.launcher)
         for config in {compose.config_hash(config): config for config in configs}.values():
             settings = build(config).settings
             check_writable("output_root", settings.output_root, Path(settings.output_root).expanduser())

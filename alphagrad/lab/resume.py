@@ -15,7 +15,7 @@ from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import CONFIG, run_id_of, stack_of
 from alphagrad.lab.store import check_store, open_store, store_uri
 from alphagrad.lab.study import ARGUMENTS, find_run
-from alphagrad.lab.tracking import FOLDER
+from alphagrad.lab.tracking import FOLDER, PRUNED, REASON
 
 LOG = logging.getLogger("alphagrad")
 
@@ -68,9 +68,12 @@ def _resume_stack(folder: Path) -> None:
     config = _config(folder)
     run_id = run_id_of(folder)
     client = open_store(store_uri(config["tracking"]["uri"], config["output_root"]))
-    if run_id is not None and client.get_run(run_id).info.status == "FINISHED":
-        print(f"{folder}: is finished, nothing is left to do")
-        return
+    if run_id is not None:
+        run = client.get_run(run_id)
+        reason = run.data.tags.get(REASON, "")
+        if run.info.status == "FINISHED" or reason.startswith(PRUNED):
+            print(f"{folder}: is finished, nothing is left to do" if not reason else f"{folder}: was {reason}")
+            return
     folders = [Path(os.path.normpath(home / member.folder)) for member in members] or [folder]
     titles = [member.title for member in members] or [str(config["optimizer"]["name"])]
     assignments = [Assignment(_config(f), t, str(f), True) for f, t in zip(folders, titles, strict=True)]

@@ -17,7 +17,7 @@ from alphagrad.lab.checkpoint import Checkpoints, save_atomically
 from alphagrad.lab.errors import ConfigError, StorageLost
 from alphagrad.lab.stack import Observation
 from alphagrad.lab.state import pack, unpack
-from alphagrad.lab.tracking import Tracker
+from alphagrad.lab.tracking import PRUNED, Tracker
 
 LOG = logging.getLogger("alphagrad")
 BEST = "best.pt"
@@ -25,6 +25,14 @@ DIVERGED = "diverged"
 """How the reason of a run that turned non-finite begins."""
 RETRY_SECONDS = 10.0
 """Between attempts to save a state where the disk does not take it."""
+
+
+Watch = Callable[[int, Mapping[str, float]], str | None]
+"""Sees a run's metrics of each step; where it returns a reason, the run is ended as KILLED."""
+
+
+class Pruned(Exception):
+    """No run of the stack is left to train, and not all of them diverged."""
 
 
 class TrackedLog:
@@ -37,6 +45,7 @@ class TrackedLog:
         checkpoints: where states go; none without.
         folders: each run's.
         state: what the runs go on from; None for new ones.
+        watches: each run's :attr:`alphagrad.lab.runner.Assignment.watch`.
     """
 
     def __init__(
@@ -47,9 +56,11 @@ class TrackedLog:
         checkpoints: Checkpoints | None = None,
         folders: Sequence[Path] = (),
         state: Mapping[str, Any] | None = None,
+        watches: Sequence[Watch | None] = (),
     ) -> None:
         self._trackers, self._line, self._job = trackers, line, job
         self._checkpoints, self._folders, self._state = checkpoints, folders, state
+        self._watches = dict(enumerate(watches))
         self.observation: Observation | None = job.observation
         self.observe_every = job.settings.instruments.every
         self.last: list[dict[str, float]] = [{} for _ in trackers]
@@ -60,15 +71,31 @@ class TrackedLog:
 
     def metrics(self, run: int, step: int, values: Mapping[str, float]) -> None:
         interrupts.check()
+        if run in self.pruned:
+            return
         self._trackers[run].metrics(step, values)
         self.last[run].update(values)
+        watch = self._watches.get(run)
+        why = watch(step, values) if watch is not None and run not in self.failures else None
+        if why is not None:
+            self._failed(run, "KILLED", f"{PRUNED} at step {step}: {why}")
+
+    @property
+    def pruned(self) -> set[int]:
+        """The runs that their watch has ended."""
+        return {run for run, reason in self.failures.items() if reason.startswith(PRUNED)}
 
     def diverged(self, run: int, step: int, reason: str) -> None:
-        self.failures[run] = f"{DIVERGED} at step {step}: {reason}"
-        self._trackers[run].end("FAILED", self.failures[run])
-        LOG.warning("run %s %s", self._trackers[run].run_id, self.failures[run])
+        self._failed(run, "FAILED", f"{DIVERGED} at step {step}: {reason}")
+
+    def _failed(self, run: int, status: str, reason: str) -> None:
+        """Ends one run; once none is left, the training of the stack."""
+        self.failures[run] = reason
+        self._trackers[run].end(status, reason)
+        if run not in self.pruned:
+            LOG.warning("run %s %s", self._trackers[run].run_id, reason)
         if len(self.failures) == len(self._trackers):
-            raise FloatingPointError(self.failures[run])
+            raise Pruned(reason) if self.pruned else FloatingPointError(reason)
 
     def progress(self, step: int, shown: str) -> None:
         interrupts.check()

@@ -32,10 +32,10 @@ from alphagrad.lab.folder import (
     write_whole,
 )
 from alphagrad.lab.progress import ProgressLine
-from alphagrad.lab.runlog import BEST, DIVERGED, TrackedLog
+from alphagrad.lab.runlog import BEST, DIVERGED, Pruned, TrackedLog, Watch
 from alphagrad.lab.stack import RunSpec, RunStack
-from alphagrad.lab.store import store_uri
-from alphagrad.lab.tracking import FOLDER, HOST, REASON, Tracker, provenance
+from alphagrad.lab.store import artifact_root, store_uri
+from alphagrad.lab.tracking import FOLDER, HOST, PRUNED, REASON, Tracker, can_go_on, provenance
 
 LOG = logging.getLogger("alphagrad")
 CHECKPOINT = "checkpoint.pt"
@@ -54,6 +54,8 @@ class Assignment:
     """Its output folder."""
     resume: bool = False
     """Whether a run in that folder goes on even if it failed."""
+    watch: Watch | None = None
+    """May end the run early. Pickles, like the rest."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Outcome:
 
     metrics: dict[str, float]
     failure: str | None = None
+    pruned: bool = False
+    """Ended by :attr:`Assignment.watch`."""
 
 
 def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outcome]:
@@ -116,9 +120,12 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
         name = assignments[0].title if len(jobs) == 1 else f"{len(jobs)} runs"
         with line or ProgressLine(f"{configs[0].recipe.name} {name}") as shown:
             shown.start(job.recipe.total_steps)
-            log = TrackedLog(trackers, shown, job, checkpoints, folders, state)
+            log = TrackedLog(trackers, shown, job, checkpoints, folders, state, [a.watch for a in assignments])
             log.failures.update(failures)
-            results = job.recipe.train(stack, log)
+            try:
+                results = job.recipe.train(stack, log)
+            except Pruned:
+                results = []  # nobody's: every run has ended before
         try:
             log.drain()
             for run, (tracker, folder) in enumerate(zip(trackers, folders, strict=True)):
@@ -136,7 +143,10 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
     if home not in folders:
         home.rmdir()
     reasons = [log.failures.get(run) for run in range(len(jobs))]
-    return [Outcome(last, None if why == "FINISHED" else why) for last, why in zip(log.last, reasons, strict=True)]
+    return [
+        Outcome(last, None if why == "FINISHED" else why, run in log.pruned)
+        for run, (last, why) in enumerate(zip(log.last, reasons, strict=True))
+    ]
 
 
 @dataclass(frozen=True)
@@ -157,7 +167,8 @@ def begun(assignments: Sequence[Assignment], tracker: Tracker, home: Path) -> li
             return _unnoted(assignments, tracker)
         run = tracker.client.get_run(member.run_id)
         status, reason = run.info.status, run.data.tags.get(REASON, "")
-        goes_on = status in ("RUNNING", "KILLED") or (assignment.resume and not reason.startswith(DIVERGED))
+        again = assignment.resume and not reason.startswith((DIVERGED, PRUNED))
+        goes_on = can_go_on(run) or again
         key = job_key(OmegaConf.create(assignment.config))
         if goes_on and run.data.tags.get(JOB_KEY) != key:
             raise ConfigError(f"{assignment.folder}: holds a run of other settings; give another folder")
@@ -176,7 +187,8 @@ def _unnoted(assignments: Sequence[Assignment], tracker: Tracker) -> list[Begun]
 def _tracker(job: Job) -> Tracker:
     settings = job.settings.tracking
     uri = store_uri(settings.uri, job.settings.output_root)
-    return Tracker(uri, settings.experiment, settings.flush_seconds, settings.retry_seconds)
+    artifacts = artifact_root(settings.artifacts, uri, job.settings.output_root)
+    return Tracker(uri, settings.experiment, settings.flush_seconds, settings.retry_seconds, artifacts)
 
 
 @contextmanager

@@ -6,8 +6,10 @@ import logging
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from filelock import FileLock
 
@@ -22,6 +24,8 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 ANSWER_SECONDS = 5.0
 SQLITE_HEADER = b"SQLite format 3\0"
+# any number that other users of the database do not lock: "alpha" in hexadecimal
+ADVISORY_KEY = 0x616C706861
 # so that the UI shows training runs instead of traces of language models
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -98,30 +102,62 @@ def check_writable(setting: str, value: str, folder: Path) -> None:
 def open_store(uri: str):  # type: ignore[no-untyped-def]
     """An ``mlflow.MlflowClient`` of the store, which is created if it does not exist.
 
-    The first call on a fresh SQLite file builds its tables; two processes doing so at once corrupt it,
-    so they take turns.
+    The first call on a fresh database builds its tables; two processes doing so at once corrupt a SQLite
+    file and fail on PostgreSQL, so they take turns.
     """
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # its tables are no news
-    file = sqlite_file(uri)
-    if file is None:
+    if uri.startswith(("http://", "https://")):
         return MlflowClient(tracking_uri=uri)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file}.lock"):
+    with _alone(uri):
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
         return client
 
 
-def experiment_id(client, uri: str, name: str) -> str:  # type: ignore[no-untyped-def]
-    """The experiment of this name, created if need be; artifacts of a SQLite store lie beside it."""
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """No other process is in here with the same SQLite file or PostgreSQL database."""
+    file = sqlite_file(uri)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{file}.lock"):
+            yield
+    elif uri.startswith("postgresql"):
+        from sqlalchemy import create_engine, text
+
+        engine = create_engine(uri)
+        try:
+            with engine.connect() as connection:  # the lock ends with the connection
+                connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_KEY})
+                yield
+        finally:
+            engine.dispose()
+    else:
+        yield
+
+
+def artifact_root(artifacts: str | None, uri: str, output_root: str | Path) -> str | None:
+    """Where files of new experiments go: ``artifacts``, a folder or an address such as s3://bucket/path.
+
+    Without it, beside a SQLite store and in ``output_root`` for another database; a server decides for itself.
+    """
+    file = sqlite_file(uri)
+    if artifacts is not None:
+        return artifacts if "://" in artifacts else Path(artifacts).expanduser().resolve().as_uri()
+    if uri.startswith(("http://", "https://")):
+        return None
+    return ((file.parent if file else Path(output_root).expanduser().resolve()) / "artifacts").as_uri()
+
+
+def experiment_id(client, name: str, artifacts: str | None) -> str:  # type: ignore[no-untyped-def]
+    """The experiment of this name, created if need be, with its files under ``artifacts``."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        file = sqlite_file(uri)
-        location = (file.parent / "artifacts" / name).as_uri() if file else None
+        location = f"{artifacts.rstrip('/')}/{quote(name)}" if artifacts else None
         try:
             return str(client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
         except MlflowException:

@@ -132,6 +132,17 @@ def titles_of(client: Any, parent: str) -> dict[str, str]:
 
 
 @contextmanager
+def as_parent(tracker: Tracker) -> Iterator[None]:
+    """Runs started inside, in any process, become this run's children; those whose process dies are KILLED."""
+    os.environ[PARENT_RUN] = tracker.run_id
+    try:
+        yield
+    finally:
+        del os.environ[PARENT_RUN]
+        job_states(tracker.client, children(tracker.client, tracker.experiment_id, tracker.run_id), {})
+
+
+@contextmanager
 def study(
     tracker: Tracker,
     name: str,
@@ -175,12 +186,9 @@ def study(
                     forget(Path(state.folder))
                 elif state.status in ("FINISHED", "FAILED", "RUNNING"):  # RUNNING: a cluster's job, say
                     own.skipped.add(job)
-        os.environ[PARENT_RUN] = tracker.run_id
-        try:
+        with as_parent(tracker):
             yield own
-        finally:
-            del os.environ[PARENT_RUN]
-            states = own.states()  # also closes what was killed
+        states = own.states()
         open_jobs = [state for state in states.values() if state.status != "FINISHED"]
         if open_jobs:
             raise RuntimeError(f"{len(open_jobs)} of {len(states)} jobs are not finished")

@@ -15,7 +15,7 @@ from typing import Any
 
 from alphagrad.lab import interrupts
 from alphagrad.lab.errors import StorageLost
-from alphagrad.lab.store import check_store, experiment_id, open_store
+from alphagrad.lab.store import artifact_root, check_store, experiment_id, open_store
 from alphagrad.lab.writer import MetricWriter, Point
 
 LOG = logging.getLogger("alphagrad")
@@ -23,6 +23,8 @@ PARENT_RUN = "ALPHAGRAD_PARENT_RUN_ID"
 """Environment variable that hands a multirun's parent run to its jobs."""
 REASON = "alphagrad.reason"
 """Tag that says why a run did not finish."""
+PRUNED = "pruned"
+"""How the reason of a run that a tuning ended begins: KILLED, yet it does not go on."""
 FOLDER, HOST = "output_folder", "host"
 """Tags that say where a run is written, and on which machine it trains."""
 VERSIONS = ("alphagrad", "torch", "numpy", "gymnasium", "mlflow", "hydra-core", "pytorch-optimizer")
@@ -36,16 +38,24 @@ class Tracker:
         experiment: of the run.
         flush_seconds: between batches of metrics.
         retry_seconds: how long a store that fails is tried before it counts as lost.
+        artifacts: of a new experiment; see :func:`alphagrad.lab.store.artifact_root`.
 
     Raises:
         ConfigError: the store cannot be used.
     """
 
-    def __init__(self, uri: str, experiment: str, flush_seconds: float = 2.0, retry_seconds: float = 120.0) -> None:
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        flush_seconds: float = 2.0,
+        retry_seconds: float = 120.0,
+        artifacts: str | None = None,
+    ) -> None:
         check_store(uri)
         self.uri = uri
         self.client = open_store(uri)
-        self.experiment_id = experiment_id(self.client, uri, experiment)
+        self.experiment_id = experiment_id(self.client, experiment, artifacts or artifact_root(None, uri, "."))
         self.flush_seconds, self.retry_seconds = flush_seconds, retry_seconds
         self.run_id = ""
         self._writer: MetricWriter | None = None
@@ -104,7 +114,7 @@ class Tracker:
         """The newest run in this folder that has not ended, by what the store knows."""
         condition = f"tags.`{FOLDER}` = '{folder}'"
         found = self.client.search_runs([self.experiment_id], condition, max_results=1, order_by=["start_time DESC"])
-        return found[0].info.run_id if found and found[0].info.status in ("RUNNING", "KILLED") else None
+        return found[0].info.run_id if found and can_go_on(found[0]) else None
 
     def leave(self, run_id: str) -> None:
         """Stands for a run that has ended already and stays as it is."""
@@ -176,6 +186,11 @@ class Tracker:
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Copies a file into the run's artifacts."""
         self.client.log_artifact(self.run_id, str(path), folder)
+
+
+def can_go_on(run: Any) -> bool:
+    """Whether a run of the store was stopped, or still trains; one that was pruned has ended."""
+    return run.info.status in ("RUNNING", "KILLED") and not run.data.tags.get(REASON, "").startswith(PRUNED)
 
 
 def reason_of(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
@@ -13,6 +14,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from alphagrad.lab.sweep import jobs_of, missing
+
+if TYPE_CHECKING:
+    from alphagrad.lab.runner import Assignment, Outcome
 
 
 class StudySweeper(BasicSweeper):
@@ -30,37 +34,62 @@ class StudySweeper(BasicSweeper):
         return [list(batch) for batch in BasicSweeper.split_overrides_to_chunks(jobs, max_batch_size)]
 
 
-class StackedLauncher(Launcher):
-    """Trains the jobs that differ in seed and optimizer alone as stacks (:mod:`alphagrad.lab.stacking`)."""
+class RunLauncher(Launcher):
+    """Composes the jobs here and leaves their training to :meth:`outcomes`."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before :meth:`launch`."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
+    def outcomes(self, assignments: Sequence[Assignment], folder: Path) -> list[Outcome]:
+        """How each job ended; ``folder`` is the study's."""
+        raise NotImplementedError
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Runs the jobs; a failed one carries its exception, as Hydra expects."""
         from alphagrad.lab import metrics
         from alphagrad.lab.runner import assignment_of
-        from alphagrad.lab.stacking import run_stacks
 
         returns, assignments = [], []
+        study = Path(self.config.hydra.sweep.dir).expanduser().resolve()
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
             loader = self.hydra_context.config_loader
             config = loader.load_sweep_config(self.config, list(overrides))
             with open_dict(config):
-                config.hydra.job.id = f"stacked-{number}"
+                config.hydra.job.id = f"alphagrad-{number}"
                 config.hydra.job.num = number
-            folder = Path(config.hydra.sweep.dir).expanduser().resolve() / config.hydra.sweep.subdir
+            folder = study / config.hydra.sweep.subdir
             folder.mkdir(parents=True, exist_ok=True)
             assignments.append(assignment_of(config, overrides, folder))
             returns.append(JobReturn(overrides=overrides, cfg=config, hydra_cfg=config, working_dir=str(folder)))
-        stack = self.config.stack
-        outcomes = run_stacks(assignments, stack.max_runs, stack.processes)
-        for job, assignment, outcome in zip(returns, assignments, outcomes, strict=True):
+        for job, outcome in zip(returns, self.outcomes(assignments, study), strict=True):
             if outcome.failure is None:
                 job.status, job.return_value = JobStatus.COMPLETED, outcome.metrics.get(metrics.EVAL_RETURN)
-                print(f"{assignment.folder}: {metrics.headline(outcome.metrics)}")
             else:
                 job.status, job.return_value = JobStatus.FAILED, RuntimeError(outcome.failure)
-                print(f"{assignment.folder}: failed, {outcome.failure}")
         return returns
+
+
+class StackedLauncher(RunLauncher):
+    """Trains the jobs that differ in seed and optimizer alone as stacks (:mod:`alphagrad.lab.stacking`)."""
+
+    def outcomes(self, assignments: Sequence[Assignment], folder: Path) -> list[Outcome]:
+        from alphagrad.lab.dispatch import announce
+        from alphagrad.lab.stacking import run_stacks
+
+        found = run_stacks(assignments, self.config.stack.max_runs, self.config.stack.processes)
+        for assignment, outcome in zip(assignments, found, strict=True):
+            announce(assignment, outcome)
+        return found
+
+
+class FarmLauncher(RunLauncher):
+    """Sends the jobs, or stacks of them, to other processes or machines (:mod:`alphagrad.lab.farms`)."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def outcomes(self, assignments: Sequence[Assignment], folder: Path) -> list[Outcome]:
+        from alphagrad.lab.dispatch import run_on_farm
+
+        return run_on_farm(self.options, assignments, folder)

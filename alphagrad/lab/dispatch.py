@@ -1,0 +1,148 @@
+"""Jobs handed to other processes and machines: what goes out, what comes back, and what is left of a broken one."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from alphagrad.lab import metrics
+from alphagrad.lab.build import checked
+from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.farms import FARMS
+from alphagrad.lab.interrupts import closing_runs_on_signals
+from alphagrad.lab.runner import Assignment, Outcome, run_stack
+from alphagrad.lab.stacking import stacks_of
+from alphagrad.lab.store import store_uri
+from alphagrad.lab.tracking import PARENT_RUN, reason_of
+
+LOG = logging.getLogger("alphagrad")
+LOG_FILE = "alphagrad.log"
+STORE = "MLFLOW_TRACKING_URI"
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """One farm job: the runs it trains as a stack, and what it takes from the driver's environment."""
+
+    assignments: list[Assignment]
+    environment: dict[str, str]
+
+
+def check(launcher: DictConfig) -> None:
+    """Raises :class:`ConfigError` if the configured launcher is a farm that cannot be used here."""
+    if "farm" in launcher:
+        options_of(launcher)
+
+
+def options_of(launcher: Mapping[str, Any]) -> Any:
+    """The checked options of a farm's section (``hydra.launcher``)."""
+    plain = OmegaConf.to_container(OmegaConf.create(dict(launcher)), resolve=True)
+    assert isinstance(plain, dict)
+    name = str(plain.pop("farm"))
+    plain.pop("_target_", None)
+    if name not in FARMS:
+        raise ConfigError(f"hydra.launcher.farm={name}: must be one of {', '.join(FARMS)}")
+    options = checked(FARMS[name].options, plain, "hydra.launcher.")
+    if find_spec(FARMS[name].package) is None:
+        raise ConfigError(
+            f"hydra/launcher={options.choice}: needs the package {FARMS[name].package}; "
+            f"pip install 'alphagrad[{FARMS[name].package}]'"
+        )
+    options.check_here()
+    return options
+
+
+def run_on_farm(launcher: Mapping[str, Any], assignments: Sequence[Assignment], folder: Path) -> list[Outcome]:
+    """Trains the jobs on the farm that ``launcher`` names; returns how each ended, in their order.
+
+    A job that fails, or whose process dies, does not stop the others. When interrupted, the farm's jobs are
+    told to close their runs and waited for.
+    """
+    options = options_of(launcher)
+    alone = [[number] for number in range(len(assignments))]
+    stacks = stacks_of(assignments, options.runs_per_job, 1) if options.runs_per_job > 1 else alone
+    parcels = [parcel([assignments[n] for n in members]) for members in stacks]
+    outcomes: dict[int, Outcome] = {}
+
+    def done(index: int, results: Sequence[Outcome] | str) -> None:
+        if isinstance(results, str):
+            results = [Outcome({}, results)] * len(stacks[index])
+        for number, outcome in zip(stacks[index], results, strict=True):
+            outcomes[number] = outcome
+            announce(assignments[number], outcome)
+
+    FARMS[str(launcher["farm"])].run(train, parcels, options, folder, done)
+    return [outcomes[number] for number in range(len(assignments))]
+
+
+def announce(assignment: Assignment, outcome: Outcome) -> None:
+    """Prints how a job ended, in a line."""
+    said = metrics.headline(outcome.metrics) if outcome.failure is None else f"failed, {outcome.failure}"
+    print(f"{assignment.folder}: {said}", flush=True)
+
+
+def parcel(assignments: list[Assignment]) -> Parcel:
+    """The jobs with the store and the parent run as they are here, whatever the worker's own environment says."""
+    config = assignments[0].config
+    environment = {name: os.environ[name] for name in (PARENT_RUN,) if name in os.environ}
+    if config["tracking"]["uri"] is None:
+        environment[STORE] = store_uri(None, config["output_root"])
+    return Parcel(assignments, environment)
+
+
+def train(parcel: Parcel) -> list[Outcome]:
+    """In the worker: trains the runs of a parcel; every way of failing is an outcome."""
+    os.environ.pop(PARENT_RUN, None)  # a worker may have served another study
+    os.environ.update(parcel.environment)
+    with log_files(parcel.assignments), closing_runs_on_signals():
+        try:
+            return run_stack(parcel.assignments, Silent())
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            LOG.info("failed", exc_info=True)
+            return [Outcome({}, reason_of(error))] * len(parcel.assignments)
+
+
+@contextmanager
+def log_files(assignments: Sequence[Assignment]) -> Iterator[None]:
+    """A log file in each job's folder, as Hydra makes one for jobs that it runs itself."""
+    handlers = []
+    for assignment in assignments:
+        Path(assignment.folder).mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(Path(assignment.folder) / LOG_FILE))
+        handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = LOG.level
+    LOG.setLevel(logging.INFO)
+    for handler in handlers:
+        LOG.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            LOG.removeHandler(handler)
+            handler.close()
+        LOG.setLevel(level)
+
+
+class Silent:
+    """A progress line that shows nothing: many workers share one terminal, or have none."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        return None
+
+    def start(self, total: int) -> None:
+        """See :class:`alphagrad.lab.progress.ProgressLine`."""
+
+    def update(self, step: int, shown: str) -> None:
+        """See :class:`alphagrad.lab.progress.ProgressLine`."""

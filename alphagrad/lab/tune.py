@@ -1,0 +1,346 @@
+"""`alphagrad tune`: each optimizer searched alike, and judged by the median of its studies' best trials.
+
+The rule is AlgoPerf's for external tuning (Dahl et al. 2023): every optimizer gets the same number of trials in
+a search space of the same size, in several independent studies, so that a lucky draw does not decide. Trial t of
+study s has the same seed under every optimizer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig
+
+from alphagrad.lab import compose
+from alphagrad.lab.build import JobSettings, StackSettings, build
+from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.folder import forget
+from alphagrad.lab.interrupts import closing_runs_on_signals
+from alphagrad.lab.runner import Assignment, Outcome, assignment_of, run_stack
+from alphagrad.lab.spaces import Space, check_equal, space_of
+from alphagrad.lab.stacking import run_stacks, stacks_of
+from alphagrad.lab.store import artifact_root, check_store, check_writable, store_uri
+from alphagrad.lab.study import KIND, as_parent
+from alphagrad.lab.sweep import jobs_of
+from alphagrad.lab.tracking import Tracker, provenance, reason_of
+
+SAMPLERS = ("tpe", "random")
+STARTUP_TRIALS = 4
+"""Trials of a study before one is pruned: a median of fewer says little."""
+FAILURE = "failure"
+"""Attribute of a trial that failed by itself, unlike one that an interruption cut off."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The budget, equal for all optimizers, and what is searched for."""
+
+    trials: int
+    studies: int
+    metric: str
+    minimize: bool
+    sampler: str
+    prune: bool
+
+    def check(self) -> None:
+        """Raises :class:`ConfigError` for a budget that is none."""
+        for name in ("trials", "studies"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name}={getattr(self, name)}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An optimizer, the overrides of all its trials, and its space."""
+
+    name: str
+    overrides: list[str]
+    space: Space
+    config: DictConfig
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a contender came to."""
+
+    contender: Contender
+    bests: list[float | None]
+    """Each study's best value, None without a finished trial."""
+    median: float | None
+    """The middle one; of an even number the worse of the two, so that it is one that was reached."""
+    settings: dict[str, Any]
+    """Where it was reached."""
+    counts: dict[str, int]
+    """Trials finished, pruned and failed."""
+
+
+def tune(overrides: Sequence[str], plan: Plan) -> list[Verdict]:
+    """Runs what is missing of a tuning, and judges; the same words go on with one that was interrupted.
+
+    Raises:
+        ConfigError: a setting, space or budget is wrong, or the tuning is running already.
+    """
+    plan.check()
+    if find_spec("optuna") is None:
+        raise ConfigError("alphagrad tune: needs the package optuna; pip install 'alphagrad[tune]'")
+    with compose.hydra_initialized():
+        contenders, settings = checked_contenders(overrides)
+        root = Path(settings.output_root).expanduser().resolve()
+        uri = store_uri(settings.tracking.uri, root)
+        key = key_of(contenders, plan, uri)
+        storage = f"sqlite:///{root / 'tuning.db'}"
+        lock = FileLock(root / f".tuning-{key}.lock")
+        try:
+            with lock.acquire(timeout=0), closing_runs_on_signals():
+                return _tune(contenders, plan, settings, uri, key, storage, root)
+        except Timeout as error:
+            raise ConfigError(f"output_root={settings.output_root}: this very tuning is running already") from error
+
+
+def checked_contenders(overrides: Sequence[str]) -> tuple[list[Contender], JobSettings]:
+    """The optimizers to compare, every space tried at its corners; and the settings they share."""
+    contenders: list[Contender] = []
+    for job in jobs_of(overrides, announce=True):
+        config = compose.compose(job)
+        name = str(config.optimizer.name)
+        if any(c.name == name for c in contenders):
+            raise ConfigError(f"{' '.join(overrides)}: a tuning compares optimizers; only optimizer may have several")
+        space = space_of(name)
+        fixed = sorted(set(space.settings) & {o.partition("=")[0] for o in job})
+        if fixed:
+            raise ConfigError(f"{fixed[0]}: is searched in tune/{name}.yaml, so it cannot be set as well")
+        for corner in space.corners():
+            build(compose.compose([*job, *corner]))
+        contenders.append(Contender(name, job, space, config))
+    if not contenders:
+        raise ConfigError(f"{' '.join(overrides)}: a continuous range has no list of values")
+    check_equal([c.space for c in contenders])
+    settings = build(contenders[0].config).settings
+    check_writable("output_root", settings.output_root, Path(settings.output_root).expanduser())
+    check_store(store_uri(settings.tracking.uri, settings.output_root))
+    return contenders, settings
+
+
+def key_of(contenders: Sequence[Contender], plan: Plan, uri: str) -> str:
+    """What identifies a tuning; the budget is left out, so that it can be raised."""
+    told = [uri, plan.metric, plan.minimize, plan.sampler, plan.prune]
+    told += [[compose.job_key(c.config), c.space.plain()] for c in contenders]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _tune(
+    contenders: list[Contender], plan: Plan, settings: JobSettings, uri: str, key: str, storage: str, root: Path
+) -> list[Verdict]:
+    studies = {
+        (c.name, number): _study(storage, f"{key}-{c.name}-{number}", plan)
+        for c in contenders
+        for number in range(plan.studies)
+    }
+    for study in studies.values():
+        _drop_interrupted(study)
+    first = next(iter(studies.values()))
+    artifacts = artifact_root(settings.tracking.artifacts, uri, root)
+    store = settings.tracking
+    tracker = Tracker(uri, store.experiment, store.flush_seconds, store.retry_seconds, artifacts)
+    name = "tune " + " ".join(c.name for c in contenders)
+    with tracker.run(name, {}, {**provenance(), KIND: "tuning"}, resume=first.user_attrs.get("run_id")):
+        first.set_user_attr("run_id", tracker.run_id)
+        with as_parent(tracker):
+            while round_ := [
+                (c, n) for c in contenders for n in range(plan.studies) if _left(studies[c.name, n], plan)
+            ]:
+                _run_round(round_, studies, plan, settings, storage, root / "tunings" / key)
+        verdicts = [judge(c, [studies[c.name, n] for n in range(plan.studies)], plan) for c in contenders]
+        reached = {f"tune/{v.contender.name}/median_best": v.median for v in verdicts if v.median is not None}
+        tracker.metrics(plan.trials, reached)
+        summary = root / "tunings" / key / "tuning.json"
+        summary.parent.mkdir(parents=True, exist_ok=True)
+        summary.write_text(json.dumps({"plan": vars(plan), "verdicts": [_plain(v) for v in verdicts]}, indent=2))
+        tracker.artifact(summary)
+    return verdicts
+
+
+def _run_round(
+    round_: list[tuple[Contender, int]],
+    studies: dict[tuple[str, int], Any],
+    plan: Plan,
+    settings: JobSettings,
+    storage: str,
+    folder: Path,
+) -> None:
+    """One more trial of each study, trained together: they differ in seed and optimizer alone."""
+    trials, assignments = [], []
+    for contender, number in round_:
+        study = studies[contender.name, number]
+        spent = len(_spent(study))
+        study.sampler = _sampler(plan, 1000 * number + spent)
+        trial = study.ask()
+        drawn = [f"{s}={d.suggest(trial, s)}" for s, d in contender.space.settings.items()]
+        # the job's own seed starts the count
+        overrides = [o for o in contender.overrides if not o.startswith("seed=")]
+        overrides += [*drawn, f"seed={contender.config.seed + 100_000 * number + spent}"]
+        place = folder / f"{contender.name}-study{number}-trial{spent}"
+        forget(place)  # a trial that was cut off is trained anew, so that it reports to the pruner all it did
+        plain = assignment_of(compose.compose(overrides), drawn, place)
+        watch = Watch(storage, study.study_name, trial._trial_id, plan) if plan.prune else None
+        title = plain.title.replace(contender.name, f"{contender.name} study={number} trial={spent}", 1)
+        assignments.append(replace(plain, title=title, watch=watch))
+        trials.append((study, trial))
+    outcomes = _train(assignments, settings.stack)
+    for (study, trial), assignment, outcome in zip(trials, assignments, outcomes, strict=True):
+        _tell(study, trial, assignment, outcome, plan)
+
+
+def _train(assignments: list[Assignment], stack: StackSettings) -> list[Outcome]:
+    """How each ended; with one process, it is this one, which saves short trials its start."""
+    if stack.processes > 1:
+        return run_stacks(assignments, stack.max_runs, stack.processes)
+    outcomes: dict[int, Outcome] = {}
+    for members in stacks_of(assignments, stack.max_runs, 1):
+        try:
+            results = run_stack([assignments[n] for n in members])
+        except Exception as error:
+            results = [Outcome({}, reason_of(error))] * len(members)
+        outcomes.update(zip(members, results, strict=True))
+    return [outcomes[number] for number in range(len(assignments))]
+
+
+def _tell(study: Any, trial: Any, assignment: Assignment, outcome: Outcome, plan: Plan) -> None:
+    from optuna.trial import TrialState
+
+    trial.set_user_attr("folder", assignment.folder)
+    if outcome.pruned:
+        study.tell(trial, state=TrialState.PRUNED)
+    elif outcome.failure is not None:
+        trial.set_user_attr(FAILURE, outcome.failure)
+        study.tell(trial, state=TrialState.FAIL)
+    elif plan.metric in outcome.metrics:
+        study.tell(trial, outcome.metrics[plan.metric])
+    else:
+        raise ConfigError(f"--metric={plan.metric}: runs have none; there are {', '.join(sorted(outcome.metrics))}")
+    said = f"{plan.metric} {outcome.metrics[plan.metric]:.4g}" if outcome.failure is None else outcome.failure
+    print(f"{assignment.title}: {said}", flush=True)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Ends a trial that is below the median of its study at the same step; works in any process."""
+
+    storage: str
+    study: str
+    trial: int
+    plan: Plan
+
+    def __call__(self, step: int, values: Any) -> str | None:
+        if self.plan.metric not in values:
+            return None
+        trial = _trial(self.storage, self.study, self.trial, self.plan)
+        trial.report(float(values[self.plan.metric]), step)
+        return "worse than the study's median" if trial.should_prune() else None
+
+
+@lru_cache
+def _trial(storage: str, study: str, trial: int, plan: Plan) -> Any:
+    from optuna.trial import Trial
+
+    return Trial(_study(storage, study, plan), trial)
+
+
+def _study(storage: str, name: str, plan: Plan) -> Any:
+    """A new study, or what the storage has of it."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        storage=storage,
+        study_name=name,
+        direction="minimize" if plan.minimize else "maximize",
+        pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS) if plan.prune else optuna.pruners.NopPruner(),
+        load_if_exists=True,
+    )
+
+
+def _sampler(plan: Plan, seed: int) -> Any:
+    """Seeded anew for each trial, so that an interrupted tuning draws what an uninterrupted one would have drawn."""
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}[plan.sampler](seed=seed)
+
+
+def _spent(study: Any) -> list[Any]:
+    """The trials that count against the budget: all that ended by themselves."""
+    from optuna.trial import TrialState
+
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    return [t for t in study.get_trials(deepcopy=False) if t.state in ended or FAILURE in t.user_attrs]
+
+
+def _left(study: Any, plan: Plan) -> bool:
+    return len(_spent(study)) < plan.trials
+
+
+def _drop_interrupted(study: Any) -> None:
+    """Trials that an interruption cut off do not count; they are drawn again."""
+    from optuna.trial import TrialState
+
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
+        study.tell(trial.number, state=TrialState.FAIL)
+
+
+def judge(contender: Contender, studies: Sequence[Any], plan: Plan) -> Verdict:
+    """The median over the studies of the best among each one's first ``plan.trials`` trials."""
+    from optuna.trial import TrialState
+
+    sign = -1 if plan.minimize else 1
+    bests: list[tuple[float, dict[str, Any]] | None] = []
+    counts = dict.fromkeys(("finished", "pruned", "failed"), 0)
+    names = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+    for study in studies:
+        spent = _spent(study)[: plan.trials]
+        for trial in spent:
+            counts[names[trial.state]] += 1
+        complete = [t for t in spent if t.state == TrialState.COMPLETE]
+        best = max(complete, key=lambda t: sign * t.value, default=None)
+        bests.append(None if best is None else (best.value, dict(best.params)))
+    ordered = sorted(bests, key=lambda b: float("-inf") if b is None else sign * b[0])
+    middle = ordered[(len(ordered) - 1) // 2]
+    median, settings = (None, {}) if middle is None else middle
+    return Verdict(contender, [None if b is None else b[0] for b in bests], median, settings, counts)
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    space = verdict.contender.space
+    told = {name: getattr(verdict, name) for name in ("bests", "median", "settings", "counts")}
+    return {"optimizer": space.optimizer, "space": space.plain(), **told}
+
+
+def table(verdicts: Sequence[Verdict], plan: Plan) -> Any:
+    """The verdicts as a table, best median first."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    sign = -1 if plan.minimize else 1
+    caption = f"{plan.studies} studies of {plan.trials} trials each in a space of {verdicts[0].contender.space.shown()}"
+    shown = Table(caption=caption, box=SIMPLE_HEAD, pad_edge=False)
+    headings = ("optimizer", "finished/pruned/failed", f"best {plan.metric} of each study", "median", "its settings")
+    for heading in headings:
+        shown.add_column(heading, overflow="fold")
+    ordered = sorted(verdicts, key=lambda v: float("inf") if v.median is None else -sign * v.median)
+    for v in ordered:
+        bests = " ".join("–" if best is None else f"{best:.4g}" for best in v.bests)
+        settings = " ".join(f"{k}={x:.3g}" if isinstance(x, float) else f"{k}={x}" for k, x in v.settings.items())
+        counts = "/".join(str(v.counts[name]) for name in ("finished", "pruned", "failed"))
+        median = "–" if v.median is None else f"{v.median:.4g}"
+        shown.add_row(v.contender.name, counts, bests, median, settings)
+    return shown
