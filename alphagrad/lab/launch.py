@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -66,12 +67,14 @@ def run(arguments: Sequence[str]) -> None:
     jobs = check(args.overrides, args.multirun, args.config_dir)
     with closing_runs_on_signals():
         if args.multirun:
-            run_study(jobs, list(arguments), args.overrides)
+            run_study(jobs, list(arguments), args.overrides, args.config_dir)
         else:
             task()
 
 
-def run_study(jobs: Mapping[str, DictConfig], arguments: Sequence[str], overrides: Sequence[str]) -> None:
+def run_study(
+    jobs: Mapping[str, DictConfig], arguments: Sequence[str], overrides: Sequence[str], config_dir: str | None
+) -> None:
     """Runs the jobs of a multirun as a study, and says at its end how each ended."""
     from rich.console import Console
 
@@ -92,7 +95,7 @@ def run_study(jobs: Mapping[str, DictConfig], arguments: Sequence[str], override
         artifacts = artifact_root(config.tracking.artifacts, uri, config.output_root)
         tracker = Tracker(uri, config.tracking.experiment, artifacts=artifacts)
         titles = sweep.titles(jobs)
-        folder = sweep_folder(overrides)
+        folder = sweep_folder(overrides, config_dir)
         with study(tracker, name, key, tags, titles, folder, config.study.rerun) as running:
             # at its first start the arguments are noted; a study that goes on keeps its folder
             if not (running.folder / ARGUMENTS).exists():
@@ -100,8 +103,10 @@ def run_study(jobs: Mapping[str, DictConfig], arguments: Sequence[str], override
                 write_whole(running.folder / ARGUMENTS, json.dumps(noted))
             sweep.SKIPPED = running.skipped & set(jobs)
             if running.goes_on:
-                done = f"{len(sweep.SKIPPED)} of {len(jobs)} jobs are finished"
-                print(f"alphagrad: the study goes on; {done}", file=sys.stderr)
+                left_alone = Counter(state.status for job, state in running.states().items() if job in sweep.SKIPPED)
+                done = f"{left_alone.pop('FINISHED', 0)} of {len(jobs)} jobs are finished"
+                others = "".join(f", {n} {status.lower()} left alone" for status, n in left_alone.items())
+                print(f"alphagrad: the study goes on; {done}{others}", file=sys.stderr)
             quoted = str(running.folder).replace("\\", "\\\\").replace("'", "\\'")
             sys.argv = ["alphagrad run", *arguments, f"hydra.sweep.dir='{quoted}'"]
             interrupted = False
@@ -119,9 +124,9 @@ def run_study(jobs: Mapping[str, DictConfig], arguments: Sequence[str], override
                         Console().print(table(unfinished))
 
 
-def sweep_folder(overrides: Sequence[str]) -> Path:
+def sweep_folder(overrides: Sequence[str], config_dir: str | None = None) -> Path:
     """The folder of a study that begins now."""
-    with compose.hydra_initialized():
+    with compose.hydra_initialized(config_dir):
         single = [o for o in overrides if not sweep.is_sweep(o)]
         folder = str(compose.hydra_config(single).hydra.sweep.dir)
     return Path(folder).expanduser().resolve()

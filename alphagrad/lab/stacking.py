@@ -9,7 +9,7 @@ import queue
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import pairwise
 from types import TracebackType
 from typing import Any
@@ -60,20 +60,26 @@ def _optimizer(assignment: Assignment) -> Any:
 def run_stacks(assignments: Sequence[Assignment], max_runs: int, processes: int) -> list[Outcome]:
     """Trains all jobs, stack by stack, ``processes`` at a time; returns how each ended, in their order.
 
-    A stack that fails does not stop the others. When interrupted, every process closes its runs first.
+    A stack that fails, or whose process is killed, does not stop the others. When interrupted, every process
+    closes its runs first.
     """
     stacks = stacks_of(assignments, max_runs, processes)
     context = multiprocessing.get_context("spawn")
     reports: Any = context.Queue()
     outcomes: dict[int, Outcome] = {}
-    with (
-        _Lines(reports, stacks),
-        ProcessPoolExecutor(min(processes, len(stacks)), context, _prepare, (reports,), max_tasks_per_child=1) as pool,
-    ):
-        futures = {
-            pool.submit(_train, index, [assignments[n] for n in members]): members
-            for index, members in enumerate(stacks)
-        }
+    starting, stopped = threading.Lock(), threading.Event()
+
+    def train(index: int) -> list[Outcome]:
+        # a pool for each stack: one whose process is killed is broken for good
+        with ProcessPoolExecutor(1, context, _prepare, (reports,)) as pool:
+            with starting:
+                if stopped.is_set():
+                    return []
+                future = pool.submit(_train, index, [assignments[n] for n in stacks[index]])
+            return future.result()
+
+    with _Lines(reports, stacks), ThreadPoolExecutor(min(processes, len(stacks))) as threads:
+        futures = {threads.submit(train, index): members for index, members in enumerate(stacks)}
         try:
             for future, members in futures.items():
                 try:
@@ -82,6 +88,8 @@ def run_stacks(assignments: Sequence[Assignment], max_runs: int, processes: int)
                     results = [Outcome({}, reason_of(error))] * len(members)
                 outcomes.update(zip(members, results, strict=True))
         except BaseException:
+            with starting:  # so that no process starts behind our back
+                stopped.set()
             for future in futures:
                 future.cancel()
             for process in multiprocessing.active_children():
