@@ -29,9 +29,9 @@ from alphagrad.lab.runner import Assignment, Outcome, assignment_of, run_stack
 from alphagrad.lab.spaces import Space, check_equal, space_of
 from alphagrad.lab.stacking import run_stacks, stacks_of
 from alphagrad.lab.store import artifact_root, check_store, check_writable, store_uri
-from alphagrad.lab.study import KIND, as_parent
+from alphagrad.lab.study import KIND, LOCK_TAG, as_parent
 from alphagrad.lab.sweep import jobs_of
-from alphagrad.lab.tracking import Tracker, provenance, reason_of
+from alphagrad.lab.tracking import FOLDER, Tracker, provenance, reason_of
 
 SAMPLERS = ("tpe", "random")
 STARTUP_TRIALS = 4
@@ -98,7 +98,7 @@ def tune(overrides: Sequence[str], plan: Plan) -> list[Verdict]:
         uri = store_uri(settings.tracking.uri, root)
         key = key_of(contenders, plan, uri)
         storage = f"sqlite:///{root / 'tuning.db'}"
-        lock = FileLock(root / f".tuning-{key}.lock")
+        lock = FileLock(lock_of(root, key))
         try:
             with lock.acquire(timeout=0), closing_runs_on_signals():
                 return _tune(contenders, plan, settings, uri, key, storage, root)
@@ -137,6 +137,11 @@ def key_of(contenders: Sequence[Contender], plan: Plan, uri: str) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def lock_of(root: Path, key: str) -> Path:
+    """The file that a tuning holds locked while it runs."""
+    return root / f".tuning-{key}.lock"
+
+
 def _tune(
     contenders: list[Contender], plan: Plan, settings: JobSettings, uri: str, key: str, storage: str, root: Path
 ) -> list[Verdict]:
@@ -152,17 +157,20 @@ def _tune(
     store = settings.tracking
     tracker = Tracker(uri, store.experiment, store.flush_seconds, store.retry_seconds, artifacts)
     name = "tune " + " ".join(c.name for c in contenders)
-    with tracker.run(name, {}, {**provenance(), KIND: "tuning"}, resume=first.user_attrs.get("run_id")):
+    folder = root / "tunings" / key
+    # the lock tells others, as a study's does, that a tuning left RUNNING is dead
+    tags = {**provenance(), KIND: "tuning", FOLDER: str(folder), LOCK_TAG: str(lock_of(root, key))}
+    with tracker.run(name, {}, tags, resume=first.user_attrs.get("run_id")):
         first.set_user_attr("run_id", tracker.run_id)
         with as_parent(tracker):
             while round_ := [
                 (c, n) for c in contenders for n in range(plan.studies) if _left(studies[c.name, n], plan)
             ]:
-                _run_round(round_, studies, plan, settings, storage, root / "tunings" / key)
+                _run_round(round_, studies, plan, settings, storage, folder)
         verdicts = [judge(c, [studies[c.name, n] for n in range(plan.studies)], plan) for c in contenders]
         reached = {f"tune/{v.contender.name}/median_best": v.median for v in verdicts if v.median is not None}
         tracker.metrics(plan.trials, reached)
-        summary = root / "tunings" / key / "tuning.json"
+        summary = folder / "tuning.json"
         summary.parent.mkdir(parents=True, exist_ok=True)
         summary.write_text(json.dumps({"plan": vars(plan), "verdicts": [_plain(v) for v in verdicts]}, indent=2))
         tracker.artifact(summary)

@@ -13,6 +13,8 @@ from alphagrad.lab.build import build
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.listing import described
 from alphagrad.lab.runner import assignment_of, run_stack
+from alphagrad.lab.store import open_store, store_uri
+from alphagrad.lab.study import mark_if_dead
 
 optuna = pytest.importorskip("optuna", reason="needs alphagrad[tune]")
 ODD = Path(__file__).parent / "odd"
@@ -165,6 +167,21 @@ def test_failed_trials_are_spent_and_do_not_win(cli, odd, root):
         assert verdict["bests"][1] is None
         assert verdict["median"] is None  # of two studies the worse one
     assert "diverged at step 2: on demand" in done.out
+
+
+def test_a_tuning_whose_process_is_gone_is_closed_and_goes_on(cli, odd, root, store_runs):
+    def parent():
+        (found,) = [r for r in store_runs(root) if r.data.tags.get("alphagrad.kind") == "tuning"]
+        return found
+
+    assert cli(*words(root, 1, 1)).status == 0
+    client = open_store(store_uri(None, root))
+    client.update_run(parent().info.run_id, status="RUNNING")  # as SIGKILL leaves it
+    assert mark_if_dead(client, parent())
+    assert parent().info.status == "KILLED"
+    assert cli(*words(root, 2, 1)).status == 0
+    assert parent().info.status == "FINISHED"
+    assert len(store_runs(root)) == 1 + 2 * 2
 
 
 def test_two_at_once_are_refused(cli, odd, root, lab):
