@@ -98,10 +98,10 @@ def tune(overrides: Sequence[str], plan: Plan) -> list[Verdict]:
         uri = store_uri(settings.tracking.uri, root)
         key = key_of(contenders, plan, uri)
         storage = f"sqlite:///{root / 'tuning.db'}"
-        lock = FileLock(lock_of(root, key))
+        lock = FileLock(root / f".tuning-{key}.lock")
         try:
             with lock.acquire(timeout=0), closing_runs_on_signals():
-                return _tune(contenders, plan, settings, uri, key, storage, root)
+                return _tune(contenders, plan, settings, uri, key, storage, root, lock.lock_file)
         except Timeout as error:
             raise ConfigError(f"output_root={settings.output_root}: this very tuning is running already") from error
 
@@ -137,13 +137,15 @@ def key_of(contenders: Sequence[Contender], plan: Plan, uri: str) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def lock_of(root: Path, key: str) -> Path:
-    """The file that a tuning holds locked while it runs."""
-    return root / f".tuning-{key}.lock"
-
-
 def _tune(
-    contenders: list[Contender], plan: Plan, settings: JobSettings, uri: str, key: str, storage: str, root: Path
+    contenders: list[Contender],
+    plan: Plan,
+    settings: JobSettings,
+    uri: str,
+    key: str,
+    storage: str,
+    root: Path,
+    lock: str,
 ) -> list[Verdict]:
     studies = {
         (c.name, number): _study(storage, f"{key}-{c.name}-{number}", plan)
@@ -159,7 +161,7 @@ def _tune(
     name = "tune " + " ".join(c.name for c in contenders)
     folder = root / "tunings" / key
     # the lock tells others, as a study's does, that a tuning left RUNNING is dead
-    tags = {**provenance(), KIND: "tuning", FOLDER: str(folder), LOCK_TAG: str(lock_of(root, key))}
+    tags = {**provenance(), KIND: "tuning", FOLDER: str(folder), LOCK_TAG: lock}
     with tracker.run(name, {}, tags, resume=first.user_attrs.get("run_id")):
         first.set_user_attr("run_id", tracker.run_id)
         with as_parent(tracker):
