@@ -117,8 +117,8 @@ def tune(argv: list[str]) -> None:
     args = p.parse_intermixed_args(argv)
     from rich.console import Console
 
-    from alphagrad.lab.tune import Plan, table
     from alphagrad.lab.tune import tune as search
+    from alphagrad.lab.verdict import Plan, table
 
     plan = Plan(args.trials, args.studies, args.metric, args.minimize, args.sampler, not args.no_pruning)
     Console().print(table(search(args.overrides, plan), plan))

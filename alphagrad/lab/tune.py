@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig
 
 from alphagrad.lab import compose
 from alphagrad.lab.build import JobSettings, StackSettings, build
@@ -26,61 +25,17 @@ from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import forget
 from alphagrad.lab.interrupts import closing_runs_on_signals
 from alphagrad.lab.runner import Assignment, Outcome, assignment_of, run_stack
-from alphagrad.lab.spaces import Space, check_equal, space_of
+from alphagrad.lab.spaces import check_equal, space_of
 from alphagrad.lab.stacking import run_stacks, stacks_of
 from alphagrad.lab.store import artifact_root, check_store, check_writable, store_uri
 from alphagrad.lab.study import KIND, LOCK_TAG, as_parent
 from alphagrad.lab.sweep import jobs_of
 from alphagrad.lab.tracking import FOLDER, Tracker, provenance, reason_of
+from alphagrad.lab.verdict import FAILURE, Contender, Plan, Verdict, judge, spent_trials
 
 SAMPLERS = ("tpe", "random")
 STARTUP_TRIALS = 4
 """Trials of a study before one is pruned: a median of fewer says little."""
-FAILURE = "failure"
-"""Attribute of a trial that failed by itself, unlike one that an interruption cut off."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The budget, equal for all optimizers, and what is searched for."""
-
-    trials: int
-    studies: int
-    metric: str
-    minimize: bool
-    sampler: str
-    prune: bool
-
-    def check(self) -> None:
-        """Raises :class:`ConfigError` for a budget that is none."""
-        for name in ("trials", "studies"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name}={getattr(self, name)}: must be at least 1")
-
-
-@dataclass(frozen=True)
-class Contender:
-    """An optimizer, the overrides of all its trials, and its space."""
-
-    name: str
-    overrides: list[str]
-    space: Space
-    config: DictConfig
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a contender came to."""
-
-    contender: Contender
-    bests: list[float | None]
-    """Each study's best value, None without a finished trial."""
-    median: float | None
-    """The middle one; of an even number the worse of the two, so that it is one that was reached."""
-    settings: dict[str, Any]
-    """Where it was reached."""
-    counts: dict[str, int]
-    """Trials finished, pruned and failed."""
 
 
 def tune(overrides: Sequence[str], plan: Plan) -> list[Verdict]:
@@ -174,7 +129,7 @@ def _tune(
         tracker.metrics(plan.trials, reached)
         summary = folder / "tuning.json"
         summary.parent.mkdir(parents=True, exist_ok=True)
-        summary.write_text(json.dumps({"plan": vars(plan), "verdicts": [_plain(v) for v in verdicts]}, indent=2))
+        summary.write_text(json.dumps({"plan": vars(plan), "verdicts": [v.plain() for v in verdicts]}, indent=2))
         tracker.artifact(summary)
     return verdicts
 
@@ -191,7 +146,7 @@ def _run_round(
     trials, assignments = [], []
     for contender, number in round_:
         study = studies[contender.name, number]
-        spent = len(_spent(study))
+        spent = len(spent_trials(study))
         study.sampler = _sampler(plan, 1000 * number + spent)
         trial = study.ask()
         drawn = [f"{s}={d.suggest(trial, s)}" for s, d in contender.space.settings.items()]
@@ -288,16 +243,8 @@ def _sampler(plan: Plan, seed: int) -> Any:
         return {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}[plan.sampler](seed=seed)
 
 
-def _spent(study: Any) -> list[Any]:
-    """The trials that count against the budget: all that ended by themselves."""
-    from optuna.trial import TrialState
-
-    ended = (TrialState.COMPLETE, TrialState.PRUNED)
-    return [t for t in study.get_trials(deepcopy=False) if t.state in ended or FAILURE in t.user_attrs]
-
-
 def _left(study: Any, plan: Plan) -> bool:
-    return len(_spent(study)) < plan.trials
+    return len(spent_trials(study)) < plan.trials
 
 
 def _drop_interrupted(study: Any) -> None:
@@ -306,51 +253,3 @@ def _drop_interrupted(study: Any) -> None:
 
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
         study.tell(trial.number, state=TrialState.FAIL)
-
-
-def judge(contender: Contender, studies: Sequence[Any], plan: Plan) -> Verdict:
-    """The median over the studies of the best among each one's first ``plan.trials`` trials."""
-    from optuna.trial import TrialState
-
-    sign = -1 if plan.minimize else 1
-    bests: list[tuple[float, dict[str, Any]] | None] = []
-    counts = dict.fromkeys(("finished", "pruned", "failed"), 0)
-    names = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-    for study in studies:
-        spent = _spent(study)[: plan.trials]
-        for trial in spent:
-            counts[names[trial.state]] += 1
-        complete = [t for t in spent if t.state == TrialState.COMPLETE]
-        best = max(complete, key=lambda t: sign * t.value, default=None)
-        bests.append(None if best is None else (best.value, dict(best.params)))
-    ordered = sorted(bests, key=lambda b: float("-inf") if b is None else sign * b[0])
-    middle = ordered[(len(ordered) - 1) // 2]
-    median, settings = (None, {}) if middle is None else middle
-    return Verdict(contender, [None if b is None else b[0] for b in bests], median, settings, counts)
-
-
-def _plain(verdict: Verdict) -> dict[str, Any]:
-    space = verdict.contender.space
-    told = {name: getattr(verdict, name) for name in ("bests", "median", "settings", "counts")}
-    return {"optimizer": space.optimizer, "space": space.plain(), **told}
-
-
-def table(verdicts: Sequence[Verdict], plan: Plan) -> Any:
-    """The verdicts as a table, best median first."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    sign = -1 if plan.minimize else 1
-    caption = f"{plan.studies} studies of {plan.trials} trials each in a space of {verdicts[0].contender.space.shown()}"
-    shown = Table(caption=caption, box=SIMPLE_HEAD, pad_edge=False)
-    headings = ("optimizer", "finished/pruned/failed", f"best {plan.metric} of each study", "median", "its settings")
-    for heading in headings:
-        shown.add_column(heading, overflow="fold")
-    ordered = sorted(verdicts, key=lambda v: float("inf") if v.median is None else -sign * v.median)
-    for v in ordered:
-        bests = " ".join("–" if best is None else f"{best:.4g}" for best in v.bests)
-        settings = " ".join(f"{k}={x:.3g}" if isinstance(x, float) else f"{k}={x}" for k, x in v.settings.items())
-        counts = "/".join(str(v.counts[name]) for name in ("finished", "pruned", "failed"))
-        median = "–" if v.median is None else f"{v.median:.4g}"
-        shown.add_row(v.contender.name, counts, bests, median, settings)
-    return shown

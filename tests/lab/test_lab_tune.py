@@ -15,6 +15,7 @@ from alphagrad.lab.listing import described
 from alphagrad.lab.runner import assignment_of, run_stack
 from alphagrad.lab.store import open_store, store_uri
 from alphagrad.lab.study import mark_if_dead
+from alphagrad.lab.verdict import spent_trials
 
 optuna = pytest.importorskip("optuna", reason="needs alphagrad[tune]")
 ODD = Path(__file__).parent / "odd"
@@ -37,7 +38,7 @@ def trials_of(root: Path) -> dict[str, list]:
     storage = f"sqlite:///{root / 'tuning.db'}"
     found = {}
     for name in optuna.get_all_study_names(storage):
-        spent = tune._spent(optuna.load_study(study_name=name, storage=storage))
+        spent = spent_trials(optuna.load_study(study_name=name, storage=storage))
         found[name.partition("-")[2]] = [(t.params, t.state.name, t.value) for t in spent]
     return found
 
