@@ -19,12 +19,13 @@ def killed_or_done(index: int, assignments: Sequence[Assignment]) -> list[Outcom
     return [Outcome({"done": 1.0}) for _ in assignments]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_killed_process_costs_its_own_stack_alone(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("processes", "rest"), [(1, 1), pytest.param(2, 2, marks=pytest.mark.slow)])
+def test_a_killed_process_costs_its_own_stack_alone(processes: int, rest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stacking, "_train", killed_or_done)
     jobs: list[Any] = [
-        Assignment({"group": group, "optimizer": {}}, title, "") for group, title in enumerate(["killed", "b", "c"])
+        Assignment({"group": group, "optimizer": {}}, title, "")
+        for group, title in enumerate(["killed", *["done"] * rest])
     ]
     killed, *others = stacking.run_stacks(jobs, max_runs=1, processes=processes)
     assert "BrokenProcessPool" in (killed.failure or "")
-    assert [outcome.metrics for outcome in others] == [{"done": 1.0}] * 2
+    assert [outcome.metrics for outcome in others] == [{"done": 1.0}] * rest
