@@ -18,7 +18,7 @@ demo: .venv/installed
 	@echo "Every run's curves, settings and files:   $(BIN)/alphagrad ui"
 
 test: lint wheel
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 # Ray, PostgreSQL and SLURM for real; without root and Debian's packages the tests of the last two say why they skip.
 test-slow: .venv/installed-all
