@@ -101,14 +101,28 @@ def parcel(assignments: list[Assignment]) -> Parcel:
 
 def train(parcel: Parcel) -> list[Outcome]:
     """In the worker: trains the runs of a parcel; every way of failing is an outcome."""
-    os.environ.pop(PARENT_RUN, None)  # a worker may have served another study
-    os.environ.update(parcel.environment)
-    with log_files(parcel.assignments), closing_runs_on_signals():
+    with driver_environment(parcel.environment), log_files(parcel.assignments), closing_runs_on_signals():
         try:
             return run_stack(parcel.assignments, Silent())
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             LOG.info("failed", exc_info=True)
             return [Outcome({}, reason_of(error))] * len(parcel.assignments)
+
+
+@contextmanager
+def driver_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """The driver's parent run and store in place of this process's own, which come back at the end.
+
+    A worker serves one study after another, and with one job at a time it is the driver itself.
+    """
+    own = {name: os.environ.pop(name) for name in (PARENT_RUN, STORE) if name in os.environ}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in (PARENT_RUN, STORE):
+            os.environ.pop(name, None)
+        os.environ.update(own)
 
 
 @contextmanager

@@ -231,3 +231,22 @@ def test_a_worker_takes_the_drivers_store_and_parent(lab, tmp_path):
     config["tracking"]["uri"] = "http://127.0.0.1:5000"
     lab.delenv("ALPHAGRAD_PARENT_RUN_ID")
     assert dispatch.parcel([Assignment(config, "title", "folder")]).environment == {}
+
+
+def test_a_worker_gives_its_own_environment_back(lab, monkeypatch, tmp_path):
+    lab.setenv("MLFLOW_TRACKING_URI", "its own")
+    lab.delenv("ALPHAGRAD_PARENT_RUN_ID", raising=False)
+    seen = []
+
+    def look(assignments, line):
+        seen.append([os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "ALPHAGRAD_PARENT_RUN_ID")])
+        raise ValueError("ends badly")
+
+    monkeypatch.setattr(dispatch, "run_stack", look)
+    job = Assignment({}, "a job", str(tmp_path))
+    (outcome,) = dispatch.train(dispatch.Parcel([job], {"MLFLOW_TRACKING_URI": "sent"}))
+    dispatch.train(dispatch.Parcel([], {"ALPHAGRAD_PARENT_RUN_ID": "parent"}))
+    assert seen == [["sent", None], [None, "parent"]]
+    assert "ends badly" in outcome.failure
+    assert os.environ["MLFLOW_TRACKING_URI"] == "its own"
+    assert "ALPHAGRAD_PARENT_RUN_ID" not in os.environ
