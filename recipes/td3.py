@@ -18,9 +18,10 @@ from alphagrad.lab.state import pack, unpack
 
 from .envs import EnvStack, evaluate_episodes, flat_boxes
 from .gradients import gradients_of
-from .measures import Episodes, Window, stop_diverged
+from .measures import Episodes
 from .mlp import Forward, mlp, stacked_mlp
 from .replay import Replay
+from .windows import Window, stop_diverged
 
 Params = Mapping[str, Tensor]
 

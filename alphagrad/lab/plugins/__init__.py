@@ -58,7 +58,7 @@ class StackedLauncher(Launcher):
         outcomes = run_stacks(assignments, stack.max_runs, stack.processes)
         for job, assignment, outcome in zip(returns, assignments, outcomes, strict=True):
             if outcome.failure is None:
-                job.status, job.return_value = JobStatus.COMPLETED, outcome.metrics.get(metrics.EVAL_RETURN)
+                job.status, job.return_value = JobStatus.COMPLETED, metrics.objective(outcome.metrics)
                 print(f"{assignment.folder}: {metrics.headline(outcome.metrics)}")
             else:
                 job.status, job.return_value = JobStatus.FAILED, RuntimeError(outcome.failure)
