@@ -18,7 +18,7 @@ demo: .venv/installed
 	@echo "Every run's curves, settings and files:   $(BIN)/alphagrad ui"
 
 test: lint wheel
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow

@@ -16,6 +16,7 @@ alphagrad: a laboratory for the AlphaGrad optimizer and its variants
   alphagrad ls                             recipes, variants and baselines, a line each
   alphagrad alpha [SETTING=VALUE ...]      the α every tensor of a recipe's network gets under each rule
   alphagrad report [STUDY]                 a study's table with intervals, and plots
+  alphagrad watch RUN_ID|FOLDER            a run's policy at work, as a video file
   alphagrad ui                             MLflow's comparison UI on the store in use
   alphagrad completion bash                tab completion: eval "$(alphagrad completion bash)"
 
@@ -199,6 +200,29 @@ def status(argv: list[str]) -> None:
     Console().print(table(states))
 
 
+def watch(argv: list[str]) -> None:
+    """`alphagrad watch`."""
+    description = "Renders a run's last policy to a video file, without exploration noise and without a screen."
+    p = parser("watch", description, "alphagrad watch 3f2a --episodes 3 --out cheetah.gif")
+    p.add_argument("what", metavar="RUN_ID|FOLDER", help="a run id or its beginning, or a run's folder")
+    p.add_argument("--out", metavar="FILE", help="mp4, webm or gif (default: watch.mp4 in the run's folder)")
+    p.add_argument("--episodes", type=int, default=1, help="one after the other (default %(default)s)")
+    p.add_argument("--seed", type=int, default=0, help="of the first episode (default %(default)s)")
+    p.add_argument("--best", action="store_true", help="the best evaluated policy instead of the last")
+    p.add_argument("--artifact", action="store_true", help="also log the video to the run, under videos/")
+    p.add_argument("--uri", help="MLflow store (default: $MLFLOW_TRACKING_URI, else OUTPUT_ROOT/mlflow.db)")
+    p.add_argument("--output-root", default="outputs", help="default %(default)s")
+    args = p.parse_args(argv)
+    from pathlib import Path
+
+    from alphagrad.lab.watch import watch as render
+
+    out = Path(args.out) if args.out else None
+    seen = render(args.what, args.uri, args.output_root, out, args.episodes, args.seed, args.best, args.artifact)
+    returns = ", ".join(f"{value:.1f}" for value in seen.returns)
+    print(f"{seen.file}: {seen.checkpoint.name}, episodic return {returns}")
+
+
 def completion(argv: list[str]) -> None:
     """`alphagrad completion bash`."""
     p = parser("completion", "Prints a script for your shell.", 'eval "$(alphagrad completion bash)"')
@@ -240,6 +264,7 @@ COMMANDS = {
     "ls": ls,
     "alpha": alpha,
     "report": report,
+    "watch": watch,
     "ui": ui,
     "completion": completion,
     "complete": complete,

@@ -94,7 +94,11 @@ def divisors(batches: Sequence[Batch]) -> list[Tensor]:
 
 
 def narrowed(by: Tensor, dtype: torch.dtype) -> Tensor:
-    """Divisors in the gradients' dtype; a finite one stays finite, though a norm can exceed what its elements can."""
+    """Divisors in the gradients' dtype. One above its largest number becomes that number.
+
+    Elements up to 1e30 stay below float32's 3.4e38 whatever the tensor's size. Beyond, ‖ĝ‖ comes out above 1,
+    at most √d: such an update is too large, but finite.
+    """
     return torch.where(by.isfinite(), by.clamp(max=torch.finfo(dtype).max), by).to(dtype)
 
 

@@ -20,7 +20,8 @@ from alphagrad.lab.state import Stateful
 from .envs import EnvStack, evaluate_episodes, make_env
 from .gradients import gradients_of
 from .measures import Episodes
-from .mlp import Forward, mlp, stacked_mlp
+from .mlp import Forward, as_stack, mlp, stacked_mlp
+from .play import Policy, Watchable
 from .replay import Replay
 from .windows import Window, stop_diverged
 
@@ -56,7 +57,7 @@ class DQNSettings(BaseSettings):
     compile: Literal["auto", True, False]
 
 
-class DQN:
+class DQN(Watchable):
     """DQN with a target network, ε-greedy exploration, uniform replay and the MSE loss.
 
     A truncated episode bootstraps, a terminated one does not. CleanRL's semantics throughout: no
@@ -162,6 +163,11 @@ class DQN:
         slope = (s.end_epsilon - s.start_epsilon) / (s.exploration_fraction * s.total_steps)
         reached = s.start_epsilon + slope * step
         return max(reached, s.end_epsilon) if slope < 0 else min(reached, s.end_epsilon)
+
+    def policy(self, checkpoint: Mapping[str, Any]) -> Policy:
+        """The greedy policy of a single run's checkpoint."""
+        network = Forward(as_stack(checkpoint["q_network"]))
+        return lambda observations: greedy(network, observations)
 
     def evaluate(self, network: Forward, stack: RunStack) -> list[dict[str, float]]:
         """Each run's mean return and length over ``eval_episodes`` episodes of the greedy policy.

@@ -126,12 +126,14 @@ class EnvStack:
             env.close()
 
 
-def make_env(env_id: str) -> gym.Env:
+def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
     """One environment; ``ValueError`` with one line if there is none of this name."""
     try:
         if "mujoco" in str(gym.spec(env_id).entry_point):
             quiet_mujoco()
-        return gym.make(env_id, disable_env_checker=True)
+        # an environment need not know of rendering
+        drawn: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}
+        return gym.make(env_id, disable_env_checker=True, **drawn)
     except (gym.error.Error, ModuleNotFoundError) as error:
         raise ValueError(f"env.id={env_id}: {' '.join(str(error).split())}") from error
 

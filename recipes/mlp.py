@@ -50,6 +50,11 @@ def stacked_mlp(params: Mapping[str, Any], x: Any, activation: str = "relu") -> 
     return x
 
 
+def as_stack(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One run's parameters as a stack of one, in the same memory."""
+    return {name: p.unsqueeze(0) for name, p in params.items()}
+
+
 class Forward:
     """The runs' networks applied to observations: arrays [R, B, inputs] → [R, B, outputs].
 

@@ -19,8 +19,9 @@ from alphagrad.lab.state import Stateful
 from .envs import EnvStack, evaluate_episodes, flat_boxes
 from .gradients import gradients_of
 from .measures import Episodes
-from .mlp import Forward, mlp, stacked_mlp
+from .mlp import Forward, as_stack, mlp, stacked_mlp
 from .normalize import ObservationNormalizer, RewardNormalizer
+from .play import Policy, Watchable
 from .windows import Window, stop_diverged
 
 Params = Mapping[str, Tensor]
@@ -83,7 +84,7 @@ def orthogonal(network: nn.Sequential, last: float) -> nn.Sequential:
     return network
 
 
-class PPO:
+class PPO(Watchable):
     """PPO with clipping, GAE and normalised observations and rewards.
 
     CleanRL ends the return at a truncation as at a termination; here a truncated episode bootstraps from
@@ -210,6 +211,13 @@ class PPO:
             clip_fraction = ((ratio - 1).abs() > s.clip).float().mean(-1)
         measures = [policy_loss, value_loss, entropy, approx_kl, clip_fraction]
         return loss.sum(), torch.stack([m.detach() for m in measures])
+
+    def policy(self, checkpoint: Mapping[str, Any]) -> Policy:
+        """The mean action of a single run's checkpoint, observations normalised as at its end."""
+        mean, var = (checkpoint[f"observation_{moment}"].numpy()[None] for moment in ("mean", "var"))
+        means, frozen = mean_actions(as_stack(checkpoint["actor_critic"])), ObservationNormalizer(mean.shape)
+        frozen.moments.mean, frozen.moments.var = mean, var
+        return lambda x: self.clip_actions(means(frozen(x, learn=False)[:, None])[:, 0])
 
     def evaluate(self, params: Params, normalize: ObservationNormalizer, stack: RunStack) -> list[dict[str, float]]:
         """Each run's mean return and length over ``eval_episodes`` episodes of the mean action.

@@ -19,7 +19,8 @@ from alphagrad.lab.state import pack, unpack
 from .envs import EnvStack, evaluate_episodes, flat_boxes
 from .gradients import gradients_of
 from .measures import Episodes
-from .mlp import Forward, mlp, stacked_mlp
+from .mlp import Forward, as_stack, mlp, stacked_mlp
+from .play import Policy, Watchable
 from .replay import Replay
 from .windows import Window, stop_diverged
 
@@ -54,7 +55,7 @@ class TD3Settings(BaseSettings):
     compile: Literal["auto", True, False]
 
 
-class TD3:
+class TD3(Watchable):
     """TD3: two critics under one optimizer, a delayed actor under another, smoothed target policy.
 
     A truncated episode bootstraps, a terminated one does not, as in CleanRL. CleanRL clips target actions
@@ -197,6 +198,11 @@ class TD3:
             return loss.sum(), loss.detach().unsqueeze(0)
 
         return gradients_of(critic_losses, self.compiles), gradients_of(actor_losses, self.compiles)
+
+    def policy(self, checkpoint: Mapping[str, Any]) -> Policy:
+        """The policy without noise of a single run's checkpoint."""
+        actor, bounds = Forward(as_stack(checkpoint["actor"])), Bounds(self.low, self.high, torch.device("cpu"))
+        return lambda observations: bounds.squeeze(actor(observations[:, None]))[:, 0]
 
     def evaluate(self, policy: Forward, bounds: Bounds, stack: RunStack) -> list[dict[str, float]]:
         """Each run's mean return and length over ``eval_episodes`` episodes of the policy without noise."""

@@ -15,7 +15,7 @@ import yaml
 import alphagrad_cli
 from alphagrad import __version__
 
-COMMANDS = ("run", "resume", "status", "ls", "alpha", "report", "ui", "completion")
+COMMANDS = ("run", "resume", "status", "ls", "alpha", "report", "watch", "ui", "completion")
 BIN = Path(sys.executable).parent
 
 

@@ -32,8 +32,7 @@ def resume(what: str, uri: str | None, output_root: str, launch: Callable[[Seque
     Raises:
         ConfigError: there is nothing to go on with, or another process is at it.
     """
-    folder = Path(what) if Path(what).is_dir() else _folder_of(what, store_uri(uri, output_root))
-    folder = folder.expanduser().resolve()
+    folder = folder_named(what, store_uri(uri, output_root))
     if (folder / ARGUMENTS).exists():
         noted = json.loads((folder / ARGUMENTS).read_text())
         if not Path(noted["cwd"]).is_dir():
@@ -44,6 +43,12 @@ def resume(what: str, uri: str | None, output_root: str, launch: Callable[[Seque
         _resume_stack(folder)
     else:
         raise ConfigError(f"{folder}: is not the folder of a run or study")
+
+
+def folder_named(what: str, uri: str) -> Path:
+    """The folder that a path names, or a run id (or its beginning) in the store ``uri``."""
+    folder = Path(what) if Path(what).is_dir() else _folder_of(what, uri)
+    return folder.expanduser().resolve()
 
 
 def _folder_of(run_id: str, uri: str) -> Path:

@@ -27,16 +27,21 @@ def rounded(dtype):
     return lambda x: torch.as_tensor(x).to(dtype).double().numpy()
 
 
+@pytest.mark.parametrize("share", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("momentum", MOMENTA.values(), ids=MOMENTA)
-def test_half_precision_follows_the_reference_rounded_once(momentum, dtype):
-    """Nearly every element is the reference's own; the rest fell on the other side of a tie, one ulp away."""
+def test_half_precision_follows_the_reference_rounded_once(momentum, dtype, share):
+    """Nearly every element is the reference's own; the rest fell on the other side of a tie, one ulp away.
+
+    Of every combination of slots, or in the default suite of one in three.
+    """
     rounding = rounded(dtype)
     initial, grads = make_values(seed=6)
     initial = {n: rounding(v) for n, v in initial.items()}
     grads = [{n: rounding(g) for n, g in step.items()} for step in grads]
     differing = total = 0
-    for i, slots in enumerate(SLOTS):
+    chosen = [slots for i, slots in enumerate(SLOTS) if (i + i // share) % share == 0]
+    for i, slots in enumerate(chosen):
         foreach = i % 2 == 0
         settings = settings_of(*slots, lr=0.1, weight_decay=0.3, **momentum)
         reference = train_reference(settings, initial, grads, rounding)

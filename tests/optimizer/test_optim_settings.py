@@ -3,6 +3,7 @@
 import inspect
 import math
 
+import numpy as np
 import pytest
 import torch
 from cases import as_parameters, assert_same, in_groups, make_values, train
@@ -339,6 +340,24 @@ def test_an_unknown_setting_of_a_group_is_named():
     p = torch.nn.Parameter(torch.zeros(2))
     with pytest.raises(ValueError, match=r"weight_decy: no such setting; there are .*weight_decay"):
         AlphaGrad([{"params": [p], "weight_decy": 0.1}])
+
+
+@pytest.mark.parametrize("setting", ["lr", "momentum", "weight_decay", "eps"])
+def test_numbers_of_numpy_are_numbers(setting, tmp_path):
+    """They move the parameters as Python's do, and the saved state loads with ``weights_only``."""
+    value = np.float32(0.25)
+    moved = []
+    for number in (value, float(value)):
+        for where in ("argument", "group"):
+            p = torch.nn.Parameter(torch.ones(3))
+            given = {"lr": 0.1, setting: number}
+            optimizer = AlphaGrad([p], **given) if where == "argument" else AlphaGrad([{"params": [p], **given}])
+            p.grad = torch.tensor([1.0, -2.0, 0.5])
+            optimizer.step()
+            moved.append(p.detach())
+            torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+            assert torch.load(tmp_path / "state.pt", weights_only=True)["param_groups"][0][setting] == float(value)
+    assert all(torch.equal(m, moved[0]) for m in moved)
 
 
 def test_compile_holds_for_the_whole_optimizer():

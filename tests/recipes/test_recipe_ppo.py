@@ -455,6 +455,7 @@ def test_evaluation_plays_the_mean_action_of_the_checkpoint():
     for run, seed in enumerate((6, 9)):
         mean, var = checkpoints[run]["observation_mean"], checkpoints[run]["observation_var"]
         agent = Agent(3, 2).load({n: p.unsqueeze(0) for n, p in checkpoints[run]["actor_critic"].items()})
+        policy = recipe().policy(checkpoints[run])
         lengths, returns = [], []
         for start in RunStack([RunSpec(seed, ADAM)]).generators("evaluation")[0].integers(2**31, size=2):
             env = wrappers.ClipAction(gym.make(TRAY))
@@ -462,7 +463,11 @@ def test_evaluation_plays_the_mean_action_of_the_checkpoint():
             while not over:
                 x = ((torch.as_tensor(obs).double() - mean) / (var + 1e-8).sqrt()).clamp(-10, 10).float()
                 with torch.no_grad():
-                    obs, reward, terminated, truncated, _ = env.step(agent.actor_mean(x).numpy())
+                    action = agent.actor_mean(x).numpy()
+                box = env.unwrapped.action_space
+                bounded = action.clip(box.low, box.high)
+                np.testing.assert_allclose(policy(np.float32(obs)[None])[0], bounded, rtol=1e-4, atol=1e-5)
+                obs, reward, terminated, truncated, _ = env.step(action)
                 total, length, over = total + float(reward), length + 1, terminated or truncated
             returns.append(total)
             lengths.append(length)

@@ -456,13 +456,15 @@ def test_evaluation_is_the_policy_of_the_checkpoint_and_leaves_training_alone():
     assert all(largest_gap(often[0][net], once[net]) == 0 for net in NETS)
     actor = Actor(3, [24, 16], Tray.action_space)
     load(actor, {name: p.unsqueeze(0) for name, p in once["actor"].items()}, "", 0)
-    returns = []
+    returns, policy = [], recipe().policy(once)
     for start in RunStack([RunSpec(6, ADAM)]).generators("evaluation")[0].integers(2**31, size=2):
         env = gym.make(TRAY)
         obs, over, total = env.reset(seed=int(start))[0], False, 0.0
         while not over:
             with torch.no_grad():
-                obs, reward, terminated, truncated, _ = env.step(actor(torch.as_tensor(obs)).numpy())
+                action = actor(torch.as_tensor(obs)).numpy()
+            np.testing.assert_allclose(policy(np.float32(obs)[None])[0], action, rtol=1e-4, atol=1e-5)
+            obs, reward, terminated, truncated, _ = env.step(action)
             total, over = total + float(reward), terminated or truncated
         returns.append(total)
     ((_, value),) = single.of(0, metrics.EVAL_RETURN)

@@ -1,0 +1,58 @@
+"""Episodes of a policy as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from .envs import make_env
+
+Policy = Callable[[np.ndarray], np.ndarray]
+"""Observations [1, n] of a single run's environment → actions [1, ...]."""
+DEFAULT_RATE = 30
+"""Frames per second of an environment that does not say."""
+
+
+class Watchable:
+    """A recipe whose checkpoints `alphagrad watch` can show: it has ``settings.env.id`` and :meth:`policy`."""
+
+    settings: Any
+
+    def policy(self, checkpoint: Mapping[str, Any]) -> Policy:
+        """What a single run's checkpoint does, without exploration."""
+        raise NotImplementedError
+
+    def play(self, checkpoint: Mapping[str, Any], seed: int) -> Iterator[tuple[np.ndarray, float]]:
+        """One episode: a frame [H, W, 3] uint8 of each state, with the reward of the step that led there.
+
+        Raises:
+            ValueError: the environment cannot be drawn.
+        """
+        env_id, policy = self.settings.env.id, self.policy(checkpoint)
+        env = make_env(env_id, render_mode="rgb_array")
+        try:
+            observation, _ = env.reset(seed=seed)
+            yield _frame(env.render(), env_id), 0.0
+            over = False
+            while not over:
+                action = policy(np.asarray(observation, dtype=np.float32)[None])[0]
+                observation, reward, terminated, truncated, _ = env.step(action)
+                over = terminated or truncated
+                yield _frame(env.render(), env_id), float(reward)
+        finally:
+            env.close()
+
+    def frames_per_second(self) -> int:
+        """The environment's own rate."""
+        env = make_env(self.settings.env.id)
+        rate = env.metadata.get("render_fps", DEFAULT_RATE)
+        env.close()
+        return int(rate)
+
+
+def _frame(rendered: object, env_id: str) -> np.ndarray:
+    if not isinstance(rendered, np.ndarray) or rendered.ndim != 3:
+        raise ValueError(f"env.id={env_id}: cannot be drawn off the screen")
+    return rendered

@@ -1,0 +1,104 @@
+"""`alphagrad watch`: the video shows the checkpoint's policy, frame by frame; wrong words are named."""
+
+from __future__ import annotations
+
+import ctypes.util
+
+import gymnasium as gym
+import imageio.v2 as imageio
+import pytest
+import torch
+from alphagrad.recipes.mlp import mlp
+
+SHORT = ("recipe.eval_every=0", "recipe.eval_episodes=1", "instruments.every=0")
+
+
+@pytest.fixture
+def run(cli, root, tiny):
+    """The folder of a finished CartPole run."""
+    assert cli("run", *tiny, *SHORT, f"output_root={root}").status == 0
+    return next(root.rglob("run_id")).parent
+
+
+def greedy_episode(folder, seed: int) -> int:
+    """The length of an episode of the checkpoint's network, played without any code of the recipes."""
+    network = mlp([4, 120, 84, 2])
+    saved = torch.load(folder / "checkpoint.pt", weights_only=True)["q_network"]
+    network.load_state_dict(saved)
+    env = gym.make("CartPole-v1")
+    observation, _ = env.reset(seed=seed)
+    length, over = 0, False
+    while not over:
+        action = network(torch.as_tensor(observation)).argmax().item()
+        observation, _, terminated, truncated, _ = env.step(action)
+        length, over = length + 1, terminated or truncated
+    return length
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "gif"])
+def test_the_video_is_the_policys_episodes(cli, run, root, store_runs, suffix):
+    file = root / f"seen.{suffix}"
+    seen = cli("watch", str(run), "--out", str(file), "--episodes", "2", "--seed", "3", "--artifact")
+    assert seen.status == 0, seen.err
+    lengths = [greedy_episode(run, seed) for seed in (3, 4)]
+    assert ", ".join(f"{n:.1f}" for n in lengths) in seen.out  # a reward of 1 a step
+    frames = [frame.shape for frame in imageio.mimread(file, memtest=False)]
+    assert {shape[:2] for shape in frames} == {(400, 600)}
+    if suffix == "mp4":  # a gif joins frames that are alike
+        assert len(frames) == sum(lengths) + 2
+    assert not list(root.rglob("*.tmp*"))
+    (own,) = store_runs(root)
+    logged = root / "artifacts" / "alphagrad" / own.info.run_id / "artifacts" / "videos" / file.name
+    assert logged.read_bytes() == file.read_bytes()
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(cli, run, root):
+    run_id = (run / "run_id").read_text().strip()
+    seen = cli("watch", run_id[:8], "--output-root", str(root))
+    assert (seen.status, (run / "watch.mp4").exists()) == (0, True)
+
+
+@pytest.mark.skipif(ctypes.util.find_library("EGL") is None, reason="needs EGL: apt install libegl1 libgl1-mesa-dri")
+def test_mujoco_is_drawn_without_a_screen(cli, root, tmp_path):
+    short = ("recipe.total_steps=64", "recipe.num_steps=32", "recipe.minibatches=2", "env.id=InvertedPendulum-v5")
+    assert cli("run", "recipe=ppo_halfcheetah", *short, *SHORT, f"output_root={root}").status == 0
+    folder = next(root.rglob("run_id")).parent
+    seen = cli("watch", str(folder), "--out", str(tmp_path / "seen.mp4"))
+    assert seen.status == 0, seen.err
+    frames = imageio.mimread(tmp_path / "seen.mp4", memtest=False)
+    assert len(frames) > 1
+    assert any((frames[0] != frame).any() for frame in frames)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--out", "x.avi"), "--out=x.avi: must end in .mp4, .gif, .webm"),
+        (("--out", "nowhere/x.mp4"), "--out=nowhere/x.mp4: there is no folder nowhere"),
+        (("--episodes", "0"), "--episodes=0: must be at least 1"),
+        (("--best",), "has no best.pt yet"),
+    ],
+)
+def test_wrong_words_are_named(cli, run, words, said):
+    seen = cli("watch", str(run), *words)
+    assert seen.status == 2
+    assert said in seen.err
+    assert len(seen.err.splitlines()) == 1
+    assert not list(run.glob("watch*"))
+
+
+def test_a_checkpoint_that_runs_code_is_refused(cli, run):
+    class Evil:
+        def __reduce__(self):
+            return (exit, (7,))
+
+    torch.save({"q_network": Evil()}, run / "checkpoint.pt")
+    seen = cli("watch", str(run))
+    assert seen.status == 1
+    assert "UnpicklingError" in seen.err
+    assert not (run / "watch.mp4").exists()
+
+
+def test_no_run(cli, root, tmp_path):
+    seen = cli("watch", str(tmp_path), "--output-root", str(root))
+    assert (seen.status, seen.err) == (2, f"alphagrad: {tmp_path}: is not the folder of a run\n")
