@@ -113,7 +113,7 @@ def train(parcel: Parcel) -> list[Outcome]:
 def driver_environment(variables: Mapping[str, str]) -> Iterator[None]:
     """The driver's parent run and store in place of this process's own, which come back at the end.
 
-    A worker serves one study after another, and with one job at a time it is the driver itself.
+    A worker may serve one study after another.
     """
     own = {name: os.environ.pop(name) for name in (PARENT_RUN, STORE) if name in os.environ}
     os.environ.update(variables)

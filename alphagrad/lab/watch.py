@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import CONFIG, run_id_of
 from alphagrad.lab.resume import folder_named
-from alphagrad.lab.store import open_store, store_uri
+from alphagrad.lab.store import check_store, open_store, store_uri
 
 SUFFIXES = (".mp4", ".gif", ".webm")
 CHECKPOINTS = ("checkpoint.pt", "best.pt")
@@ -70,14 +70,17 @@ def watch(
     recipe = build_recipe(config)
     if not hasattr(recipe, "play"):
         raise ConfigError(f"{folder}: recipe {config.recipe.name} has no environment to watch")
-    model = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    returns = _write(recipe, model, file, range(seed, seed + episodes))
-    if artifact:
+    if artifact:  # found out before minutes of rendering
         run_id = run_id_of(folder)
         if run_id is None:
             raise ConfigError(f"{folder}: does not say which run of the store it belongs to; watch without --artifact")
         store = store_uri(config.tracking.uri, config.output_root)
-        open_store(store).log_artifact(run_id, str(file), "videos")
+        check_store(store)
+        client = open_store(store)
+    model = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    returns = _write(recipe, model, file, range(seed, seed + episodes))
+    if artifact:
+        client.log_artifact(run_id, str(file), "videos")
     return Watched(file, checkpoint, returns)
 
 

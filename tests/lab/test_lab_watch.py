@@ -102,3 +102,11 @@ def test_a_checkpoint_that_runs_code_is_refused(cli, run):
 def test_no_run(cli, root, tmp_path):
     seen = cli("watch", str(tmp_path), "--output-root", str(root))
     assert (seen.status, seen.err) == (2, f"alphagrad: {tmp_path}: is not the folder of a run\n")
+
+
+def test_a_run_of_no_store_is_refused_before_it_is_drawn(cli, run):
+    (run / "run_id").unlink()
+    seen = cli("watch", str(run), "--artifact")
+    assert seen.status == 2
+    assert "watch without --artifact" in seen.err
+    assert not (run / "watch.mp4").exists()
