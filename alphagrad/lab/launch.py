@@ -43,7 +43,7 @@ def task(config: DictConfig) -> float | None:
         LOG.info("failed", exc_info=True)
         raise
     print(f"{folder}: {metrics.headline(outcome.metrics)}")
-    return outcome.metrics.get(metrics.EVAL_RETURN)
+    return metrics.objective(outcome.metrics)
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -103,6 +103,15 @@ class TrackedLog:
         for tracker in self._trackers:
             tracker.position(step, self._job.recipe.total_steps)
 
+    def artifact(self, run: int, name: str, write: Callable[[Path], None]) -> None:
+        if run in self.failures:
+            return
+        path = self._folders[run] / name
+        temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")  # the suffix says what is drawn
+        write(temporary)
+        temporary.replace(path)
+        self._trackers[run].artifact(path)
+
     def restore(self, parts: Mapping[str, Any]) -> int:
         if self._state is None:
             return 0
