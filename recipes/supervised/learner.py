@@ -87,6 +87,8 @@ class LoopLearner:
             for run, module in zip(stack.runs, modules, strict=True)
         ]
         self.frozen: set[int] = set()
+        self.steps = 0
+        self._noise = [int(rng.integers(2**62)) for rng in stack.generators("dropout")]
         self._none: Tensor | None = None
 
     def step(
@@ -99,10 +101,13 @@ class LoopLearner:
                 columns.append(None)
                 signals.append({})
                 continue
+            # dropout draws from torch's own generator: what it draws is decided by run, process and step alone
+            torch.manual_seed(self._noise[number] + self.steps * self.parallel.processes + self.parallel.rank)
             measures, seen = run.step(inputs[number], targets[number], observe)
             self._none = torch.zeros_like(measures)
             columns.append(measures)
             signals.append(seen)
+        self.steps += 1
         assert self._none is not None  # the log ends a stack in which every run is frozen
         stacked = torch.stack([self._none if column is None else column for column in columns], dim=1)
         return self.parallel.mean(stacked), signals if observe is not None else []
@@ -128,9 +133,10 @@ class LoopLearner:
 
     def state_dict(self) -> dict[str, Any]:
         """All runs' state; on several processes they must ask together."""
-        return {"runs": [run.state_dict() for run in self.runs], "frozen": sorted(self.frozen)}
+        return {"runs": [run.state_dict() for run in self.runs], "frozen": sorted(self.frozen), "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
         for run, saved in zip(self.runs, state["runs"], strict=True):
             run.load_state_dict(saved)
         self.frozen = set(state["frozen"])
