@@ -69,8 +69,14 @@ def per_tensor(quantity: str, tensor: str) -> str:
     return f"{quantity}/{tensor}"
 
 
-HEADLINES = {FINAL_RETURN: "{:.1f}", EVAL_RETURN: "{:.1f}", EVAL_ACCURACY: "{:.4f}", EVAL_F1: "{:.4f}", EVAL_LOSS: "{:.4f}"}
-HEADLINES[EVAL_BITS] = "{:.3f}"
+HEADLINES = {
+    FINAL_RETURN: "{:.1f}",
+    EVAL_RETURN: "{:.1f}",
+    EVAL_ACCURACY: "{:.4f}",
+    EVAL_F1: "{:.4f}",
+    EVAL_LOSS: "{:.4f}",
+    EVAL_BITS: "{:.3f}",
+}
 """The few metrics worth a column or a line, and how their numbers are written."""
 
 

@@ -126,10 +126,7 @@ def corpus(s: DataSettings) -> tuple[list[str], list[str]]:
     s.check()
     if s.name == "pydocs":
         raise ValueError("data.name=pydocs: is for recipe text; recipe lm has topics, files, hub")
-    if s.name == "topics":
-        splits = topics()
-    else:
-        splits = {split: _documents(s, split) for split in ("train", "test")}
+    splits = topics() if s.name == "topics" else {split: _documents(s, split) for split in ("train", "test")}
     for split, documents in splits.items():
         if not any(documents):
             raise ValueError(f"data.{split}={getattr(s, split)}: has no text")

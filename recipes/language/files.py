@@ -71,7 +71,9 @@ def _read(file: Path, columns: list[str]) -> Any:
             return pa.Table.from_pylist(json.loads(file.read_text(encoding="utf-8")))
         return lines.read_json(file, read_options=lines.ReadOptions(block_size=BLOCK))
     except (OSError, ValueError, TypeError, AttributeError) as error:  # pyarrow's own are ValueErrors
-        raise ValueError(f"{file}: cannot be read as {file.suffix[1:]} ({' '.join(str(error).split())[:200]})") from error
+        raise ValueError(
+            f"{file}: cannot be read as {file.suffix[1:]} ({' '.join(str(error).split())[:200]})"
+        ) from error
 
 
 def text_of(file: Path) -> str:

@@ -71,7 +71,9 @@ def _had(setting: str, repo: str, kind: Literal["dataset", "model"], download: b
         why = _unreachable(repo, kind)
         if not download or why is not None:
             missing = f"data.download=false; {_told(absent)}" if not download else why
-            raise ValueError(f"{setting}: is not on this machine and was not fetched from the hub ({missing})") from absent
+            raise ValueError(
+                f"{setting}: is not on this machine and was not fetched from the hub ({missing})"
+            ) from absent
     print(f"alphagrad: {kind} {repo} is not on this machine: downloading it from the Hugging Face hub", file=sys.stderr)
     try:
         return load()

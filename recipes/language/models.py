@@ -167,8 +167,6 @@ def _gpt2(s: ModelSettings, vocabulary: int, length: int, dropout: float, end: i
 def _llama(s: ModelSettings, vocabulary: int, length: int, dropout: float, end: int) -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    if dropout:
-        raise ValueError(f"recipe.dropout={dropout}: llama has none; give 0.0")
     assert s.width is not None
     config = LlamaConfig(
         vocab_size=vocabulary,

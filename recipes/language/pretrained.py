@@ -37,6 +37,9 @@ class Own:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids)))
 
+    def described(self) -> str:
+        return str(self.tokenizer.backend_tokenizer.to_str())
+
 
 def load_tokenizer(path: str, download: bool, length: int) -> Own:
     """The tokenizer of a model.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -26,6 +27,9 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
+    def described(self) -> str:
+        """It as JSON: what the library *tokenizers* reads, or what is shifted for bytes."""
+
 
 @dataclass(frozen=True)
 class Bytes:
@@ -43,6 +47,9 @@ class Bytes:
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(i - self.first for i in ids if i >= self.first).decode(errors="replace")
+
+    def described(self) -> str:
+        return json.dumps({"bytes": {"first": self.first}})
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,9 @@ class Trained:
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids)))
+
+    def described(self) -> str:
+        return str(self.tokenizer.to_str())
 
 
 def trained(kind: Kind, vocabulary: int | None, texts: Iterable[str], special: list[str]) -> Tokenizer:
