@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,18 +23,20 @@ from .language.models import CAUSAL, ModelSettings, causal, check
 from .language.sampling import Sampler
 from .language.speed import flops_per_token, peak_flops
 from .language.tokens import END_OF_TEXT, Kind, Tokenizer, stream, trained
-from .language.training import TrainingSettings, learner_of, train
-from .supervised.learner import LoopLearner
-from .supervised.order import Order
+from .supervised.classify import MEASURES
+from .supervised.learner import Learner, LoopLearner, Training, undecayed
+from .supervised.loop import Plan, fit
+from .supervised.orders import Orders
 from .supervised.parallel import connected
-from .supervised.precision import AUTOCAST
+from .supervised.precision import AUTOCAST, Numbers
+from .supervised.settings import SupervisedSettings
 
 END = 0
 """The number of the token between documents."""
 
 
-class LMSettings(TrainingSettings):
-    """Settings of :class:`LM`; their meanings are in conf/recipe/lm.yaml."""
+class LMSettings(SupervisedSettings):
+    """See conf/recipe/lm.yaml for what each means."""
 
     data: DataSettings
     model: ModelSettings
@@ -44,7 +45,7 @@ class LMSettings(TrainingSettings):
     length: int = Field(ge=2)
     total_steps: PositiveInt
     dropout: float = Field(ge=0, lt=1)
-    eval_every: NonNegativeInt
+    stack: Literal["auto", "loop"]
     sample_every: NonNegativeInt
     sample_tokens: PositiveInt
     temperature: PositiveFloat
@@ -80,45 +81,48 @@ class LM:
         """Optimizer steps."""
         return self.settings.total_steps
 
-    def network(self) -> nn.Module:
+    def networks(self) -> dict[str, nn.Module]:
         """The language model."""
+        return {"model": self._model()}
+
+    def _model(self) -> nn.Module:
         s = self.settings
         return causal(s.model, self.tokens.size, s.length, s.dropout, END)
 
-    def networks(self) -> dict[str, nn.Module]:
-        return {"language_model": self.network()}
-
-    def train(self, stack: RunStack, log: Log) -> Sequence[dict[str, Any]]:
-        """See :class:`alphagrad.lab.recipe.Recipe`."""
+    def train(self, stack: RunStack, log: Log) -> list[dict[str, Any]]:
+        """Trains all runs in lockstep; see :class:`alphagrad.lab.recipe.Recipe`."""
         s = self.settings
-        rows = tokenized(s.data, s.tokenizer, s.vocabulary)
         with connected(stack.device, s.parallel) as parallel:
+            training = Training(
+                build=self._model,
+                objective=objective,
+                undecayed=undecayed(self._model()) if s.decay == "weights" else frozenset(),
+                ema=s.ema,
+                accumulate=s.accumulate,
+                compile=s.compile,
+                channels_last=False,
+            )
+            learner = LoopLearner(stack, training, Numbers(s.precision, stack.device), parallel)
+            rows = tokenized(s.data, s.tokenizer, s.vocabulary)
             packed, held_out = (Packed(row, s.length, stack.device) for row in rows)
             share = (parallel.rank, parallel.processes)
-            order = Order(stack.generators("minibatch"), len(packed), s.batch_size, share)
-            learner = learner_of(s, stack, self.network, objective, s.total_steps, parallel)
-            samplers = [Sampler(rng, s.temperature, s.length) for rng in stack.generators("sampling")]
+            orders = Orders(stack.generators("minibatch"), len(packed), s.batch_size, share)
+            tokens = s.batch_size * s.length
+            plan = Plan(
+                total_steps=s.total_steps,
+                schedule=s.schedule,
+                log_every=s.log_every,
+                eval_every=s.eval_every,
+                measures=MEASURES,
+                rates={
+                    metrics.TOKENS_PER_SECOND: tokens,
+                    metrics.MFU: tokens * self.share_of_peak(stack.device) / parallel.processes,
+                },
+            )
             for run in range(len(stack)):
                 log.artifact(run, "tokenizer.json", self._write_tokenizer)
-
-            def sample(step: int) -> None:
-                if s.sample_every and (step == s.total_steps or step % s.sample_every == 0):
-                    for run in set(range(len(stack))) - learner.frozen:
-                        ids = samplers[run].sample(learner.runs[run].predict, END, s.sample_tokens, step, stack.device)
-                        text = self.tokens.decode(ids)
-                        log.artifact(run, f"sample-{step:07d}.txt", partial(_write, text=text))
-
-            return train(
-                s,
-                log,
-                learner,
-                Sequences(packed, order),
-                s.total_steps,
-                partial(self.evaluate, learner, held_out),
-                s.eval_every,
-                sample,
-                self.share_of_peak(stack.device) / parallel.processes,
-            )
+            fit(plan, learner, Sequences(packed, orders), Exam(self, held_out, learner, stack, log), stack, log)
+            return [{**learner.result(run), "steps": s.total_steps} for run in range(len(stack))]
 
     def share_of_peak(self, device: torch.device) -> float:
         """Training's FLOPs a token over the device's FLOP/s."""
@@ -126,21 +130,38 @@ class LM:
         assert s.model.layers is not None
         assert s.model.width is not None
         dtype = AUTOCAST.get(s.precision, torch.bfloat16 if s.precision == "bfloat16" else torch.float32)
-        work = flops_per_token(self.network(), s.model.layers, s.model.width, s.length)
+        work = flops_per_token(self._model(), s.model.layers, s.model.width, s.length)
         return work / (s.peak_flops or peak_flops(device, dtype))
-
-    def evaluate(self, learner: LoopLearner, held_out: Packed) -> list[dict[str, float]]:
-        """Each run's loss, perplexity and bits per byte on the validation text."""
-        losses: Tensor | float = 0.0
-        for inputs, targets in held_out.sweep(self.settings.eval_batch):
-            outputs = learner.predict(inputs)
-            losses = losses + torch.stack([_total(row, targets) for row in outputs])
-        assert isinstance(losses, Tensor)
-        size = sum(len(document.encode()) for document in corpus(self.settings.data)[1])
-        return [scores(total, len(held_out.tokens) - 1, size) for total in losses.tolist()]
 
     def _write_tokenizer(self, path: Path) -> None:
         path.write_text(self.tokens.described(), encoding="utf-8")
+
+
+class Exam:
+    """The models' cross-entropy on the whole validation text; at intervals also a text that each writes."""
+
+    def __init__(self, recipe: LM, held_out: Packed, learner: LoopLearner, stack: RunStack, log: Log) -> None:
+        self.s, self.tokens, self.held_out, self.log = recipe.settings, recipe.tokens, held_out, log
+        self.learner, self.device = learner, stack.device
+        self.size = sum(len(document.encode()) for document in corpus(self.s.data)[1])
+        self.samplers = [Sampler(rng, self.s.temperature, self.s.length) for rng in stack.generators("sampling")]
+
+    def __call__(self, learner: Learner, step: int, last: bool) -> list[dict[str, float]]:
+        """Each run's loss, perplexity and bits per byte."""
+        losses = torch.zeros(len(self.samplers), dtype=torch.float64, device=self.device)
+        for inputs, targets in self.held_out.sweep(self.s.eval_batch_size):
+            losses += torch.stack([_total(outputs, targets) for outputs in learner.predict(inputs)])
+        if self.s.sample_every and (last or (step + 1) % self.s.sample_every == 0):
+            for run in set(range(len(self.samplers))) - learner.frozen:
+                self._sample(run, step + 1)
+        return [scores(nats, len(self.held_out.tokens) - 1, self.size) for nats in losses.tolist()]
+
+    def _sample(self, run: int, step: int) -> None:
+        predict = self.learner.runs[run].predict
+        with torch.no_grad():
+            ids = self.samplers[run].sample(predict, END, self.s.sample_tokens, step, self.device)
+        text = self.tokens.decode(ids)
+        self.log.artifact(run, f"sample-{step:07d}.txt", lambda path: _write(path, text))
 
 
 def scores(nats: float, tokens: int, size: int) -> dict[str, float]:

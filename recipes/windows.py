@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +17,9 @@ from alphagrad.lab.recipe import Log
 class Freezable(Protocol):
     """What can take a run out of the race."""
 
-    frozen: set[int]
+    @property
+    def frozen(self) -> set[int]:
+        """The runs that are out of it."""
 
     def freeze(self, run: int) -> None: ...
 
@@ -42,13 +43,6 @@ class Window:
         """Adds one update's measures [metrics, R], in the order of ``reductions``."""
         self.updates += 1
         self._measures.append(measures)
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """The time in this context counts nothing; for evaluations."""
-        begun = time.perf_counter()
-        yield
-        self._time += time.perf_counter() - begun
 
     def take(self, step: int) -> list[dict[str, float]]:
         """Each run's metrics since the last call, which ended at an earlier ``step``; steps/s among them."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..supervised.order import Order
+from ..supervised.orders import Orders
 
 
 class Texts:
@@ -38,18 +38,13 @@ class Texts:
 class Padded:
     """Training batches of texts."""
 
-    def __init__(self, texts: Texts, order: Order, width: int | None = None) -> None:
-        self.texts, self.order, self.width = texts, order, width
-        self._lengths = texts.lengths.cpu().numpy()
+    def __init__(self, texts: Texts, orders: Orders, width: int | None = None) -> None:
+        self.texts, self.orders, self.width = texts, orders, width
 
     def at(self, step: int) -> tuple[Tensor, Tensor]:
         """Tokens [R, B, T] and classes [R, B] of a step."""
-        chosen = torch.from_numpy(self.order.at(step)).to(self.texts.labels.device)
+        chosen = torch.from_numpy(self.orders.at(step)).to(self.texts.labels.device)
         return self.texts.padded(chosen, self.width), self.texts.labels[chosen]
-
-    def tokens(self, step: int) -> int:
-        """Tokens of a run in it, padding left out; the mean over the runs."""
-        return int(self._lengths[self.order.at(step)].sum() / len(self.order.at(step)))
 
 
 class Sweep:
@@ -99,13 +94,9 @@ class Packed:
 class Sequences:
     """Training batches of packed sequences."""
 
-    def __init__(self, packed: Packed, order: Order) -> None:
-        self.packed, self.order = packed, order
+    def __init__(self, packed: Packed, orders: Orders) -> None:
+        self.packed, self.orders = packed, orders
 
     def at(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets [R, B, T] of a step."""
-        return self.packed.sequences(torch.from_numpy(self.order.at(step)).to(self.packed.tokens.device))
-
-    def tokens(self, step: int) -> int:
-        """Tokens of a run in it, on this process."""
-        return self.order.batch_size // self.order.share[1] * self.packed.length
+        return self.packed.sequences(torch.from_numpy(self.orders.at(step)).to(self.packed.tokens.device))

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from ..supervised.roots import root_of
 
 TABLES = (".csv", ".json", ".jsonl", ".parquet")
 BLOCK = 1 << 28
 """Bytes that pyarrow reads at a time; a row must fit."""
-
-
-def root_of(root: str | None) -> Path:
-    """``data.root``, else $ALPHAGRAD_DATA, else ./data."""
-    return Path(root or os.environ.get("ALPHAGRAD_DATA") or "data").expanduser()
 
 
 def files_of(setting: str, pattern: str, root: str | None) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import zipfile
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ..supervised.roots import root_of
 
 Split = tuple[np.ndarray, np.ndarray]
 """Images uint8 [N, H, W, C] and labels int64 [N]."""
@@ -37,11 +38,6 @@ KNOWN = {
 }
 
 
-def root_of(root: str | None) -> Path:
-    """``data.root``, else $ALPHAGRAD_DATA, else ./data."""
-    return Path(root or os.environ.get("ALPHAGRAD_DATA") or "data").expanduser()
-
-
 def load(name: str, root: str | None, download: bool) -> tuple[Split, Split, list[str] | None]:
     """Training and test split of a data set that fits in memory, and its classes' names where they are known.
 
@@ -56,8 +52,9 @@ def load(name: str, root: str | None, download: bool) -> tuple[Split, Split, lis
         return (*(read_npz(folder / name / f"{split}.npz") for split in ("train", "test")), None)  # type: ignore[return-value]
     if name not in KNOWN:
         raise ValueError(
-            f"data.name={name}: {folder / name} has no train.npz and test.npz (images uint8 [N, H, W, C], labels "
-            f"int64 [N]), and it is none of digits, {', '.join(KNOWN)}, imagenet"
+            f"data.name={name}: {folder / name} has neither train.npz and test.npz (images uint8 [N, H, W, C], labels "
+            f"int64 [N]) nor train/ and val/ with a folder of images for each class, and it is none of digits, "
+            f"{', '.join(KNOWN)}; set data.root or put them there"
         )
     return read_torchvision(name, folder, download)
 
