@@ -69,12 +69,10 @@ class LM:
         if s.model.name == "llama" and s.dropout:
             raise ValueError(f"recipe.dropout={s.dropout}: llama has none; give 0.0")
         self.tokens = tokenizer_of(s.data, s.tokenizer, s.vocabulary)
-        sizes = {
-            split: len(tokenized(s.data, s.tokenizer, s.vocabulary)[k]) for k, split in enumerate(("train", "test"))
-        }
-        if sizes["test"] < 2:
-            raise ValueError(f"data.test: has {sizes['test']} tokens; there is nothing to predict")
-        s.check_batch((sizes["train"] - 1) // s.length, f"sequences of recipe.length={s.length} tokens")
+        train_tokens, test_tokens = (len(row) for row in tokenized(s.data, s.tokenizer, s.vocabulary))
+        if test_tokens < 2:
+            raise ValueError(f"data.test: has {test_tokens} tokens; there is nothing to predict")
+        check_batch(s, (train_tokens - 1) // s.length)
 
     @property
     def total_steps(self) -> int:
