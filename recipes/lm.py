@@ -29,7 +29,7 @@ from .supervised.loop import Plan, fit
 from .supervised.orders import Orders
 from .supervised.parallel import connected
 from .supervised.precision import AUTOCAST, Numbers
-from .supervised.settings import SupervisedSettings
+from .supervised.settings import SupervisedSettings, check_batch
 
 END = 0
 """The number of the token between documents."""
