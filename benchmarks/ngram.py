@@ -31,8 +31,7 @@ class KneserNey:
     def __init__(self, tokens: np.ndarray, order: int, vocabulary: int) -> None:
         self.order, self.vocabulary = order, vocabulary
         tokens = tokens.astype(np.int64)
-        count = len(tokens)
-        # keys[k]: sorted keys of the contexts of k tokens; the key's place is the context's number
+        # sorted keys; a key's place is the number of what it stands for
         self._contexts: list[np.ndarray] = []
         self._grams: list[np.ndarray] = []
         self._probability: list[np.ndarray] = []
@@ -111,10 +110,11 @@ def _find(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Reads the settings, fits and prints."""
-    from alphagrad.lab.build import build_recipe
-    from alphagrad.lab.compose import compose, hydra_initialized
     from alphagrad.recipes.language.data import corpus
     from alphagrad.recipes.lm import LM, scores, tokenized
+
+    from alphagrad.lab.build import build_recipe
+    from alphagrad.lab.compose import compose, hydra_initialized
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", help="of recipe lm")

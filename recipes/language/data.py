@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -149,7 +149,7 @@ def _documents(s: DataSettings, split: str) -> list[str]:
     return documents
 
 
-def _hub(s: DataSettings, split: str, columns: list[str]) -> object:
+def _hub(s: DataSettings, split: str, columns: list[str]) -> Any:
     assert s.repo is not None
     found = load_split(s.repo, s.config, getattr(s, split), s.download)
     for column in columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import Field, PositiveInt
@@ -120,13 +121,13 @@ def classifier(
         return Logits(load_classifier(s.path, bool(s.download), classes), pad)
     from transformers import BertConfig, BertForSequenceClassification
 
-    assert s.width is not None
+    width, layers, heads = _shape(s)
     config = BertConfig(
         vocab_size=vocabulary,
-        hidden_size=s.width,
-        num_hidden_layers=s.layers,
-        num_attention_heads=s.heads,
-        intermediate_size=4 * s.width,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
         max_position_embeddings=length,
         hidden_dropout_prob=dropout or 0.0,
         attention_probs_dropout_prob=dropout or 0.0,
@@ -134,6 +135,14 @@ def classifier(
         num_labels=classes,
     )
     return Logits(BertForSequenceClassification(config), pad)
+
+
+def _shape(s: ModelSettings) -> tuple[int, int, int]:
+    """Width, layers and heads, which :func:`check` has seen to be there."""
+    assert s.width is not None
+    assert s.layers is not None
+    assert s.heads is not None
+    return s.width, s.layers, s.heads
 
 
 def causal(s: ModelSettings, vocabulary: int, length: int, dropout: float, end: int) -> nn.Module:
@@ -148,12 +157,13 @@ def causal(s: ModelSettings, vocabulary: int, length: int, dropout: float, end: 
 def _gpt2(s: ModelSettings, vocabulary: int, length: int, dropout: float, end: int) -> nn.Module:
     from transformers import GPT2Config, GPT2LMHeadModel
 
+    width, layers, heads = _shape(s)
     config = GPT2Config(
         vocab_size=vocabulary,
         n_positions=length,
-        n_embd=s.width,
-        n_layer=s.layers,
-        n_head=s.heads,
+        n_embd=width,
+        n_layer=layers,
+        n_head=heads,
         resid_pdrop=dropout,
         embd_pdrop=dropout,
         attn_pdrop=dropout,
@@ -167,13 +177,14 @@ def _gpt2(s: ModelSettings, vocabulary: int, length: int, dropout: float, end: i
 def _llama(s: ModelSettings, vocabulary: int, length: int, dropout: float, end: int) -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    assert s.width is not None
+    width, layers, heads = _shape(s)
     config = LlamaConfig(
         vocab_size=vocabulary,
-        hidden_size=s.width,
-        intermediate_size=round(s.width * 8 / 3 / 32 + 0.5) * 32,
-        num_hidden_layers=s.layers,
-        num_attention_heads=s.heads,
+        hidden_size=width,
+        # to a multiple of 32, as fast as any
+        intermediate_size=math.ceil(width * 8 / 3 / 32) * 32,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
         num_key_value_heads=s.kv_heads,
         max_position_embeddings=length,
         tie_word_embeddings=True,

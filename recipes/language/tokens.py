@@ -19,8 +19,9 @@ END_OF_TEXT = "<|endoftext|>"
 class Tokenizer(Protocol):
     """Texts to numbers and back."""
 
-    size: int
-    """How many tokens there are."""
+    @property
+    def size(self) -> int:
+        """How many tokens there are."""
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Each text's tokens, int32."""
