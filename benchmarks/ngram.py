@@ -15,6 +15,9 @@ import time
 
 import numpy as np
 
+FALLBACK = (0.5, 1.0, 1.5)
+"""Discounts where no n-gram of an order is seen once, twice, three or four times; KenLM's --discount_fallback."""
+
 
 class KneserNey:
     """Interpolated modified Kneser-Ney.
@@ -75,11 +78,10 @@ class KneserNey:
         context = unique // self.vocabulary
         size = len(self._suffix[k])
         of = [int((counts == c).sum()) for c in range(1, 5)]
-        if 0 in of:
-            raise ValueError(f"order {k + 1}: too little text for its discounts, counts of counts {of}")
-        y = of[0] / (of[0] + 2 * of[1])
-        discounts = np.array([0.0, *(c - (c + 1) * y * of[c] / of[c - 1] for c in (1, 2, 3))])
-        discounts = discounts.clip(min=0)
+        discounts = np.array([0.0, *FALLBACK])
+        if 0 not in of:
+            y = of[0] / (of[0] + 2 * of[1])
+            discounts[1:] = [max(0.0, c - (c + 1) * y * of[c] / of[c - 1]) for c in (1, 2, 3)]
         taken = discounts[np.minimum(counts, 3)]
         totals = np.bincount(context, weights=counts, minlength=size)
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -88,7 +88,7 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda c: "-".join(c))
+@pytest.mark.parametrize("change", CHANGES, ids="-".join)
 def test_every_setting_changes_what_is_learned(change, data, tmp_path):
     ((before,), _) = train(lm(data), tmp_path, RunSpec(0, ADAMW))
     ((after,), _) = train(lm(data, **change), tmp_path, RunSpec(0, ADAMW))
@@ -150,6 +150,7 @@ def test_operations_are_those_that_are_counted(data):
     from torch.utils.flop_counter import FlopCounterMode
 
     net = lm(data, shape={"width": 16, "layers": 2, "heads": 2}).networks()["model"]
+    net.model.set_attn_implementation("eager")  # the counter does not know the fused one of the CPU
     with FlopCounterMode(display=False) as counter:
         net(torch.zeros(2, 8, dtype=torch.long))
     # backward is twice forward
@@ -204,8 +205,11 @@ def kneser_ney(text: list[int], n: int, vocabulary: int):
             before[gram[1:]].add(gram[0])
         counts[k] = Counter({gram: len(before[gram]) for gram in grams[k]})
     discounts = {}
-    for k in counts:
-        of = Counter(counts[k].values())
+    for k, seen in counts.items():
+        of = Counter(seen.values())
+        if not all(of[c] for c in (1, 2, 3, 4)):
+            discounts[k] = [0, 0.5, 1.0, 1.5]
+            continue
         y = of[1] / (of[1] + 2 * of[2])
         discounts[k] = [0, *(max(0.0, c - (c + 1) * y * of[c + 1] / of[c]) for c in (1, 2, 3))]
 
@@ -225,15 +229,12 @@ def kneser_ney(text: list[int], n: int, vocabulary: int):
 
 def test_the_ngram_model_is_kneser_neys():
     rng = np.random.default_rng(1)
-    chain = rng.dirichlet(np.full(6, 0.4), size=6)
-    text = [0]
-    for _ in range(700):
-        text.append(int(rng.choice(6, p=chain[text[-1]])))
-    model = ngram_module().KneserNey(np.array(text), 3, 7)
-    reference = kneser_ney(text, 3, 7)
-    seen = np.array([2, 5, 1, 6, 3, 3, 6, 6, 0, 1])  # 6 is in no training text
+    text = (40 * rng.random(900) ** 4).astype(int).tolist()  # 40 tokens, few of them often
+    model = ngram_module().KneserNey(np.array(text), 3, 41)
+    reference = kneser_ney(text, 3, 41)
+    seen = np.array([0, 0, 1, 40, 3, 0, 40, 40, 0, 1, 7, 0, 0])  # 40 is in no training text
     found = model.probabilities(seen)
     expected = [reference(int(w), tuple(seen[max(0, i - 2) : i].tolist())) for i, w in enumerate(seen)]
     assert np.allclose(found, expected, rtol=1e-12)
-    for context in ([2, 5], [6, 1], [3, 6]):
-        assert sum(model.probabilities(np.array([*context, w]))[2] for w in range(7)) == pytest.approx(1)
+    for context in ([0, 1], [40, 1], [3, 40]):
+        assert sum(model.probabilities(np.array([*context, w]))[2] for w in range(41)) == pytest.approx(1)

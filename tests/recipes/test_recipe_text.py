@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,7 +97,7 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda c: "-".join(c))
+@pytest.mark.parametrize("change", CHANGES, ids="-".join)
 def test_every_setting_changes_what_is_learned(change, tables, tmp_path):
     ((before,), _) = train(text(tables), tmp_path, RunSpec(0, ADAMW))
     ((after,), _) = train(text(tables, **change), tmp_path, RunSpec(0, ADAMW))
@@ -155,7 +156,7 @@ def test_tables_of_every_kind_are_read(ending, tables, tmp_path):
     from pyarrow import parquet
 
     for split in ("train", "test"):
-        rows = list(csv.DictReader(open(f"{tables['root']}/{split}.csv")))
+        rows = list(csv.DictReader(Path(tables["root"], f"{split}.csv").open()))
         file = tmp_path / f"{split}{ending}"
         if ending == ".parquet":
             parquet.write_table(pa.Table.from_pylist(rows), file)
@@ -185,8 +186,6 @@ BAD = [
 
 @pytest.mark.parametrize(("data", "settings", "told"), BAD, ids=lambda v: v[:30] if isinstance(v, str) else "")
 def test_what_does_not_fit_is_named(data, settings, told, tables):
-    from pathlib import Path
-
     root = Path(tables["root"])
     (root / "damaged.parquet").write_text("no parquet")
     (root / "one.csv").write_text("label,text\n" + "sea,wave\n" * 40)
@@ -232,7 +231,7 @@ def test_hub_data_have_their_classes_names(monkeypatch):
     s = {"name": "hub", "repo": "some/reviews", "train": "train", "test": "test", "text": "text", "label": "label"}
     found = labelled(DataSettings(**s))
     assert (found.classes, found.train.labels) == (["neg", "pos"], [0, 1])
-    with pytest.raises(ValueError, match="data.repo=some/reviews: has no column body; it has text, label"):
+    with pytest.raises(ValueError, match=r"data.repo=some/reviews: has no column body"):
         labelled(DataSettings(**{**s, "text": "body"}))
 
 
