@@ -156,7 +156,7 @@ def test_tables_of_every_kind_are_read(ending, tables, tmp_path):
     from pyarrow import parquet
 
     for split in ("train", "test"):
-        rows = list(csv.DictReader(Path(tables["root"], f"{split}.csv").open()))
+        rows = list(csv.DictReader(Path(tables["root"], f"{split}.csv").read_text().splitlines()))
         file = tmp_path / f"{split}{ending}"
         if ending == ".parquet":
             parquet.write_table(pa.Table.from_pylist(rows), file)
