@@ -132,8 +132,8 @@ def classifier(
         hidden_dropout_prob=dropout or 0.0,
         attention_probs_dropout_prob=dropout or 0.0,
         pad_token_id=pad,
-        num_labels=classes,
     )
+    config.num_labels = classes
     return Logits(BertForSequenceClassification(config), pad)
 
 
