@@ -264,24 +264,26 @@ class Rollout(Stateful):
         s, runs, n = self.settings, len(self.stack), self.settings.num_steps
         recipe, device = self.recipe, self.stack.device
         noise = np.stack([rng.standard_normal((n, recipe.n_actions), dtype=np.float32) for rng in self.noise], axis=1)
-        policy, std = mean_actions(params), params["actor_logstd"].exp().cpu().numpy()
+        policy = mean_actions(params)
+        noise *= params["actor_logstd"].exp().cpu().numpy()
         observations = np.empty((n + 1, runs, recipe.n_observations), dtype=np.float32)
         actions = np.empty((n, runs, recipe.n_actions), dtype=np.float32)
-        rewards, ended = np.empty((n, runs), dtype=np.float32), np.zeros((n, runs), dtype=np.float32)
+        raw, terminations = np.empty((n, runs), dtype=np.float32), np.empty((n, runs), dtype=np.float32)
+        ended = np.zeros((n, runs), dtype=np.float32)
         truncated: list[tuple[int, int, np.ndarray]] = []
         for t in range(n):
             observations[t] = self.observation
-            actions[t] = policy(self.observation[:, None])[:, 0] + std * noise[t]
-            reached, raw, terminated, finished = self.envs.step(recipe.clip_actions(actions[t]))
+            actions[t] = policy(self.observation[:, None])[:, 0] + noise[t]
+            reached, raw[t], terminations[t], finished = self.envs.step(recipe.clip_actions(actions[t]))
             self.observation = self.normalize(reached)
-            rewards[t] = self.normalize_rewards(raw, terminated)
             if finished:
                 over = np.array([episode.env for episode in finished])
                 ended[t, over] = 1
-                truncated += [(t, run, self.observation[run].copy()) for run in over if not terminated[run]]
+                truncated += [(t, run, self.observation[run].copy()) for run in over if not terminations[t, run]]
                 self.observation[over] = self.normalize(self.envs.observations[over], over)
                 episodes.add(finished, start + t)
         observations[n] = self.observation
+        rewards = self.normalize_rewards(raw, terminations)
 
         seen = torch.from_numpy(observations).to(device).transpose(0, 1).contiguous()
         taken = torch.from_numpy(actions).to(device).transpose(0, 1).contiguous()
