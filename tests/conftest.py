@@ -60,6 +60,16 @@ def lab(monkeypatch):
 
 
 @pytest.fixture
+def odd(lab) -> Path:
+    """The recipe ``odd``, which fails on demand, in this process and in all that it starts; its configuration."""
+    folder = CHECKOUT / "tests/lab/odd"
+    lab.syspath_prepend(str(folder))
+    lab.setenv("PYTHONPATH", str(folder))
+    lab.setenv("ALPHAGRAD_CONF", str(folder))
+    return folder
+
+
+@pytest.fixture
 def cli(lab, capfd):
     """``cli("run", "seed=1")`` → its :class:`Outcome`, in this process."""
     import alphagrad_cli

@@ -20,11 +20,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from alphagrad.lab import compose
+from alphagrad.lab.apart import run_apart
 from alphagrad.lab.build import JobSettings, StackSettings, build
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import forget
 from alphagrad.lab.interrupts import closing_runs_on_signals
-from alphagrad.lab.runner import Assignment, Outcome, assignment_of, run_stack
+from alphagrad.lab.runner import Assignment, Outcome, assignment_of
 from alphagrad.lab.spaces import check_equal, space_of
 from alphagrad.lab.stacking import run_stacks, stacks_of
 from alphagrad.lab.store import artifact_root, check_store, check_writable, store_uri
@@ -172,7 +173,7 @@ def _train(assignments: list[Assignment], stack: StackSettings) -> list[Outcome]
     outcomes: dict[int, Outcome] = {}
     for members in stacks_of(assignments, stack.max_runs, 1):
         try:
-            results = run_stack([assignments[n] for n in members])
+            results = run_apart([assignments[n] for n in members])
         except Exception as error:
             results = [Outcome({}, reason_of(error))] * len(members)
         outcomes.update(zip(members, results, strict=True))

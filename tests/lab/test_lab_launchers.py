@@ -16,20 +16,12 @@ from pathlib import Path
 import pytest
 
 from alphagrad.lab import dispatch
+from alphagrad.lab.apart import LOG_FILE
 from alphagrad.lab.farms import FARMS
 from alphagrad.lab.runner import Assignment
 from alphagrad.lab.study import DEAD
 
-ODD = Path(__file__).parent / "odd"
 SLURM_TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue")
-
-
-@pytest.fixture
-def odd(lab):
-    """The recipe ``odd`` is there, in this process and in all that it starts."""
-    lab.syspath_prepend(str(ODD))
-    lab.setenv("PYTHONPATH", str(ODD))
-    lab.setenv("ALPHAGRAD_CONF", str(ODD))
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +90,7 @@ def test_jobs_fail_alone_and_say_so(cli, odd, root, store_runs, launcher):
     assert "on demand" in reasons[3]
     for seed, child in children.items():
         folder = Path(child.data.tags["output_folder"])
-        log = (folder / dispatch.LOG_FILE).read_text()
+        log = (folder / LOG_FILE).read_text()
         assert ("Traceback" in log) == (seed in (1, 3))
         assert f"{folder}: " in done.out
     for seed in (0, 4):
@@ -242,7 +234,7 @@ def test_a_worker_gives_its_own_environment_back(lab, monkeypatch, tmp_path):
         seen.append([os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "ALPHAGRAD_PARENT_RUN_ID")])
         raise ValueError("ends badly")
 
-    monkeypatch.setattr(dispatch, "run_stack", look)
+    monkeypatch.setattr(dispatch, "run_apart", look)
     job = Assignment({}, "a job", str(tmp_path))
     (outcome,) = dispatch.train(dispatch.Parcel([job], {"MLFLOW_TRACKING_URI": "sent"}))
     dispatch.train(dispatch.Parcel([], {"ALPHAGRAD_PARENT_RUN_ID": "parent"}))

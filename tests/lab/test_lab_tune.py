@@ -18,14 +18,6 @@ from alphagrad.lab.study import mark_if_dead
 from alphagrad.lab.verdict import spent_trials
 
 optuna = pytest.importorskip("optuna", reason="needs alphagrad[tune]")
-ODD = Path(__file__).parent / "odd"
-
-
-@pytest.fixture
-def odd(lab):
-    """The recipe ``odd``, whose return is −(log10 lr + 2)²."""
-    lab.syspath_prepend(str(ODD))
-    lab.setenv("ALPHAGRAD_CONF", str(ODD))
 
 
 def words(root: Path, trials: int = 5, studies: int = 3, optimizers: str = "adam,sgd") -> list[str]:
@@ -229,7 +221,7 @@ def test_wrong_spaces_are_one_line(cli, odd, lab, tmp_path, text, needed):
     folder = tmp_path / "conf"
     (folder / "tune").mkdir(parents=True)
     (folder / "recipe").mkdir()
-    (folder / "recipe/odd.yaml").write_text((ODD / "recipe/odd.yaml").read_text())
+    (folder / "recipe/odd.yaml").write_text((odd / "recipe/odd.yaml").read_text())
     (folder / "tune/sgd.yaml").write_text(text + "\n")
     lab.setenv("ALPHAGRAD_CONF", str(folder))
     failed = cli(*words(tmp_path / "out", optimizers="sgd,adam"))
