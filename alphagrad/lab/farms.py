@@ -26,6 +26,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.interrupts import follow_parent
 from alphagrad.lab.recipe import Settings
 
 Train = Callable[[Any], Any]
@@ -107,6 +108,7 @@ def _deaf() -> None:
     """In a new worker: signals concern it only while it trains; an idle one that dies takes the others along."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    follow_parent()
 
 
 class SubmititOptions(FarmOptions):

@@ -150,7 +150,7 @@ def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> d
             if not lists:
                 ranges = ", ".join(o for o in swept if "interval(" in o)
                 raise ConfigError(f"{ranges}: a continuous range has no list of values; give values or range(a,b)")
-        configs = [compose.compose(job) for job in lists]
+        configs = compose.compose_all(lists)
         if multirun:
             check_launcher(compose.hydra_config(lists[0]).hydra.launcher)
         for config in {compose.config_hash(config): config for config in configs}.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import queue
 import sys
 import threading
@@ -19,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from alphagrad.lab.apart import run_apart, warn_on_stderr
 from alphagrad.lab.interrupted import Stack, interrupted
-from alphagrad.lab.interrupts import closing_runs_on_signals
+from alphagrad.lab.interrupts import closing_runs_on_signals, follow_parent, orphaned
 from alphagrad.lab.runner import Assignment, Outcome
 from alphagrad.lab.tracking import reason_of
 
@@ -122,10 +123,15 @@ def _prepare(reports: Any) -> None:
     _reports = reports
     warn_on_stderr()
     closing_runs_on_signals().__enter__()
+    follow_parent()
 
 
 def _train(index: int, assignments: Sequence[Assignment]) -> list[Outcome]:
-    return run_apart(assignments, _Reporter(index))
+    try:
+        return run_apart(assignments, _Reporter(index))
+    finally:
+        if orphaned():
+            os._exit(1)  # nobody is left to take the outcome, and the pool would wait for that
 
 
 class _Reporter:
