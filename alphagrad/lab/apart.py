@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from alphagrad.lab.build import build
 from alphagrad.lab.errors import ConfigError, StorageLost
+from alphagrad.lab.logfiles import log_files
 from alphagrad.lab.runner import Assignment, Outcome, StackBroken, run_stack
 from alphagrad.lab.tracking import reason_of
 
 LOG = logging.getLogger("alphagrad")
-LOG_FILE = "alphagrad.log"
 
 
 def run_apart(assignments: Sequence[Assignment], line: Any = None) -> list[Outcome]:
@@ -31,7 +29,7 @@ def run_apart(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
         StorageLost: the store or the disk gave out; the runs can go on.
         Exception: whatever a job that is the only one raised.
     """
-    with log_files(assignments):
+    with log_files([assignment.folder for assignment in assignments]):
         try:
             return run_stack(assignments, line)
         except ConfigError:
@@ -71,31 +69,3 @@ def _unbuildable(assignments: Sequence[Assignment]) -> dict[int, Outcome]:
         except ConfigError as error:
             found[row] = Outcome({}, reason_of(error))
     return found
-
-
-@contextmanager
-def log_files(assignments: Sequence[Assignment]) -> Iterator[None]:
-    """A log file in each job's folder, as Hydra makes one for jobs that it runs itself."""
-    handlers = []
-    for assignment in assignments:
-        Path(assignment.folder).mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(Path(assignment.folder) / LOG_FILE))
-        handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level = LOG.level
-    LOG.setLevel(logging.INFO)
-    for handler in handlers:
-        LOG.addHandler(handler)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            LOG.removeHandler(handler)
-            handler.close()
-        LOG.setLevel(level)
-
-
-def warn_on_stderr() -> None:
-    """Shows warnings on the terminal, unless somebody has said how; the rest is for the log files."""
-    handler = logging.StreamHandler()
-    handler.setLevel(logging.WARNING)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", handlers=[handler])

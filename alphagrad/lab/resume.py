@@ -60,9 +60,10 @@ def _folder_of(run_id: str, uri: str) -> Path:
 
 def _resume_stack(folder: Path) -> None:
     from alphagrad.lab import metrics
-    from alphagrad.lab.apart import run_apart, warn_on_stderr
+    from alphagrad.lab.apart import run_apart
     from alphagrad.lab.interrupted import plain_config
     from alphagrad.lab.interrupts import closing_runs_on_signals
+    from alphagrad.lab.logfiles import warn_on_stderr
     from alphagrad.lab.runner import Assignment
 
     home, members = stack_of(folder)

@@ -18,9 +18,10 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from alphagrad.lab.apart import run_apart, warn_on_stderr
+from alphagrad.lab.apart import run_apart
 from alphagrad.lab.interrupted import Stack, interrupted
 from alphagrad.lab.interrupts import closing_runs_on_signals, follow_parent, orphaned
+from alphagrad.lab.logfiles import warn_on_stderr
 from alphagrad.lab.runner import Assignment, Outcome
 from alphagrad.lab.tracking import reason_of
 

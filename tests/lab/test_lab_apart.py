@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from alphagrad.lab.apart import LOG_FILE, run_apart
+from alphagrad.lab.apart import run_apart
 from alphagrad.lab.errors import StorageLost
 from alphagrad.lab.folder import forget
+from alphagrad.lab.logfiles import LOG_FILE
 from alphagrad.lab.runlog import TrackedLog
 from alphagrad.lab.runner import Assignment, StackBroken, assignment_of, run_stack
 from alphagrad.lab.stack import OptimizerSpec, RunSpec, RunStack

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from alphagrad.lab import dispatch
-from alphagrad.lab.apart import LOG_FILE
 from alphagrad.lab.farms import FARMS
+from alphagrad.lab.logfiles import LOG_FILE
 from alphagrad.lab.runner import Assignment
 from alphagrad.lab.study import DEAD
 

@@ -73,7 +73,9 @@ def test_a_study_survives(odd, root, tmp_path, launcher, jobs, failing):
         driver.join(120)
         assert (marks / "2").exists()
         driver = start(*words)
-    assert killed_when(driver, root, marks / "2", max(2, jobs // 4)), "the study ended before its driver could be killed"
+    assert killed_when(driver, root, marks / "2", max(2, jobs // 4)), (
+        "the study ended before its driver could be killed"
+    )
     before = {seed: run for seed, run in children(root).items() if run.info.status == "FINISHED"}
     assert 0 < len(before) < jobs - sum(map(len, failing.values())) + 1
     if launcher != "basic":
