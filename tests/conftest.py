@@ -87,6 +87,26 @@ def cli(lab, capfd):
 
 
 @pytest.fixture
+def at(lab):
+    """``at(step, act)``: ``act()`` is called when the run has taken so many steps for the first time."""
+
+    def call(step: int, act) -> None:
+        from alphagrad.lab.runlog import TrackedLog
+
+        checkpoint, done = TrackedLog.checkpoint, []
+
+        def watched(self, reached, parts, result):
+            checkpoint(self, reached, parts, result)
+            if reached == step and not done:
+                done.append(True)
+                act()
+
+        lab.setattr(TrackedLog, "checkpoint", watched)
+
+    return call
+
+
+@pytest.fixture
 def composed(lab):
     """``composed("optimizer=adam")`` → the configuration of one job."""
     from alphagrad.lab import compose
