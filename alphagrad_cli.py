@@ -219,12 +219,13 @@ def status(argv: list[str]) -> None:
     from rich.console import Console
 
     from alphagrad.lab.results import Results
-    from alphagrad.lab.status import progress, summary, table
+    from alphagrad.lab.status import common_folder, progress, summary, table
     from alphagrad.lab.store import store_uri
 
     heading, states = progress(Results(store_uri(args.uri, args.output_root), args.experiment), args.study)
-    print(f"{heading}\n{summary(states)}")
-    Console().print(table(states))
+    under = common_folder(states)
+    print(f"{heading}\n{summary(states)}\nin {under}")
+    Console().print(table(states, under))
 
 
 def watch(argv: list[str]) -> None:

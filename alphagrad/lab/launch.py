@@ -121,7 +121,7 @@ def run_study(
                     print(f"{running.folder}: {summary(states)}")
                     unfinished = [state for state in states if state.status != "FINISHED"]
                     if unfinished:
-                        Console().print(table(unfinished))
+                        Console().print(table(unfinished, str(running.folder)))
 
 
 def sweep_folder(overrides: Sequence[str], config_dir: str | None = None) -> Path:

@@ -17,6 +17,7 @@ import pytest
 
 from alphagrad.lab import dispatch
 from alphagrad.lab.farms import FARMS
+from alphagrad.lab.farms.joblib import JoblibOptions, run_joblib
 from alphagrad.lab.logfiles import LOG_FILE
 from alphagrad.lab.runner import Assignment
 from alphagrad.lab.study import DEAD
@@ -55,12 +56,6 @@ ONE_BY_ONE = {
     "submitit_slurm": "hydra.launcher.array_parallelism=1",
     "ray": "hydra.launcher.num_cpus=1",
 }
-
-
-def known_to_fail(name: str, number: int) -> list:
-    """Marks of the combination that does not end as it should."""
-    ends_with_1 = pytest.mark.xfail(strict=True, reason="under Ray, SIGTERM ends the command with status 1, not 143")
-    return [ends_with_1] if (name, number) == ("ray", signal.SIGTERM) else []
 
 
 def family(runs: list) -> tuple:
@@ -125,10 +120,20 @@ def test_a_farm_job_may_be_a_stack(cli, lab, odd, root, store_runs, real):
     assert {r.info.status for r in runs} == {"FINISHED"}
 
 
+def test_a_joblib_worker_has_the_threads_it_was_given(lab):
+    pytest.importorskip("joblib", reason="needs alphagrad[joblib]")
+    lab.setenv("OMP_NUM_THREADS", "9")
+    options = JoblibOptions(choice="joblib", runs_per_job=1, n_jobs=1, threads=3)
+    ended = {}
+    names = ["OMP_NUM_THREADS", "ALPHAGRAD_TEST_NONE"]
+    run_joblib(os.getenv, names, options, Path(), ended.__setitem__)
+    assert ended == {0: "3", 1: None}
+
+
 @pytest.mark.parametrize(
     ("launcher", "number"),
     [
-        pytest.param(name, number, marks=[pytest.mark.slow, *known_to_fail(name, number)])
+        pytest.param(name, number, marks=pytest.mark.slow)
         for name in ("joblib", "submitit_local", "ray", "submitit_slurm")
         for number in (signal.SIGINT, signal.SIGTERM)
     ],

@@ -1,4 +1,4 @@
-"""Studies of which jobs fail, processes are killed and the driver is killed: started again, they end complete."""
+"""Studies that are started again, after failures, after their processes were killed, after their driver was."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def finished(root: Path) -> int:
 
 def killed_when(process: BaseProcess, root: Path, mark: Path, enough: int) -> bool:
     """Kills a driver once a job of its has died and enough have finished; False if it ended before."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while process.is_alive():
         assert time.monotonic() < deadline
         if mark.exists() and finished(root) >= enough:
@@ -70,7 +70,7 @@ def test_a_study_survives(odd, root, tmp_path, launcher, jobs, failing):
 
     driver = start(*words)
     if launcher == "basic":  # where the job that is killed is the driver
-        driver.join(120)
+        driver.join(900)
         assert (marks / "2").exists()
         driver = start(*words)
     assert killed_when(driver, root, marks / "2", max(2, jobs // 4)), (
@@ -81,7 +81,7 @@ def test_a_study_survives(odd, root, tmp_path, launcher, jobs, failing):
     if launcher != "basic":
         time.sleep(3)  # the workers notice that their driver is gone
     driver = start(*words, said=tmp_path / "said")
-    driver.join(300)
+    driver.join(900)
     assert driver.exitcode == 1, (tmp_path / "said").read_text()
 
     bad = dict.fromkeys(failing["raising"], "ZeroDivisionError") | dict.fromkeys(failing["diverging"], "diverged")
@@ -110,3 +110,31 @@ def test_a_study_survives(odd, root, tmp_path, launcher, jobs, failing):
     with suppress(ProcessLookupError):
         driver.close()
     assert not list(root.rglob("stack-*"))
+
+
+@pytest.mark.parametrize(
+    ("rerun", "left", "added"), [("missing", ", 1 failed left alone", 0), ("failed", "", 1), ("all", None, 4)]
+)
+def test_what_a_study_started_again_runs(cli, odd, root, store_runs, rerun, left, added):
+    words = ("recipe=odd", "seed=range(3)", "recipe.raising=[1]", f"output_root={root}", f"study.rerun={rerun}")
+    assert cli("run", "-m", *words).status == 1
+    again = cli("run", "-m", *words)
+    assert again.status == 1
+    told = [line for line in again.err.splitlines() if "goes on" in line]
+    expected = f"alphagrad: the study goes on; 2 of 3 jobs are finished{left}"
+    assert told == ([] if left is None else [expected])
+    assert len(store_runs(root)) == 4 + added
+
+
+def test_a_study_lies_where_its_configuration_says(cli, odd, root, tmp_path):
+    """Also when a folder given by --config-dir says it."""
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    text = "# @package _global_\n# elsewhere\nhydra:\n  sweep:\n    dir: ${output_root}/my studies/here\n"
+    (tmp_path / "conf/experiment/elsewhere.yaml").write_text(text)
+    words = ("experiment=elsewhere", "recipe=odd", "seed=1,2", f"output_root={root}")
+    done = cli("run", "-m", "--config-dir", str(tmp_path / "conf"), *words)
+    assert done.status == 0, done.err
+    folder = root / "my studies/here"
+    assert {file.name for file in folder.iterdir()} > {"arguments.json", "jobs.json", "run_id"}
+    assert len(list(folder.glob("*/checkpoint.pt"))) == 2
+    assert f"{folder}: 2 jobs: 2 finished" in done.out

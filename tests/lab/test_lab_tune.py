@@ -232,6 +232,19 @@ def test_wrong_spaces_are_one_line(cli, odd, lab, tmp_path, text, needed):
     assert not (tmp_path / "out" / "tuning.db").exists()
 
 
+def test_a_metric_that_looks_mistyped_is_doubted_before_anything_is_trained(cli, odd, lab, root, capfd):
+    said = []
+    lab.setattr(tune, "_train", lambda *_: said.append(capfd.readouterr().err) or interrupt())
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    for metric in ("eval/retrun", "eval/return", "mine"):
+        assert cli(*words(root, 1, 1, "sgd"), "--metric", metric).status == 130
+    assert "did you mean eval/return?" in said[0]
+    assert not any("mean" in text for text in said[1:])
+
+
 def test_without_optuna(cli, lab, tmp_path):
     lab.setattr(tune, "find_spec", lambda package: None)
     failed = cli("tune", f"output_root={tmp_path / 'out'}")
