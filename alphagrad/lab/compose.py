@@ -15,7 +15,8 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
-from hydra.core.config_search_path import ConfigSearchPath
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -114,7 +115,11 @@ def hydra_initialized(config_dir: str | None = None) -> Iterator[None]:
             if not Path(config_dir).is_dir():
                 raise ConfigError(f"--config-dir={config_dir}: no such folder")
             loader = GlobalHydra.instance().config_loader()
-            loader.get_search_path().prepend("command-line", f"file://{Path(config_dir).resolve()}")
+            assert isinstance(loader, ConfigLoaderImpl)
+            # where Hydra puts it; the loader looked its sources up when it was made
+            path, anchor = f"file://{Path(config_dir).resolve()}", SearchPathQuery(provider="schema")
+            loader.get_search_path().prepend("command-line", path, anchor)
+            loader.repository.initialize_sources(loader.get_search_path())
         yield
 
 

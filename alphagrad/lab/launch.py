@@ -76,9 +76,7 @@ def run_study(
     jobs: Mapping[str, DictConfig], arguments: Sequence[str], overrides: Sequence[str], config_dir: str | None
 ) -> None:
     """Runs the jobs of a multirun as a study, and says at its end how each ended."""
-    from rich.console import Console
-
-    from alphagrad.lab.status import summary, table
+    from alphagrad.lab.status import show, summary
     from alphagrad.lab.store import artifact_root, store_uri
     from alphagrad.lab.study import ARGUMENTS, LOCK_TAG, study
     from alphagrad.lab.tracking import Tracker, provenance
@@ -121,7 +119,7 @@ def run_study(
                     print(f"{running.folder}: {summary(states)}")
                     unfinished = [state for state in states if state.status != "FINISHED"]
                     if unfinished:
-                        Console().print(table(unfinished, str(running.folder)))
+                        show(unfinished, str(running.folder))
 
 
 def sweep_folder(overrides: Sequence[str], config_dir: str | None = None) -> Path:

@@ -27,7 +27,8 @@ def mlflow_server(store: str, artifacts: Path, port: int | None = None, workers:
     port = port or free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", str(workers)]
     command += ["--artifacts-destination", artifacts.as_uri(), "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(command, start_new_session=True)
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    process = subprocess.Popen(command, start_new_session=True, env=environment)
     address = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 120
