@@ -148,7 +148,7 @@ class TrackedLog:
             try:
                 self._checkpoints.save(self._reached[0], self._content(self._reached[1]))
             except OSError as again:
-                told += f"; {again}"
+                told += f"; {again}" if str(again) not in told else ""
         files = self._checkpoints.files()
         kept = (
             f"step {int(files[-1].stem.rpartition('-')[2])} is kept in {files[-1].parent}" if files else "no state kept"
