@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from alphagrad.lab import processes
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import CONFIG, run_id_of, stack_of
 from alphagrad.lab.store import check_store, open_store, store_uri
@@ -32,8 +33,14 @@ def resume(what: str, uri: str | None, output_root: str, launch: Callable[[Seque
     Raises:
         ConfigError: there is nothing to go on with, or another process is at it.
     """
-    folder = folder_named(what, store_uri(uri, output_root))
+    from alphagrad.lab.following import lead
+
+    lead(lambda: _resume(folder_named(what, store_uri(uri, output_root)), launch))
+
+
+def _resume(folder: Path, launch: Callable[[Sequence[str]], None]) -> None:
     if (folder / ARGUMENTS).exists():
+        processes.alone("alphagrad resume of a study")
         noted = json.loads((folder / ARGUMENTS).read_text())
         if not Path(noted["cwd"]).is_dir():
             raise ConfigError(f"{folder}: the study was started in {noted['cwd']}, which is not there; start it again")
@@ -66,7 +73,6 @@ def _folder_of(run_id: str, uri: str) -> Path:
 
 def _resume_stack(folder: Path) -> None:
     from alphagrad.lab import metrics
-    from alphagrad.lab.interrupts import closing_runs_on_signals
     from alphagrad.lab.runner import Assignment, run_stack
 
     home, members = stack_of(folder)
@@ -88,8 +94,7 @@ def _resume_stack(folder: Path) -> None:
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)
     try:
-        with closing_runs_on_signals():
-            outcomes = run_stack(assignments)
+        outcomes = run_stack(assignments)
     except Exception:
         LOG.info("failed", exc_info=True)
         raise

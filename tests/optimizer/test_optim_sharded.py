@@ -87,7 +87,12 @@ def assert_like_one_process(sharded, name, rule, settings, tolerance):
         assert found[name].keys() == alone.keys()
         for key, expected in alone.items():
             torch.testing.assert_close(
-                found[name][key], expected, rtol=tolerance, atol=tolerance, equal_nan=True, msg=f"{name}: {key} on {rank}"
+                found[name][key],
+                expected,
+                rtol=tolerance,
+                atol=tolerance,
+                equal_nan=True,
+                msg=f"{name}: {key} on {rank}",
             )
 
 
