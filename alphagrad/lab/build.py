@@ -283,14 +283,12 @@ def resolve(setting: str, path: str) -> Any:
 
 
 def device_of(name: str) -> torch.device:
-    """The torch device; *auto* is CUDA where there is one, else the CPU. Under torchrun each process has its own GPU."""
+    """The torch device; *auto* is CUDA where there is one, else the CPU. Under torchrun: this process's."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if processes.count() > 1:
         if name not in ("cpu", "cuda"):
-            raise ConfigError(
-                f"device={name}: must be auto, cpu or cuda under torchrun, which gives each process a GPU"
-            )
+            raise ConfigError(f"device={name}: must be auto, cpu or cuda under torchrun; each process has its own GPU")
         name = f"cuda:{processes.local()}" if name == "cuda" else name
     try:
         device = torch.device(name)

@@ -52,6 +52,8 @@ class ModuleRun:
         self.module.train()
         count = self.training.accumulate
         measured: list[Tensor] = []
+        if len(inputs) % count:
+            raise ValueError(f"recipe.accumulate={count}: does not divide a batch of {len(inputs)}")
         for part, (x, y) in enumerate(zip(inputs.chunk(count), targets.chunk(count), strict=True)):
             with self.parallel.synchronized(self.wrapped, part == count - 1):
                 with self.numbers.autocast():
@@ -59,7 +61,8 @@ class ModuleRun:
                 loss, measures = self.training.objective(outputs.float(), y)
                 self.scaler.scale(loss / count).backward()
             measured.append(measures)
-        self.scaler.unscale_(self.optimizer) if self.scaler.is_enabled() else None
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
         if self.spec.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.params.values(), self.spec.clip_grad_norm)
         seen = {} if observe is None else self._signals_before(observe)
@@ -104,7 +107,7 @@ class ModuleRun:
 
     def predict(self, inputs: Tensor) -> Tensor:
         """Outputs for inputs [B, ...], float32."""
-        if self.plain is not self.module and not self._fresh:
+        if not self._fresh:
             self.refresh()
         self.plain.eval()
         with self.numbers.autocast():
@@ -115,7 +118,9 @@ class ModuleRun:
         if self.plain is not self.module:
             tensors = self.module.state_dict() if self.average is None else self.average.tensors
             self.plain.load_state_dict(whole(tensors))
-            self._fresh = True
+        # each process has taken the statistics of normalisations from its own part of the batches
+        self.parallel.agree(self.plain.buffers())
+        self._fresh = True
 
     @torch.no_grad()
     def clear(self) -> None:
