@@ -115,12 +115,17 @@ class ModuleRun:
 
     def refresh(self) -> None:
         """Brings ``plain`` up to date; on several processes they must do so together."""
+        self._agree()
         if self.plain is not self.module:
             tensors = self.module.state_dict() if self.average is None else self.average.tensors
             self.plain.load_state_dict(whole(tensors))
-        # each process has taken the statistics of normalisations from its own part of the batches
-        self.parallel.agree(self.plain.buffers())
         self._fresh = True
+
+    def _agree(self) -> None:
+        """Takes the first process's statistics of normalisations: each has its own, of its part of the batches."""
+        buffers = dict(self.module.named_buffers())
+        averaged = [] if self.average is None else [self.average.tensors[name] for name in buffers]
+        self.parallel.agree([*buffers.values(), *averaged])
 
     @torch.no_grad()
     def clear(self) -> None:
@@ -147,7 +152,8 @@ class ModuleRun:
         return {metrics.per_tensor(metrics.SKIPPED, name): float(count) for name, count in counts.items() if count}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes, in full where it is sharded."""
+        """Everything that changes, in full where it is sharded; on several processes they must ask together."""
+        self._agree()
         state = {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
         state["scaler"] = self.scaler.state_dict()
         if self.average is not None:
@@ -173,6 +179,7 @@ class ModuleRun:
 
     def result(self) -> dict[str, Any]:
         """Model, average and optimizer state: parameter name → state."""
+        self._agree()
         slots = {name: dict(self.optimizer.state[p]) for name, p in self.params.items()}
         kept = {"model": self.module.state_dict(), "optimizer": slots}
         if self.average is not None:

@@ -1,9 +1,11 @@
 """AlphaGrad on parameters that two processes share makes the update of one process."""
 
+import copy
+
 import pytest
 import torch
 import torch.distributed as dist
-from cases import DECAYS, MOMENTA, SLOTS, rule_of
+from cases import ALPHAS, DECAYS, MOMENTA, NORMALIZATIONS, TRANSFORMS, WITHOUT_ALPHA, rule_of
 from gloo import in_processes
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -33,7 +35,16 @@ def trained(rule, mesh=None, dtype=torch.float32, spoiled=None, **settings):
     """Parameters and state after some steps, in full; on a mesh, from shards. A gradient may be spoiled at step 1."""
 
     def spread(name, value):
-        return value if mesh is None else distribute_tensor(value, mesh, [PLACEMENTS[name]])
+        if mesh is None:
+            return value
+        place = PLACEMENTS[name]
+        local = value  # cut here, as distribute_tensor would after sending it around
+        if place.is_shard():
+            parts = value.chunk(mesh.size(), place.dim)
+            rank, empty = mesh.get_rank(), value.narrow(place.dim, 0, 0)
+            local = parts[rank] if rank < len(parts) else empty
+        stride = torch.empty(value.shape).stride()
+        return DTensor.from_local(local.clone(), mesh, [place], run_check=False, shape=value.shape, stride=stride)
 
     params = {n: torch.nn.Parameter(spread(n, v)) for n, v in drawn(0, dtype).items()}
     named = list(params.items())
@@ -53,9 +64,13 @@ def trained(rule, mesh=None, dtype=torch.float32, spoiled=None, **settings):
 
 
 def all_slots():
-    """Each rule with the other settings dealt out in turn; now and then a NaN in one process's shard."""
+    """Every value of every slot, the other settings dealt out; now and then a NaN in one process's shard."""
     others = [{**m, **d} for d in DECAYS.values() for m in MOMENTA.values()]
-    for i, slots in enumerate(SLOTS):
+    pairs = [(n, "saturation", "tanh") for n in NORMALIZATIONS] + [("global", a, "hybrid_saturation") for a in ALPHAS]
+    pairs += [
+        (("tensor", "module")[i % 2], None if t in WITHOUT_ALPHA else "saturation", t) for i, t in enumerate(TRANSFORMS)
+    ]
+    for i, slots in enumerate(dict.fromkeys(pairs)):
         spoiled = (None, "a.weight", "b.bias")[i % 3]
         yield "-".join(map(str, slots)), rule_of(*slots), {"spoiled": spoiled, "foreach": i % 2 == 0} | others[i % 8]
 
@@ -111,7 +126,8 @@ def test_every_way_to_step(sharded, name):
 def test_the_shards_are_what_they_should_be(sharded):
     """The cases have what they claim to have: skipped updates, α that moved, and no NaN elsewhere."""
     found = sharded[0]["tensor-saturation-tanh"]
-    assert len({float(found[f"{i} a.weight alpha"]) for i in range(STEPS)}) > 1
+    moved = [n for n in SHAPES if len({float(found[f"{i} {n} alpha"]) for i in range(STEPS)}) > 1]
+    assert {"a.weight", "b.weight"} <= set(moved)
     skipped = [float(v) for case in sharded[0].values() for n, v in case.items() if n.endswith("skipped")]
     assert set(skipped) == {0.0, 1.0}
     nans = {name for name, case in sharded[0].items() if not case["a.weight"].isfinite().all()}
@@ -200,7 +216,7 @@ def through_fsdp():
             if step == 1 and saved is None:
                 kept = {"optimizer": get_optimizer_state_dict(model, optimizer, options=whole)}
                 # on one process alone torch fills it; the others take it from there
-                kept["optimizer"] = broadcast(kept["optimizer"])
+                kept["optimizer"] = copy.deepcopy(broadcast(kept["optimizer"]))
                 kept["model"] = {n: v.clone() for n, v in model.state_dict().items()}
         saved = saved or kept
         ends.append({n: p.full_tensor().detach() for n, p in model.named_parameters()})

@@ -1,5 +1,7 @@
 """A run on two processes, by DDP or FSDP2, makes the updates of one process with the same batches."""
 
+import copy
+
 import pytest
 import torch
 from alphagrad.recipes.supervised.learner import LoopLearner, Training
@@ -89,14 +91,15 @@ def all_cases():
     for kind in ("ddp", "fsdp"):
         with connected(torch.device("cpu"), kind) as parallel:
             found[kind] = {name: trained(parallel, **case) for name, case in CASES.items()}
-            # stopped half-way: the state goes on in the other kind and, by the test, in one process
+            # stopped half-way; a learner of its own takes the state
             case = CASES["accumulated"]
             half = learner_of(parallel, **case)
             for step in range(3):
+                half.scale_lr(1 - step / STEPS)
                 half.step(*batch(step, parallel), None)
-            state = half.state_dict()
+            state = copy.deepcopy(half.state_dict())
             again = learner_of(parallel, **case)
-            again.load_state_dict(state)
+            again.load_state_dict(copy.deepcopy(state))  # like torch's optimizers it takes tensors as they are
             found[kind]["state"] = state
             found[kind]["resumed"] = trained(parallel, again, start=3)
             # batch normalisation's statistics are those of a process's own part
