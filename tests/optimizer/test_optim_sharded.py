@@ -67,9 +67,7 @@ def all_slots():
     """Every value of every slot, the other settings dealt out; now and then a NaN in one process's shard."""
     others = [{**m, **d} for d in DECAYS.values() for m in MOMENTA.values()]
     pairs = [(n, "saturation", "tanh") for n in NORMALIZATIONS] + [("global", a, "hybrid_saturation") for a in ALPHAS]
-    pairs += [
-        (("tensor", "module")[i % 2], None if t in WITHOUT_ALPHA else "saturation", t) for i, t in enumerate(TRANSFORMS)
-    ]
+    pairs += [("tensor", None if t in WITHOUT_ALPHA else "saturation", t) for t in TRANSFORMS]
     for i, slots in enumerate(dict.fromkeys(pairs)):
         spoiled = (None, "a.weight", "b.bias")[i % 3]
         yield "-".join(map(str, slots)), rule_of(*slots), {"spoiled": spoiled, "foreach": i % 2 == 0} | others[i % 8]
@@ -80,20 +78,32 @@ SPECIAL = {
     "float16": (Rule(alpha=Saturation(SqrtDim(), tau=0.5)), {"dtype": torch.float16, "momentum": 0.9}),
     "propagate": (Rule(), {"spoiled": "a.weight", "nonfinite": "propagate"}),
     "maximize": (Rule(), {"maximize": True}),
+}
+COMPILED = {
     "compiled": (Rule(alpha=Saturation(SqrtDim(), tau=0.5)), {"compile": True, "momentum": 0.9, "spoiled": "a.bias"}),
     "compiled_global": (Rule(Global(), Constant(30.0)), {"compile": True, "foreach": True}),
 }
 
 
-def every_rule():
+def all_of(cases):
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    found = {name: trained(rule, mesh, **settings) for name, rule, settings in all_slots()}
-    return found | {name: trained(rule, mesh, **settings) for name, (rule, settings) in SPECIAL.items()}
+    return {name: trained(rule, mesh, **settings) for name, (rule, settings) in cases.items()}
+
+
+def everything():
+    slots = {name: (rule, settings) for name, rule, settings in all_slots()}
+    return {"cases": all_of({**slots, **SPECIAL}), **layouts()}
 
 
 @pytest.fixture(scope="module")
-def sharded(tmp_path_factory):
-    return in_processes(every_rule, tmp_path_factory.mktemp("rules"))
+def processes(tmp_path_factory):
+    """What two processes have found; they are started once, because that takes longest."""
+    return in_processes(everything, tmp_path_factory.mktemp("processes"))
+
+
+@pytest.fixture(scope="module")
+def sharded(processes):
+    return [found["cases"] for found in processes]
 
 
 def assert_like_one_process(sharded, name, rule, settings, tolerance):
@@ -121,6 +131,13 @@ def test_every_rule(sharded):
 def test_every_way_to_step(sharded, name):
     rule, settings = SPECIAL[name]
     assert_like_one_process(sharded, name, rule, settings, 1e-2 if "float16" in name else 2e-6)
+
+
+@pytest.mark.slow
+def test_compiled_steps(tmp_path):
+    found = in_processes(all_of, tmp_path / "processes", COMPILED)
+    for name, (rule, settings) in COMPILED.items():
+        assert_like_one_process(found, name, rule, settings, 2e-6)
 
 
 def test_the_shards_are_what_they_should_be(sharded):
@@ -229,37 +246,32 @@ def broadcast(value):
     return held[0]
 
 
-@pytest.fixture(scope="module")
-def divided(tmp_path_factory):
-    return in_processes(layouts, tmp_path_factory.mktemp("layouts"))
-
-
-def test_every_division_gives_one_update(divided):
+def test_every_division_gives_one_update(processes):
     g = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
     expected = -torch.tanh(3.0 * g / g.norm())
-    for found in divided:
+    for found in processes:
         assert len(found["moved"]) == 6
         for name, moved in found["moved"].items():
             torch.testing.assert_close(moved, expected, msg=name)
 
 
-def test_what_cannot_be_sharded_is_refused(divided):
-    for found in divided:
+def test_what_cannot_be_sharded_is_refused(processes):
+    for found in processes:
         assert "parameter 0 is sharded; a stack of runs" in found["refused"]["stack"]
         assert "Partial" in found["refused"]["partial"]
 
 
-def test_bad_gradients_of_one_process_are_everybodys(divided):
+def test_bad_gradients_of_one_process_are_everybodys(processes):
     g = torch.tensor([1.0, 2.0, 3.0])
-    for found in divided:
+    for found in processes:
         assert found["raised"] == "non-finite gradient in w"
         assert found["scales"] == [4.0, 4.0]
         assert found["skipped"] == [0.0]  # dropped by the scaler, before the optimizer counts
         torch.testing.assert_close(found["scaled"], -torch.tanh(3.0 * g / g.norm()))
 
 
-def test_torchs_own_checkpoints_of_sharded_optimizers(divided):
-    for found in divided:
+def test_torchs_own_checkpoints_of_sharded_optimizers(processes):
+    for found in processes:
         assert {"momentum_buffer", "alpha", "saturation", "step", "skipped"} == set(found["state"])
         for name, expected in found["straight"].items():
             assert torch.equal(found["resumed"][name], expected), name
