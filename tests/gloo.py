@@ -13,29 +13,30 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 
-def in_processes(work: Callable[..., Any], folder: Path, *arguments: Any, processes: int = 2) -> list[Any]:
-    """What ``work(*arguments)`` returns in each process, connected; tensors and plain values.
+def in_processes(work: Callable[..., Any], folder: Path, *arguments: Any, connect: bool = True) -> list[Any]:
+    """What ``work(*arguments)`` returns in each of two processes; tensors and plain values.
+
+    They are connected, or with ``connect=False`` have torchrun's environment to do so themselves.
 
     Raises:
         torch.multiprocessing.ProcessRaisedException: with the traceback of the first that failed.
     """
     folder.mkdir(exist_ok=True)
-    handed = (work, processes, folder, sys.path, arguments)
-    torch.multiprocessing.start_processes(_process, handed, nprocs=processes, start_method="spawn")
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(processes)]
+    handed = (work, folder, sys.path, connect, arguments)
+    torch.multiprocessing.start_processes(_process, handed, nprocs=2, start_method="spawn")
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 def _process(
-    rank: int, work: Callable[..., Any], processes: int, folder: Path, path: list[str], arguments: tuple[Any, ...]
+    rank: int, work: Callable[..., Any], folder: Path, path: list[str], connect: bool, arguments: tuple[Any, ...]
 ) -> None:
     sys.path[:] = path
     torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=processes)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    if connect:
+        dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     torch.manual_seed(0)
-    try:
-        result = work(*arguments)
-        torch.save(result, folder / f"{rank}.pt")
+    torch.save(work(*arguments), folder / f"{rank}.pt")
+    if connect:
         dist.barrier()
-    finally:
         dist.destroy_process_group()
