@@ -36,7 +36,10 @@ def command(port: int, *words: str) -> dict:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     out, err = StringIO(), StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        status = alphagrad_cli.main(words)
+        try:
+            status = alphagrad_cli.main(words)
+        except SystemExit as left:
+            status = left.code or 0
     return {"status": status, "out": out.getvalue(), "err": err.getvalue()}
 
 
@@ -49,7 +52,7 @@ def all_commands(root: str, ports: list[int]) -> dict:
     port = iter(ports)
     said = {
         "wrong": command(next(port), *RUN, *settings["wrong"], "recipe.pause=no", "alpha.k=-1"),
-        "multirun": command(next(port), *RUN, "-m", *settings["wrong"], "seed=0,1"),
+        "multirun": command(next(port), "run", "-m", *RUN[1:], *settings["wrong"], "seed=0,1"),
         "other recipe": command(next(port), "run", "recipe=dqn_cartpole", *settings["wrong"]),
         "other command": command(next(port), "ls"),
         "straight": command(next(port), *RUN, *settings["straight"], *kept),

@@ -142,7 +142,7 @@ def test_compiled_steps(tmp_path):
 
 def test_the_shards_are_what_they_should_be(sharded):
     """The cases have what they claim to have: skipped updates, α that moved, and no NaN elsewhere."""
-    found = sharded[0]["tensor-saturation-tanh"]
+    found = sharded[0]["float16"]
     moved = [n for n in SHAPES if len({float(found[f"{i} {n} alpha"]) for i in range(STEPS)}) > 1]
     assert {"a.weight", "b.weight"} <= set(moved)
     skipped = [float(v) for case in sharded[0].values() for n, v in case.items() if n.endswith("skipped")]
