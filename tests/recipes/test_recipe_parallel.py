@@ -171,3 +171,19 @@ def test_all_processes_evaluate_the_same_statistics(two, kind):
     alone = learner_of(Parallel(), "sgd", norm=True)
     alone.step(*batch(0, rank0), None)
     assert_same(first["norm.running_mean"], alone.result(0)["model"]["norm.running_mean"], kind)
+
+
+def compiled():
+    found = {}
+    for kind in ("ddp", "fsdp"):
+        with connected(torch.device("cpu"), kind) as parallel:
+            found[kind] = trained(parallel, optimizer="adaptive", compile=True)["result"]["model"]
+    return found
+
+
+@pytest.mark.slow
+def test_compiled_in_two_processes(tmp_path):
+    alone = trained(Parallel(), optimizer="adaptive")["result"]["model"]
+    for found in in_processes(compiled, tmp_path / "two"):
+        for kind in ("ddp", "fsdp"):
+            assert_same(found[kind], alone, kind, 1e-4)
