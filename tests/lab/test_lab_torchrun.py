@@ -29,6 +29,12 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def folder_in(root: Path) -> Path:
+    """The folder of the only run."""
+    (file,) = root.rglob("run_id")
+    return file.parent
+
+
 def command(port: int, *words: str) -> dict:
     """A command as torchrun would start it in each of two processes, and what this one said."""
     import alphagrad_cli
@@ -60,7 +66,7 @@ def all_commands(root: str, ports: list[int]) -> dict:
         "diverged": command(next(port), *RUN, *settings["diverged"], "recipe.diverging_at=2"),
         "stopped": command(next(port), *RUN, *settings["stopped"], *kept, "recipe.interrupted_at=3"),
     }
-    (folder,) = {file.parent for file in Path(root, "stopped").rglob("config.yaml")}
+    folder = folder_in(Path(root, "stopped"))
     config = folder / "config.yaml"
     if os.environ["RANK"] == "0":  # what stopped it is not to stop it again
         config.write_text(config.read_text().replace("interrupted_at: 3", "interrupted_at: null"))
@@ -82,8 +88,7 @@ def two(tmp_path_factory):
 
 
 def result_of(root: Path) -> dict:
-    (file,) = root.rglob("checkpoint.pt")
-    return torch.load(file, weights_only=True)
+    return torch.load(folder_in(root) / "checkpoint.pt", weights_only=True)
 
 
 def test_a_wrong_argument_is_told_once_and_writes_nothing(two):
@@ -105,10 +110,9 @@ def test_the_first_process_alone_records(two, store_runs):
         (run,) = store_runs(root / name)
         assert run.info.status == "FINISHED"
         assert run.data.metrics["world"] == 2
-        assert len(list((root / name).rglob("config.yaml"))) == 1
-        assert len(list((root / name).rglob("best.pt"))) == 1
-        assert not list((root / name).rglob("state-*.pt"))
-    best = torch.load(next((root / "straight").rglob("best.pt")), weights_only=True)
+        left = {file.name for file in folder_in(root / name).iterdir()}
+        assert left == {"alphagrad.log", "best.pt", "checkpoint.pt", "config.yaml", "run_id"}
+    best = torch.load(folder_in(root / "straight") / "best.pt", weights_only=True)
     assert {n: list(p.shape) for n, p in best["model"].items()}["0.weight"] == [5, 3]
 
 
