@@ -40,7 +40,9 @@ class Extent:
     def mean(self, x: Tensor) -> Tensor:
         """The mean of ``x`` [*batch, ...] over each run's elements: [*batch]; 0 where there are none."""
         if self.groups:
-            total, count = self.total(torch.stack([x.sum(dtype=torch.float64), x.new_tensor(x.numel()).double()]))
+            total, count = self.total(
+                torch.stack([x.sum(dtype=torch.float64), x.new_full((), x.numel(), dtype=torch.float64)])
+            )
             return (total / count.clamp(min=1)).to(x.dtype)
         if x.numel() == 0:
             return x.new_zeros(x.shape[: self.batch_dims])
