@@ -17,7 +17,9 @@ from alphagrad.lab.recipe import Log
 class Freezable(Protocol):
     """What can take a run out of the race."""
 
-    frozen: set[int]
+    @property
+    def frozen(self) -> set[int]:
+        """The runs that are out of it."""
 
     def freeze(self, run: int) -> None: ...
 

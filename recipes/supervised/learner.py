@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,9 @@ class Training:
 class Learner(Protocol):
     """R runs that learn step by step."""
 
-    frozen: set[int]
+    @property
+    def frozen(self) -> set[int]:
+        """The runs that are out of the race."""
 
     def step(
         self, inputs: Tensor, targets: Tensor, observe: Observation | None
@@ -62,6 +64,50 @@ class Learner(Protocol):
 
     def result(self, run: int) -> dict[str, Any]:
         """A run's model, average and optimizer state, as that run alone would have them."""
+
+
+def learner_of(
+    stack: RunStack,
+    training: Training,
+    numbers: Numbers,
+    parallel: Parallel,
+    how: Literal["auto", "vmap", "loop"],
+    repays: bool,
+) -> Learner:
+    """The runs as one tensor program (*vmap*) or one after the other (*loop*).
+
+    *auto* is vmap for several runs of a model of which ``repays`` says that it is faster so, and where it can be
+    done: in float32, in one process, in one pass a step, for a model without buffers.
+
+    Raises:
+        ValueError: vmap is asked for where it cannot be done.
+    """
+    from .stacked import StackLearner
+
+    against = obstacle(training, numbers, parallel)
+    if how == "vmap" and against:
+        raise ValueError(f"recipe.stack=vmap: cannot be with {against}; use loop or auto")
+    if how == "vmap" or (how == "auto" and repays and len(stack) > 1 and not against):
+        return StackLearner(stack, training)
+    return LoopLearner(stack, training, numbers, parallel)
+
+
+def obstacle(training: Training, numbers: Numbers, parallel: Parallel) -> str:
+    """What keeps runs from being one tensor program, if anything."""
+    if numbers.precision != "float32":
+        return f"recipe.precision={numbers.precision}"
+    if training.accumulate > 1:
+        return f"recipe.accumulate={training.accumulate}"
+    if parallel.kind is not None:
+        return f"recipe.parallel={parallel.kind}"
+    if training.channels_last:
+        return "recipe.channels_last=true"
+    kinds = {
+        type(m).__name__
+        for m in training.build().modules()
+        if m._buffers or isinstance(m, nn.modules.dropout._DropoutNd)
+    }
+    return f"a model with {', '.join(sorted(kinds))}" if kinds else ""
 
 
 def undecayed(module: nn.Module) -> frozenset[str]:
@@ -88,10 +134,13 @@ class LoopLearner:
         ]
         self.frozen: set[int] = set()
         self._none: Tensor | None = None
+        self._steps = 0
+        self._noise = [int(rng.integers(2**63)) for rng in stack.generators("noise")]
 
     def step(
         self, inputs: Tensor, targets: Tensor, observe: Observation | None
     ) -> tuple[Tensor, list[dict[str, float]]]:
+        parts = self.parallel.processes
         columns: list[Tensor | None] = []
         signals: list[dict[str, float]] = []
         for number, run in enumerate(self.runs):
@@ -99,10 +148,13 @@ class LoopLearner:
                 columns.append(None)
                 signals.append({})
                 continue
+            # what dropout draws depends on run, step and process alone
+            torch.manual_seed((self._noise[number] + self._steps * parts + self.parallel.rank) % 2**63)
             measures, seen = run.step(inputs[number], targets[number], observe)
             self._none = torch.zeros_like(measures)
             columns.append(measures)
             signals.append(seen)
+        self._steps += 1
         assert self._none is not None  # the log ends a stack in which every run is frozen
         stacked = torch.stack([self._none if column is None else column for column in columns], dim=1)
         return self.parallel.mean(stacked), signals if observe is not None else []
@@ -128,12 +180,13 @@ class LoopLearner:
 
     def state_dict(self) -> dict[str, Any]:
         """All runs' state; on several processes they must ask together."""
-        return {"runs": [run.state_dict() for run in self.runs], "frozen": sorted(self.frozen)}
+        runs = [run.state_dict() for run in self.runs]
+        return {"runs": runs, "steps": self._steps, "frozen": sorted(self.frozen)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for run, saved in zip(self.runs, state["runs"], strict=True):
             run.load_state_dict(saved)
-        self.frozen = set(state["frozen"])
+        self.frozen, self._steps = set(state["frozen"]), state["steps"]
 
     def result(self, run: int) -> dict[str, Any]:
         return self.runs[run].result()

@@ -23,8 +23,6 @@ class StackLearner:
         self.params = stack.initialize(training.build)
         self.optimizer = stack.optimizer(self.params, training.compile, training.undecayed)
         self.model = training.build().to(stack.device)  # its structure; the parameters are given at each call
-        if any(True for _ in self.model.buffers()):
-            raise ValueError("recipe.stack=vmap: the model has buffers, which a stack of runs cannot share")
         self.average = None if training.ema is None else Average({"all": self.params.flat}, training.ema)
         self._averaged = (
             None if self.average is None else type(self.params)(self.average.tensors["all"], self.params.layout)

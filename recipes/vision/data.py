@@ -1,18 +1,24 @@
-"""A checked image data set, whole in memory, and its settings."""
+"""A checked image data set and its settings."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor
 
 from alphagrad.lab.recipe import Settings
+from alphagrad.lab.stack import RunStack
 
-from .sources import KNOWN, Split, load
+from ..supervised.loop import Batches
+from .batches import Images, MemoryBatches, MemorySweep, Pixels
+from .folders import FolderBatches, Folders, FolderSweep, find_folders
+from .sources import KNOWN, Split, load, root_of
 
 
 class DataSettings(Settings):
@@ -28,54 +34,181 @@ class DataSettings(Settings):
     """Random crops from images padded by so many zeros; 0 for none."""
     flip: bool
     """Whether half of the training images are mirrored."""
+    validation: float = Field(ge=0, lt=1)
+    """Share of the training images that is kept from training and evaluated on in place of the test images."""
     workers: NonNegativeInt
     """Processes that read images from disk; those in memory need none."""
     size: PositiveInt | None
     """Side of the square that images on disk are cropped to; those in memory have their own."""
 
+    @model_validator(mode="after")
+    def _channels_agree(self) -> DataSettings:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"std must have as many values as mean, {len(self.mean)}, not {len(self.std)}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, not {self.std}")
+        return self
 
-@dataclass(frozen=True)
-class Images:
-    """One split: images uint8 [N, H, W, C], labels int64 [N]."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
+    @property
+    def pixels(self) -> Pixels:
+        """How pixels become numbers."""
+        return Pixels(tuple(self.mean), tuple(self.std))
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """Training and test images."""
+class Sweep(Protocol):
+    """Images in a fixed order, without augmentation, for evaluation."""
 
-    train: Images
-    test: Images
-    classes: list[str]
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of images float32 [B, C, H, W] and labels [B]."""
+
+    def picture(self, index: int) -> Tensor:
+        """An image as it came, uint8 [H, W, C], on the host."""
+
+
+class Dataset(Protocol):
+    """Training and test images, wherever they are kept."""
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes' names."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width."""
-        h, w, c = self.train.images.shape[1:]
+
+    @property
+    def count(self) -> int:
+        """Training images."""
+
+    def batches(self, stack: RunStack, batch_size: int, share: tuple[int, int]) -> Batches:
+        """Training batches of every run; ``share`` is which part of how many is asked for."""
+
+    def test(self, device: torch.device, batch_size: int) -> Sweep:
+        """The test images."""
+
+    def sample(self, device: torch.device, batch_size: int, count: int) -> Sweep:
+        """``count`` training images, evenly spread, or all if there are fewer."""
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """See :class:`Dataset`."""
+
+    s: DataSettings
+    train_images: Images
+    test_images: Images
+    classes: list[str]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        h, w, c = self.train_images.images.shape[1:]
         return c, h, w
+
+    @property
+    def count(self) -> int:
+        return len(self.train_images)
+
+    def batches(self, stack: RunStack, batch_size: int, share: tuple[int, int]) -> MemoryBatches:
+        orders, augmentations = stack.generators("minibatch"), stack.generators("augmentation")
+        s = self.s
+        return MemoryBatches(
+            self.train_images, s.pixels, s.pad, s.flip, orders, augmentations, batch_size, stack.device, share
+        )
+
+    def test(self, device: torch.device, batch_size: int) -> MemorySweep:
+        return MemorySweep(self.test_images, self.s.pixels, device, batch_size)
+
+    def sample(self, device: torch.device, batch_size: int, count: int) -> MemorySweep:
+        return MemorySweep(self.train_images.at(spread(self.count, count)), self.s.pixels, device, batch_size)
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """See :class:`Dataset`."""
+
+    s: DataSettings
+    train_images: Folders
+    test_images: Folders
+    size: int
+
+    @property
+    def classes(self) -> list[str]:
+        return self.train_images.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return 3, self.size, self.size
+
+    @property
+    def count(self) -> int:
+        return len(self.train_images)
+
+    def batches(self, stack: RunStack, batch_size: int, share: tuple[int, int]) -> FolderBatches:
+        orders, augmentations = stack.generators("minibatch"), stack.generators("augmentation")
+        s = self.s
+        return FolderBatches(
+            self.train_images, s.pixels, self.size, s.flip, orders, augmentations, batch_size, stack.device, share,
+            s.workers,
+        )  # fmt: skip
+
+    def test(self, device: torch.device, batch_size: int) -> FolderSweep:
+        return FolderSweep(self.test_images, self.s.pixels, self.size, device, batch_size, self.s.workers)
+
+    def sample(self, device: torch.device, batch_size: int, count: int) -> FolderSweep:
+        chosen = self.train_images.at(spread(self.count, count))
+        return FolderSweep(chosen, self.s.pixels, self.size, device, batch_size, self.s.workers)
 
 
 def dataset(s: DataSettings) -> Dataset:
-    """The data set of the settings; read once a process.
+    """The data set of the settings.
 
     Raises:
         ValueError: it cannot be had, or is not what it should be.
     """
-    return _dataset(s.name, s.root, s.download)
+    folders = find_folders(root_of(s.root) / s.name)
+    found: Dataset
+    if folders is not None:
+        if s.size is None:
+            raise ValueError(f"data.size=null: the images of {s.name} lie on disk and need a size to be cropped to")
+        if s.pad:
+            raise ValueError(f"data.pad={s.pad}: images on disk are cropped at random from their whole; it must be 0")
+        train, test = folders
+        if s.validation:
+            train, test = (train.at(part) for part in divided(len(train), s.validation))
+        found = OnDisk(s, train, test, s.size)
+    else:
+        if s.size is not None:
+            raise ValueError(f"data.size={s.size}: images in memory have their own size; it must be null")
+        images, tested, classes = _in_memory(s.name, s.root, s.download)
+        if s.validation:
+            images, tested = (images.at(part) for part in divided(len(images), s.validation))
+        found = InMemory(s, images, tested, classes)
+    if len(s.mean) not in (1, found.shape[0]):
+        raise ValueError(f"data.mean={s.mean}: images have {found.shape[0]} channels; give one value for each, or one")
+    return found
 
 
 @lru_cache(maxsize=2)
-def _dataset(name: str, root: str | None, download: bool) -> Dataset:
+def _in_memory(name: str, root: str | None, download: bool) -> tuple[Images, Images, list[str]]:
+    """Read once a process, however many runs train on it."""
     train, test, names = load(name, root, download)
     check(name, train, test)
     count = KNOWN[name].classes if name in KNOWN else int(train[1].max()) + 1
-    classes = names or [str(k) for k in range(count)]
-    return Dataset(_images(train), _images(test), classes)
+    return Images.of(*train), Images.of(*test), names or [str(k) for k in range(count)]
+
+
+def divided(count: int, validation: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices that stay in training, and those that are evaluated on: the same for every run."""
+    held = round(count * validation)
+    if not 0 < held < count:
+        raise ValueError(f"data.validation={validation}: of {count} images that leaves none for one of the two")
+    order = np.random.default_rng(0).permutation(count)
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def spread(count: int, wanted: int) -> np.ndarray:
+    """Evenly spread indices: files lie in the order of their classes."""
+    return np.arange(min(count, wanted)) * count // min(count, wanted)
 
 
 def check(name: str, train: Split, test: Split) -> None:
@@ -101,7 +234,3 @@ def check(name: str, train: Split, test: Split) -> None:
         )
     if allowed < 2:
         raise ValueError(f"data.name={name}: has one class; there is nothing to tell apart")
-
-
-def _images(split: Split) -> Images:
-    return Images(torch.from_numpy(np.array(split[0])), torch.from_numpy(np.array(split[1])))

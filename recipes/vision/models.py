@@ -170,3 +170,5 @@ USES = {
     "resnet50": ("stem",),
     "vit_tiny": ("patch",),
 }
+STACKED = ("mlp",)
+"""Models of which several runs are faster as one tensor program than one after the other (docs/vision.md)."""

@@ -56,8 +56,9 @@ def load(name: str, root: str | None, download: bool) -> tuple[Split, Split, lis
         return (*(read_npz(folder / name / f"{split}.npz") for split in ("train", "test")), None)  # type: ignore[return-value]
     if name not in KNOWN:
         raise ValueError(
-            f"data.name={name}: {folder / name} has no train.npz and test.npz (images uint8 [N, H, W, C], labels "
-            f"int64 [N]), and it is none of digits, {', '.join(KNOWN)}, imagenet"
+            f"data.name={name}: {folder / name} has neither train.npz and test.npz (images uint8 [N, H, W, C], labels "
+            f"int64 [N]) nor train/ and val/ with a folder of images for each class, and it is none of digits, "
+            f"{', '.join(KNOWN)}; set data.root or put them there"
         )
     return read_torchvision(name, folder, download)
 
