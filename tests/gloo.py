@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable
@@ -11,6 +12,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+
+HEAVY = ["alphagrad_cli", "alphagrad.lab.launch", "alphagrad.lab.runner", "alphagrad.lab.resume", "mlflow"]
+HEAVY += ["torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict"]
+"""What takes seconds to import: processes are forked from one that has."""
 
 
 def in_processes(work: Callable[..., Any], folder: Path, *arguments: Any, connect: bool = True) -> list[Any]:
@@ -22,8 +27,9 @@ def in_processes(work: Callable[..., Any], folder: Path, *arguments: Any, connec
         torch.multiprocessing.ProcessRaisedException: with the traceback of the first that failed.
     """
     folder.mkdir(exist_ok=True)
+    multiprocessing.set_forkserver_preload(HEAVY)  # no news to a server that runs already
     handed = (work, folder, sys.path, connect, arguments)
-    torch.multiprocessing.start_processes(_process, handed, nprocs=2, start_method="spawn")
+    torch.multiprocessing.start_processes(_process, handed, nprocs=2, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

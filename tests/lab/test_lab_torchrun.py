@@ -52,6 +52,7 @@ def command(port: int, *words: str) -> dict:
 def all_commands(root: str, ports: list[int]) -> dict:
     """One after the other in the same two processes, whose start takes longest."""
     os.environ["ALPHAGRAD_CONF"] = str(ODD)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
     sys.path.insert(0, str(ODD))
     settings = {name: (f"output_root={root}/{name}",) for name in ("wrong", "straight", "ddp", "stopped", "diverged")}
     kept = ("checkpoint.every_steps=2", "checkpoint.best=eval/return")
@@ -77,14 +78,7 @@ def all_commands(root: str, ports: list[int]) -> dict:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     root = tmp_path_factory.mktemp("torchrun")
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
-    try:
-        said = in_processes(all_commands, root / "processes", str(root), free_ports(9), connect=False)
-    finally:
-        if before is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = before
-    return root, said
+    return root, in_processes(all_commands, root / "processes", str(root), free_ports(9), connect=False)
 
 
 def result_of(root: Path) -> dict:
