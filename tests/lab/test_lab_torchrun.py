@@ -35,11 +35,11 @@ def folder_in(root: Path) -> Path:
     return file.parent
 
 
-def command(port: int, *words: str) -> dict:
+def command(port: int, *words: str, **environment: str) -> dict:
     """A command as torchrun would start it in each of two processes, and what this one said."""
     import alphagrad_cli
 
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "INTERRUPTED_AT": "-1", **environment}
     out, err = StringIO(), StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         try:
@@ -56,22 +56,19 @@ def all_commands(root: str, ports: list[int]) -> dict:
     sys.path.insert(0, str(ODD))
     settings = {name: (f"output_root={root}/{name}",) for name in ("wrong", "straight", "ddp", "stopped", "diverged")}
     kept = ("checkpoint.every_steps=2", "checkpoint.best=eval/return")
+    interrupted = {"INTERRUPTED_AT": "3"}
     port = iter(ports)
     said = {
-        "wrong": command(next(port), *RUN, *settings["wrong"], "recipe.pause=no", "alpha.k=-1"),
+        "wrong": command(next(port), *RUN, *settings["wrong"], "recipe.pause=no"),
         "multirun": command(next(port), "run", "-m", *RUN[1:], *settings["wrong"], "seed=0,1"),
         "other recipe": command(next(port), "run", "recipe=dqn_cartpole", *settings["wrong"]),
         "other command": command(next(port), "ls"),
         "straight": command(next(port), *RUN, *settings["straight"], *kept),
         "ddp": command(next(port), *RUN, "recipe.parallel=ddp", *settings["ddp"], *kept),
         "diverged": command(next(port), *RUN, *settings["diverged"], "recipe.diverging_at=2"),
-        "stopped": command(next(port), *RUN, *settings["stopped"], *kept, "recipe.interrupted_at=3"),
+        "stopped": command(next(port), *RUN, *settings["stopped"], *kept, **interrupted),
     }
-    folder = folder_in(Path(root, "stopped"))
-    config = folder / "config.yaml"
-    if os.environ["RANK"] == "0":  # what stopped it is not to stop it again
-        config.write_text(config.read_text().replace("interrupted_at: 3", "interrupted_at: null"))
-    said["resumed"] = command(next(port), "resume", str(folder))
+    said["resumed"] = command(next(port), "resume", str(folder_in(Path(root, "stopped"))))
     return said
 
 

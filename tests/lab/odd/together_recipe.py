@@ -23,7 +23,6 @@ class TogetherSettings(Settings):
     total_steps: int
     parallel: Literal["ddp", "fsdp"]
     pause: float
-    interrupted_at: int | None
     diverging_at: int | None
 
 
@@ -53,7 +52,7 @@ class Together:
             parts = {"learner": learner}
             for step in range(log.restore(parts), s.total_steps):
                 time.sleep(s.pause)
-                if step == s.interrupted_at:
+                if step == int(os.environ.get("INTERRUPTED_AT", "-1")):
                     os.kill(os.getpid(), signal.SIGINT)
                 x = torch.randn(1, 8, 3, generator=torch.Generator().manual_seed(step))
                 part = slice(parallel.rank * 8 // parallel.processes, (parallel.rank + 1) * 8 // parallel.processes)
