@@ -17,7 +17,7 @@ from .supervised.learner import Learner, Training, learner_of, undecayed
 from .supervised.loop import Plan, Target, fit
 from .supervised.parallel import connected
 from .supervised.precision import Numbers
-from .supervised.settings import SupervisedSettings, check_batch
+from .supervised.settings import SupervisedSettings, check_batch, vmaps
 from .vision.data import DataSettings, Sweep, dataset
 from .vision.models import STACKED, ModelSettings, build
 from .vision.pictures import MISTAKES, draw_mistakes
@@ -44,7 +44,16 @@ class Image:
         self.settings = settings
         self.data = dataset(settings.data)
         check_batch(settings, self.data.count)
-        self.networks()  # does the model fit the images?
+        self.training = Training(
+            build=self._model,
+            objective=classify.objective(settings.label_smoothing),
+            undecayed=undecayed(self._model()) if settings.decay == "weights" else frozenset(),
+            ema=settings.ema,
+            accumulate=settings.accumulate,
+            compile=settings.compile,
+            channels_last=settings.channels_last,
+        )
+        self.vmaps(runs=1)  # can it be as it is asked for?
 
     @property
     def steps_per_epoch(self) -> int:
@@ -63,21 +72,16 @@ class Image:
     def _model(self) -> nn.Module:
         return build(self.settings.model, self.data.shape, len(self.data.classes))
 
+    def vmaps(self, runs: int) -> bool:
+        """Whether so many runs train as one tensor program."""
+        return vmaps(self.settings, self.training, runs, self.settings.model.name in STACKED)
+
     def train(self, stack: RunStack, log: Log) -> list[dict[str, Any]]:
         """Trains all runs in lockstep; see :class:`alphagrad.lab.recipe.Recipe`."""
         s = self.settings
         with connected(stack.device, s.parallel) as parallel:
-            training = Training(
-                build=self._model,
-                objective=classify.objective(s.label_smoothing),
-                undecayed=undecayed(self._model()) if s.decay == "weights" else frozenset(),
-                ema=s.ema,
-                accumulate=s.accumulate,
-                compile=s.compile,
-                channels_last=s.channels_last,
-            )
             numbers = Numbers(s.precision, stack.device)
-            learner = learner_of(stack, training, numbers, parallel, s.stack, s.model.name in STACKED)
+            learner = learner_of(stack, self.training, numbers, parallel, self.vmaps(len(stack)))
             batches = self.data.batches(stack, s.batch_size, (parallel.rank, parallel.processes))
             exam = Exam(self, stack, log)
             plan = Plan(

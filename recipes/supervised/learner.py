@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ class Training:
     accumulate: int
     """Backward passes in a step."""
     compile: bool
-    channels_last: bool
+    channels_last: bool = False
 
 
 class Learner(Protocol):
@@ -66,48 +66,11 @@ class Learner(Protocol):
         """A run's model, average and optimizer state, as that run alone would have them."""
 
 
-def learner_of(
-    stack: RunStack,
-    training: Training,
-    numbers: Numbers,
-    parallel: Parallel,
-    how: Literal["auto", "vmap", "loop"],
-    repays: bool,
-) -> Learner:
-    """The runs as one tensor program (*vmap*) or one after the other (*loop*).
-
-    *auto* is vmap for several runs of a model of which ``repays`` says that it is faster so, and where it can be
-    done: in float32, in one process, in one pass a step, for a model without buffers.
-
-    Raises:
-        ValueError: vmap is asked for where it cannot be done.
-    """
+def learner_of(stack: RunStack, training: Training, numbers: Numbers, parallel: Parallel, vmap: bool) -> Learner:
+    """The runs as one tensor program (``vmap``) or one after the other."""
     from .stacked import StackLearner
 
-    against = obstacle(training, numbers, parallel)
-    if how == "vmap" and against:
-        raise ValueError(f"recipe.stack=vmap: cannot be with {against}; use loop or auto")
-    if how == "vmap" or (how == "auto" and repays and len(stack) > 1 and not against):
-        return StackLearner(stack, training)
-    return LoopLearner(stack, training, numbers, parallel)
-
-
-def obstacle(training: Training, numbers: Numbers, parallel: Parallel) -> str:
-    """What keeps runs from being one tensor program, if anything."""
-    if numbers.precision != "float32":
-        return f"recipe.precision={numbers.precision}"
-    if training.accumulate > 1:
-        return f"recipe.accumulate={training.accumulate}"
-    if parallel.kind is not None:
-        return f"recipe.parallel={parallel.kind}"
-    if training.channels_last:
-        return "recipe.channels_last=true"
-    kinds = {
-        type(m).__name__
-        for m in training.build().modules()
-        if m._buffers or isinstance(m, nn.modules.dropout._DropoutNd)
-    }
-    return f"a model with {', '.join(sorted(kinds))}" if kinds else ""
+    return StackLearner(stack, training) if vmap else LoopLearner(stack, training, numbers, parallel)
 
 
 def undecayed(module: nn.Module) -> frozenset[str]:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from alphagrad.lab.recipe import Settings
@@ -40,14 +40,6 @@ class DataSettings(Settings):
     """Processes that read images from disk; those in memory need none."""
     size: PositiveInt | None
     """Side of the square that images on disk are cropped to; those in memory have their own."""
-
-    @model_validator(mode="after")
-    def _channels_agree(self) -> DataSettings:
-        if len(self.mean) != len(self.std):
-            raise ValueError(f"std must have as many values as mean, {len(self.mean)}, not {len(self.std)}")
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be positive, not {self.std}")
-        return self
 
     @property
     def pixels(self) -> Pixels:
@@ -177,14 +169,19 @@ def dataset(s: DataSettings) -> Dataset:
             train, test = (train.at(part) for part in divided(len(train), s.validation))
         found = OnDisk(s, train, test, s.size)
     else:
+        images, tested, classes = _in_memory(s.name, s.root, s.download)
         if s.size is not None:
             raise ValueError(f"data.size={s.size}: images in memory have their own size; it must be null")
-        images, tested, classes = _in_memory(s.name, s.root, s.download)
         if s.validation:
             images, tested = (images.at(part) for part in divided(len(images), s.validation))
         found = InMemory(s, images, tested, classes)
-    if len(s.mean) not in (1, found.shape[0]):
-        raise ValueError(f"data.mean={s.mean}: images have {found.shape[0]} channels; give one value for each, or one")
+    for setting, values in (("mean", s.mean), ("std", s.std)):
+        if len(values) not in (1, found.shape[0]):
+            raise ValueError(
+                f"data.{setting}={values}: images have {found.shape[0]} channels; give one value, or one each"
+            )
+    if min(s.std) <= 0:
+        raise ValueError(f"data.std={s.std}: must be positive")
     return found
 
 
