@@ -19,10 +19,11 @@ from alphagrad.lab.state import Stateful
 
 from .envs import EnvStack, evaluate_episodes, make_env
 from .gradients import gradients_of
-from .measures import Episodes, Window, stop_diverged
+from .measures import Episodes
 from .mlp import Forward, as_stack, mlp, stacked_mlp
 from .play import Policy, Watchable
 from .replay import Replay
+from .windows import Window, stop_diverged
 
 Params = Mapping[str, Tensor]
 

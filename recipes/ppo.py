@@ -19,10 +19,11 @@ from alphagrad.lab.state import Stateful
 from .actor_critic import ActorCritic, Params, log_probability, mean_actions, values_of
 from .envs import EnvStack, evaluate_episodes, flat_boxes
 from .gradients import gradients_of
-from .measures import Episodes, Window, stop_diverged
+from .measures import Episodes
 from .mlp import as_stack
 from .normalize import ObservationNormalizer, RewardNormalizer
 from .play import Policy, Watchable
+from .windows import Window, stop_diverged
 
 COMPILE_FROM = 10_000
 """Gradient steps from which compilation repays itself: it takes 10 to 15 s and saves 1 to 2 ms a step."""

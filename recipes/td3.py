@@ -18,10 +18,11 @@ from alphagrad.lab.state import pack, unpack
 
 from .envs import EnvStack, evaluate_episodes, flat_boxes
 from .gradients import gradients_of
-from .measures import Episodes, Window, stop_diverged
+from .measures import Episodes
 from .mlp import Forward, as_stack, mlp, stacked_mlp
 from .play import Policy, Watchable
 from .replay import Replay
+from .windows import Window, stop_diverged
 
 Params = Mapping[str, Tensor]
 

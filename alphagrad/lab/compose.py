@@ -34,6 +34,8 @@ BOOKKEEPING = ("seed", "output_root", "tracking", "checkpoint", "study", "stack"
 JOB_KEY = "alphagrad.job"
 """Tag of a job: equal for equal configurations and seeds."""
 SLOTS = ("normalization", "alpha", "transform")
+DATA = ("data", "model")
+"""Groups of recipes that learn from examples."""
 
 
 class UserConf(SearchPathPlugin):
@@ -174,6 +176,9 @@ def one_line(error: Exception, overrides: Sequence[str]) -> str:
         key = struct[1]
         source = f"{error.__cause__}" if error.__cause__ else text
         slot = key.partition(".")[0]
+        if slot in DATA and ("No match in the defaults list" in text or f"Key '{slot}'" in source + text):
+            recipe = next((o for o in overrides if o.startswith("recipe=")), "the recipe")
+            return f"{key}: {recipe} has no {slot}"
         if "No match in the defaults list" in text or (slot in SLOTS and "not in struct" in source + text):
             optimizer = next((o for o in overrides if o.startswith("optimizer=")), "the optimizer")
             if "No match in the defaults list" in text or f"Key '{slot}'" in source + text:
@@ -190,7 +195,8 @@ def _siblings(key: str, overrides: Sequence[str]) -> str:
     groups = [
         o
         for o in overrides
-        if o != key and re.match(r"(recipe|optimizer|experiment|normalization|alpha|transform|hydra/launcher)=", o)
+        if o != key
+        and re.match(r"(recipe|optimizer|experiment|normalization|alpha|transform|data|model|hydra/launcher)=", o)
     ]
     try:
         config = hydra_config(groups)

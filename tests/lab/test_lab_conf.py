@@ -10,6 +10,8 @@ import pytest
 import torch
 import yaml
 from alphagrad.recipes.dqn import EnvSettings
+from alphagrad.recipes.vision.data import DataSettings
+from alphagrad.recipes.vision.models import USES, ModelSettings
 from omegaconf import OmegaConf
 
 from alphagrad import alpha, normalization, transform, values, variants
@@ -110,7 +112,7 @@ def test_slot_files_hold_every_field(slot, option):
     assert set(section(f"{slot}/{option}.yaml")) - {"_target_"} == {f.name for f in fields(part)}
 
 
-@pytest.mark.parametrize("group", ["recipe", "optimizer", "experiment"])
+@pytest.mark.parametrize("group", ["recipe", "optimizer", "experiment", "data", "model"])
 def test_what_ls_shows_is_described(group):
     assert options(group)
     for name, (description, _) in listing.described(group).items():
@@ -122,8 +124,27 @@ def test_recipe_settings_have_the_files_keys(name):
     file = section(f"recipe/{name}.yaml")
     model = build.resolve("recipe._target_", file["recipe"]["_target_"]).Settings
     assert set(file["recipe"]) - {"_target_"} == set(model.model_fields)
-    assert set(file["env"]) == set(EnvSettings.model_fields)
+    if "env" in file:
+        assert set(file["env"]) == set(EnvSettings.model_fields)
     assert file["recipe"]["name"] == name
+
+
+@pytest.mark.parametrize("name", options("data"))
+def test_data_settings_have_the_files_keys(composed, name):
+    assert set(composed("recipe=image", f"data={name}").data) == set(DataSettings.model_fields)
+
+
+@pytest.mark.parametrize("name", options("model"))
+def test_model_settings_have_the_files_keys(composed, name):
+    model = composed("recipe=image", f"model={name}").model
+    uses = USES.get(model.name, ())
+    assert set(model) == {"name", *uses}
+    assert set(uses) <= set(ModelSettings.model_fields)
+
+
+def test_every_setting_of_a_model_is_in_a_file():
+    files = [section(f"model/{name}.yaml") for name in options("model")]
+    assert {key for file in files for key in file} == set(ModelSettings.model_fields)
 
 
 def test_job_settings_have_the_files_keys():
