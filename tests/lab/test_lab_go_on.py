@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from itertools import chain
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 import torch
 
 from alphagrad.lab.apart import run_apart
+from alphagrad.lab.build import build
 from alphagrad.lab.folder import stack_of
-from alphagrad.lab.runner import Assignment, assignment_of
+from alphagrad.lab.runner import assignment_of
+from alphagrad.lab.stack import RunSpec, RunStack
+from alphagrad.lab.state import pack, unpack
 from alphagrad.lab.store import open_store, store_uri
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -49,30 +53,53 @@ def assert_same(a, b) -> None:
         assert a == b
 
 
-def test_every_optimizer_goes_on_bit_for_bit(composed, at, root, tiny, store_runs):
-    """In one stack, half-way through its updates."""
-    made = [*((f"optimizer={name}",) for name in OPTIMIZERS), *MORE]
+class Stopped(Exception):
+    pass
 
-    def jobs(place: str) -> list[Assignment]:
-        found = []
-        for number, words in enumerate(made):
-            own = (*words, *tiny, *EVERY, f"output_root={root}", "instruments=none")
-            found.append(assignment_of(composed(*own), words, root / place / str(number)))
-        return found
 
-    whole, broken = jobs("whole"), jobs("broken")
-    run_apart(whole)
-    at(70, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run_apart(broken)
-    assert not list((root / "broken").rglob("checkpoint.pt"))
-    run_apart(broken)
-    runs = {run.data.tags["output_folder"]: run for run in store_runs(root)}
-    assert len(runs) == 2 * len(made)
-    for words, a, b in zip(made, whole, broken, strict=True):
-        x, y = (torch.load(Path(job.folder) / "checkpoint.pt", weights_only=True) for job in (a, b))
-        assert_same(x, y)
-        assert points(root, runs[a.folder].info.run_id) == points(root, runs[b.folder].info.run_id), words
+class Stopping:
+    """A log that stops a recipe at a step, and has the next one go on from there."""
+
+    observation, observe_every = None, 0
+
+    def __init__(self, at: int | None) -> None:
+        self.at, self.file = at, io.BytesIO()
+
+    def metrics(self, run, step, values) -> None:
+        pass
+
+    def progress(self, step, shown) -> None:
+        pass
+
+    def restore(self, parts) -> int:
+        if not self.file.tell():
+            return 0
+        self.file.seek(0)
+        state = torch.load(self.file, weights_only=True)
+        for name, part in parts.items():
+            unpack(part, state[name])
+        return 70
+
+    def checkpoint(self, step, parts, result) -> None:
+        if step == self.at:
+            self.at = None
+            torch.save({name: pack(part) for name, part in parts.items()}, self.file)
+            raise Stopped
+
+
+@pytest.mark.parametrize("words", [*((f"optimizer={name}",) for name in OPTIMIZERS), *MORE], ids=" ".join)
+def test_every_optimizer_goes_on_bit_for_bit(composed, tiny, words):
+    """Half-way through its updates, in a stack of two."""
+    job = build(composed(*words, *tiny, "recipe.compile=false", "recipe.eval_every=0", "recipe.train_every=2"))
+
+    def train(log: Stopping):
+        return job.recipe.train(RunStack([RunSpec(seed, job.optimizer) for seed in range(2)]), log)
+
+    whole, log = train(Stopping(None)), Stopping(70)
+    with pytest.raises(Stopped):
+        train(log)
+    for a, b in zip(whole, train(log), strict=True):
+        assert_same(a, b)
 
 
 @pytest.mark.slow
