@@ -178,7 +178,7 @@ def one_line(error: Exception, overrides: Sequence[str]) -> str:
         slot = key.partition(".")[0]
         if slot in DATA and ("No match in the defaults list" in text or f"Key '{slot}'" in source + text):
             recipe = next((o for o in overrides if o.startswith("recipe=")), "the recipe")
-            return f"{key}: {recipe} has no {slot}"
+            return f"{key}: {recipe} has no {slot}, recipe=image has"
         if "No match in the defaults list" in text or (slot in SLOTS and "not in struct" in source + text):
             optimizer = next((o for o in overrides if o.startswith("optimizer=")), "the optimizer")
             if "No match in the defaults list" in text or f"Key '{slot}'" in source + text:

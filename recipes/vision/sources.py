@@ -104,7 +104,7 @@ def read_torchvision(name: str, folder: Path, download: bool) -> tuple[Split, Sp
         parts = [make(folder, train=train) for train in (True, False)]
     except RuntimeError as absent:
         if "not found" not in str(absent):
-            raise ValueError(f"{folder}: {name} cannot be read ({_told(absent)}); {put}") from absent
+            raise ValueError(f"{folder}: the files of {name} are damaged ({_told(absent)}); {put}") from absent
         if not download:
             raise ValueError(f"data.root={folder}: has no {name}, and data.download=false; {put}") from absent
         print(f"alphagrad: {name} is not in {folder}: downloading it there with torchvision", file=sys.stderr)
