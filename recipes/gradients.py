@@ -29,7 +29,7 @@ def gradients_of(losses: Callable[..., tuple[Tensor, Tensor]], compiled: bool) -
         return torch.autograd.grad(value, leaf)[0], measures
 
     # the calls of the compiled kernels are compiled too: of small networks they are most of the time
-    calls = {"cpp_wrapper": True}
+    calls: dict[str, Any] = {"cpp_wrapper": True}
     derived = torch.func.grad(total, has_aux=True)
     grad = torch.compile(derived, fullgraph=True, dynamic=False, options=calls) if compiled else eager
 

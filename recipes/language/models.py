@@ -132,7 +132,7 @@ def classifier(
         hidden_dropout_prob=dropout or 0.0,
         attention_probs_dropout_prob=dropout or 0.0,
         pad_token_id=pad,
-        num_labels=classes,
+        id2label={label: str(label) for label in range(classes)},
     )
     return Logits(BertForSequenceClassification(config), pad)
 
