@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -81,5 +82,6 @@ def follow_parent() -> None:
 
 
 def orphaned() -> bool:
-    """Whether the parent that is followed is gone."""
-    return bool(_parent) and os.getppid() != _parent[0]
+    """Whether the parent that is followed is gone: the one that asked for this process, not the one that forked it."""
+    parent = multiprocessing.parent_process()
+    return bool(_parent) and (os.getppid() != _parent[0] if parent is None else not parent.is_alive())

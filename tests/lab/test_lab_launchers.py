@@ -146,7 +146,7 @@ def test_an_interrupted_study_closes_its_runs(odd, root, store_runs, launcher, n
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, cwd=root, start_new_session=True, text=True, stdout=pipe, stderr=pipe)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while len(list(root.rglob("run_id"))) < 3:  # the study's and two of its runs'
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
@@ -156,7 +156,7 @@ def test_an_interrupted_study_closes_its_runs(odd, root, store_runs, launcher, n
             os.killpg(process.pid, number)  # as a terminal's Ctrl-C does
         else:
             process.send_signal(number)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=300)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
