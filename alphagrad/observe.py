@@ -34,6 +34,7 @@ def signals(optimizer: AlphaGrad, tau: float = 2.5) -> dict[str, dict[str, Tenso
             if b.rule.alpha is not None:
                 row["saturation"] = saturation_ratio(scaled, tau, b.extent)
                 (alpha,) = steepness(b, part)
-                row["alpha"] = tensor_of(alpha, unit).expand(row["saturation"].shape)
+                # a copy: a controlled α is state, which the next step overwrites
+                row["alpha"] = tensor_of(alpha, unit).expand(row["saturation"].shape).clone()
             measured[info.name] = row
     return measured
