@@ -19,10 +19,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from alphagrad.lab import compose, sweep
+from alphagrad.lab import compose, processes, sweep
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import claimed, write_whole
-from alphagrad.lab.interrupts import closing_runs_on_signals
 
 LOG = logging.getLogger("alphagrad")
 SHOWS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--version")
@@ -59,26 +58,31 @@ def run(arguments: Sequence[str]) -> None:
     args = get_args_parser().parse_args(list(arguments))
     if any(argument.partition("=")[0] in SHOWS for argument in arguments):
         try:
-            task()
+            if processes.is_first():
+                task()
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             with compose.hydra_initialized():  # the message lists what there is
                 raise ConfigError(compose.one_line(error, args.overrides)) from error
         return
-    jobs = check(args.overrides, args.multirun, args.config_dir)
-    with closing_runs_on_signals():
+    if args.multirun:
+        processes.alone("alphagrad run -m")
+    from alphagrad.lab.following import lead
+
+    def work() -> None:
+        jobs = check(args.overrides, args.multirun, args.config_dir)
         if args.multirun:
             run_study(jobs, list(arguments), args.overrides, args.config_dir)
         else:
             task()
+
+    lead(work)
 
 
 def run_study(
     jobs: Mapping[str, DictConfig], arguments: Sequence[str], overrides: Sequence[str], config_dir: str | None
 ) -> None:
     """Runs the jobs of a multirun as a study, and says at its end how each ended."""
-    from rich.console import Console
-
-    from alphagrad.lab.status import summary, table
+    from alphagrad.lab.status import show, summary
     from alphagrad.lab.store import artifact_root, store_uri
     from alphagrad.lab.study import ARGUMENTS, LOCK_TAG, study
     from alphagrad.lab.tracking import Tracker, provenance
@@ -121,7 +125,7 @@ def run_study(
                     print(f"{running.folder}: {summary(states)}")
                     unfinished = [state for state in states if state.status != "FINISHED"]
                     if unfinished:
-                        Console().print(table(unfinished))
+                        show(unfinished, str(running.folder))
 
 
 def sweep_folder(overrides: Sequence[str], config_dir: str | None = None) -> Path:
@@ -150,7 +154,7 @@ def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> d
             if not lists:
                 ranges = ", ".join(o for o in swept if "interval(" in o)
                 raise ConfigError(f"{ranges}: a continuous range has no list of values; give values or range(a,b)")
-        configs = [compose.compose(job) for job in lists]
+        configs = compose.compose_all(lists)
         if multirun:
             check_launcher(compose.hydra_config(lists[0]).hydra.launcher)
         for config in {compose.config_hash(config): config for config in configs}.values():

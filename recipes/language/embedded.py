@@ -58,7 +58,8 @@ def pydocs() -> dict[str, list[tuple[str, str]]]:
     splits: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
     for text, packages in owners.items():
         if len(packages) == 1:
-            splits["test" if held_out(text, TEST_EVERY) else "train"].append((text, min(packages)))
+            (package,) = packages
+            splits["test" if held_out(text, TEST_EVERY) else "train"].append((text, package))
     return splits
 
 

@@ -132,8 +132,8 @@ def classifier(
         hidden_dropout_prob=dropout or 0.0,
         attention_probs_dropout_prob=dropout or 0.0,
         pad_token_id=pad,
+        id2label={label: str(label) for label in range(classes)},
     )
-    config.num_labels = classes
     return Logits(BertForSequenceClassification(config), pad)
 
 

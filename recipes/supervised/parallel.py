@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,13 +34,15 @@ class Parallel:
         if self.kind == "ddp":
             return nn.parallel.DistributedDataParallel(module)
         if self.kind == "fsdp":
+            from torch.distributed.device_mesh import init_device_mesh
             from torch.distributed.fsdp import fully_shard
 
+            mesh = init_device_mesh(next(module.parameters()).device.type, (self.processes,))
             # parameters start equal everywhere: every process built the module under the run's seed
             for child in module.children():
                 if any(True for _ in child.parameters()):
-                    fully_shard(child)
-            fully_shard(module)
+                    fully_shard(child, mesh=mesh)
+            fully_shard(module, mesh=mesh)
         return module
 
     @contextmanager
@@ -55,6 +57,12 @@ class Parallel:
             module.set_requires_gradient_sync(last)  # type: ignore[operator]
         yield
 
+    def agree(self, tensors: Iterable[Tensor]) -> None:
+        """Gives every process the first one's tensors, which are not sharded."""
+        if self.kind is not None:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
     def mean(self, measures: Tensor) -> Tensor:
         """The mean over the processes."""
         if self.kind is not None:
@@ -65,9 +73,15 @@ class Parallel:
 
 @contextmanager
 def connected(device: torch.device, kind: Kind) -> Iterator[Parallel]:
-    """The processes that torchrun started, connected by NCCL on GPUs and gloo on CPUs; alone without torchrun."""
+    """This process's place among those that torchrun started; alone without torchrun.
+
+    Where they are not connected yet they are for so long, by NCCL on GPUs and gloo on CPUs.
+    """
     if processes() == 1:
         yield Parallel()
+        return
+    if dist.is_initialized():
+        yield Parallel(dist.get_rank(), dist.get_world_size(), kind)
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

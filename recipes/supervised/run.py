@@ -52,6 +52,8 @@ class ModuleRun:
         self.module.train()
         count = self.training.accumulate
         measured: list[Tensor] = []
+        if len(inputs) % count:
+            raise ValueError(f"recipe.accumulate={count}: does not divide a batch of {len(inputs)}")
         for part, (x, y) in enumerate(zip(inputs.chunk(count), targets.chunk(count), strict=True)):
             with self.parallel.synchronized(self.wrapped, part == count - 1):
                 with self.numbers.autocast():
@@ -59,7 +61,8 @@ class ModuleRun:
                 loss, measures = self.training.objective(outputs.float(), y)
                 self.scaler.scale(loss / count).backward()
             measured.append(measures)
-        self.scaler.unscale_(self.optimizer) if self.scaler.is_enabled() else None
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
         if self.spec.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.params.values(), self.spec.clip_grad_norm)
         seen = {} if observe is None else self._signals_before(observe)
@@ -104,7 +107,7 @@ class ModuleRun:
 
     def predict(self, inputs: Tensor) -> Tensor:
         """Outputs for inputs [B, ...], float32."""
-        if self.plain is not self.module and not self._fresh:
+        if not self._fresh:
             self.refresh()
         self.plain.eval()
         with self.numbers.autocast():
@@ -112,10 +115,17 @@ class ModuleRun:
 
     def refresh(self) -> None:
         """Brings ``plain`` up to date; on several processes they must do so together."""
+        self._agree()
         if self.plain is not self.module:
             tensors = self.module.state_dict() if self.average is None else self.average.tensors
             self.plain.load_state_dict(whole(tensors))
-            self._fresh = True
+        self._fresh = True
+
+    def _agree(self) -> None:
+        """Takes the first process's statistics of normalisations: each has its own, of its part of the batches."""
+        buffers = dict(self.module.named_buffers())
+        averaged = [] if self.average is None else [self.average.tensors[name] for name in buffers]
+        self.parallel.agree([*buffers.values(), *averaged])
 
     @torch.no_grad()
     def clear(self) -> None:
@@ -142,7 +152,8 @@ class ModuleRun:
         return {metrics.per_tensor(metrics.SKIPPED, name): float(count) for name, count in counts.items() if count}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes, in full where it is sharded."""
+        """Everything that changes, in full where it is sharded; on several processes they must ask together."""
+        self._agree()
         state = {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
         state["scaler"] = self.scaler.state_dict()
         if self.average is not None:
@@ -168,6 +179,7 @@ class ModuleRun:
 
     def result(self) -> dict[str, Any]:
         """Model, average and optimizer state: parameter name → state."""
+        self._agree()
         slots = {name: dict(self.optimizer.state[p]) for name, p in self.params.items()}
         kept = {"model": self.module.state_dict(), "optimizer": slots}
         if self.average is not None:
