@@ -38,11 +38,11 @@ LOG_EVERY = 10
 BASE = ["recipe=image", "optimizer=adam", "recipe.eval_every=0", f"recipe.log_every={LOG_EVERY}", "data.name=noise"]
 BASE += ["recipe.schedule.kind=one_cycle", "recipe.gap_images=0"]
 TASKS = {
-    "mlp": ["data=mnist", "model=mlp", "recipe.epochs=5"],
-    "cnn": ["data=cifar10", "model=cnn", "model.norm=batch"],
-    "resnet18": ["data=cifar10", "model=resnet18", "recipe.batch_size=32"],
+    "mlp": ["data=mnist", "model=mlp", "recipe.epochs=20"],
+    "cnn": ["data=cifar10", "model=cnn", "model.norm=batch", "recipe.epochs=2"],
+    "resnet18": ["data=cifar10", "model=resnet18", "recipe.batch_size=16", "recipe.epochs=2"],
 }
-SHAPES = {"mlp": (12_800, 28, 28, 1), "cnn": (12_800, 32, 32, 3), "resnet18": (640, 32, 32, 3)}
+SHAPES = {"mlp": (12_800, 28, 28, 1), "cnn": (12_800, 32, 32, 3), "resnet18": (320, 32, 32, 3)}
 STACKED = ("mlp", "cnn")
 
 
