@@ -57,7 +57,7 @@ def sequences(recipe: Any) -> Iterator[tuple[Tensor, Tensor, int]]:
     s = recipe.settings
     row = torch.from_numpy(tokenized(s.data, s.tokenizer, s.vocabulary)[0]).long()
     pieces = [row[k : k + s.length + 1] for k in range(0, len(row) - s.length, s.length)]
-    loader = torch.utils.data.DataLoader(pieces, s.batch_size, shuffle=True, drop_last=True)  # type: ignore[arg-type]
+    loader: Any = torch.utils.data.DataLoader(pieces, s.batch_size, shuffle=True, drop_last=True)  # type: ignore[arg-type]
     while True:
         for x in loader:
             yield x[:, :-1], x[:, 1:], s.batch_size * s.length
@@ -76,7 +76,7 @@ def texts(recipe: Any) -> Iterator[tuple[Tensor, Tensor, int]]:
         ids = nn.utils.rnn.pad_sequence([row for row, _ in batch], batch_first=True, padding_value=recipe.pad)
         return ids, torch.tensor([label for _, label in batch]), sum(len(row) for row, _ in batch)
 
-    loader = torch.utils.data.DataLoader(pairs, s.batch_size, shuffle=True, drop_last=True, collate_fn=together)  # type: ignore[arg-type]
+    loader: Any = torch.utils.data.DataLoader(pairs, s.batch_size, shuffle=True, drop_last=True, collate_fn=together)  # type: ignore[arg-type]
     while True:
         yield from loader
 
