@@ -97,7 +97,7 @@ class LoopLearner:
         ]
         self.frozen: set[int] = set()
         self._none: Tensor | None = None
-        self._steps = 0
+        self._steps, self._device = 0, stack.device
         self._noise = [int(rng.integers(2**63)) for rng in stack.generators("noise")]
 
     def step(
@@ -112,7 +112,7 @@ class LoopLearner:
                 signals.append({})
                 continue
             # what dropout draws depends on run, step and process alone
-            torch.manual_seed((self._noise[number] + self._steps * parts + self.parallel.rank) % 2**63)
+            _seed((self._noise[number] + self._steps * parts + self.parallel.rank) % 2**63, self._device)
             measures, seen = run.step(inputs[number], targets[number], observe)
             self._none = torch.zeros_like(measures)
             columns.append(measures)
@@ -153,3 +153,11 @@ class LoopLearner:
 
     def result(self, run: int) -> dict[str, Any]:
         return self.runs[run].result()
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """``torch.manual_seed`` for the CPU and one device: for all of them it takes a millisecond."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)

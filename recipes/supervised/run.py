@@ -49,7 +49,8 @@ class ModuleRun:
 
     def step(self, inputs: Tensor, targets: Tensor, observe: Observation | None) -> tuple[Tensor, dict[str, float]]:
         """One update from inputs [B, ...] and targets [B]: measures [n], signals."""
-        self.module.train()
+        if not self.module.training:
+            self.module.train()  # goes through all of its parts
         count = self.training.accumulate
         measured: list[Tensor] = []
         if len(inputs) % count:
