@@ -223,15 +223,14 @@ def status(argv: list[str]) -> None:
     p.add_argument("study", nargs="?", help="a study's run id or its beginning; default: the newest")
     add_store_options(p)
     args = p.parse_args(argv)
-    from rich.console import Console
-
     from alphagrad.lab.results import Results
-    from alphagrad.lab.status import progress, summary, table
+    from alphagrad.lab.status import common_folder, progress, show, summary
     from alphagrad.lab.store import store_uri
 
     heading, states = progress(Results(store_uri(args.uri, args.output_root), args.experiment), args.study)
-    print(f"{heading}\n{summary(states)}")
-    Console().print(table(states))
+    under = common_folder(states)
+    print(f"{heading}\n{summary(states)}\nin {under}")
+    show(states, under)
 
 
 def watch(argv: list[str]) -> None:

@@ -118,7 +118,7 @@ class DQN(Watchable):
 
         for step in range(log.restore(parts), s.total_steps):
             epsilon = self.epsilon(step)
-            before = envs.observations.copy()
+            before = envs.observations
             actions = explore.actions(epsilon, lambda: greedy(network, envs.observations))
             reached, rewards, terminations, finished = envs.step(actions)
             replay.add(before, reached, actions[:, None].astype(np.float32), rewards[:, None], terminations[:, None])

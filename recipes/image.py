@@ -90,7 +90,7 @@ class Image:
                 log_every=s.log_every,
                 eval_every=s.eval_every * self.steps_per_epoch,
                 measures=classify.MEASURES,
-                rate=(metrics.IMAGES_PER_SECOND, s.batch_size),
+                rates={metrics.IMAGES_PER_SECOND: s.batch_size},
                 target=None if s.target is None else Target(metrics.EVAL_ACCURACY, s.target),
             )
             fit(plan, learner, batches, exam, stack, log)

@@ -130,7 +130,7 @@ class TD3(Watchable):
                 noise = (self.high - self.low) / 2 * s.exploration_noise * explore.normal()
                 chosen = bounds.squeeze(policy(envs.observations[:, None]))[:, 0]
                 actions = (chosen + noise).clip(self.low, self.high)
-            before = envs.observations.copy()
+            before = envs.observations
             reached, rewards, terminations, finished = envs.step(actions)
             replay.add(before, reached, actions, rewards[:, None], terminations[:, None])
             episodes.add(finished, step)

@@ -60,6 +60,16 @@ def lab(monkeypatch):
 
 
 @pytest.fixture
+def odd(lab) -> Path:
+    """The recipe ``odd``, which fails on demand, in this process and in all that it starts; its configuration."""
+    folder = CHECKOUT / "tests/lab/odd"
+    lab.syspath_prepend(str(folder))
+    lab.setenv("PYTHONPATH", str(folder))
+    lab.setenv("ALPHAGRAD_CONF", str(folder))
+    return folder
+
+
+@pytest.fixture
 def cli(lab, capfd):
     """``cli("run", "seed=1")`` → its :class:`Outcome`, in this process."""
     import alphagrad_cli
@@ -72,6 +82,26 @@ def cli(lab, capfd):
             status = left.code or 0
         written = capfd.readouterr()
         return Outcome(status, written.out, written.err)
+
+    return call
+
+
+@pytest.fixture
+def at(lab):
+    """``at(step, act)``: ``act()`` is called when the run has taken so many steps for the first time."""
+
+    def call(step: int, act) -> None:
+        from alphagrad.lab.runlog import TrackedLog
+
+        checkpoint, done = TrackedLog.checkpoint, []
+
+        def watched(self, reached, parts, result):
+            checkpoint(self, reached, parts, result)
+            if reached == step and not done:
+                done.append(True)
+                act()
+
+        lab.setattr(TrackedLog, "checkpoint", watched)
 
     return call
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
@@ -14,8 +15,10 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
-from hydra.core.config_search_path import ConfigSearchPath
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -114,7 +117,11 @@ def hydra_initialized(config_dir: str | None = None) -> Iterator[None]:
             if not Path(config_dir).is_dir():
                 raise ConfigError(f"--config-dir={config_dir}: no such folder")
             loader = GlobalHydra.instance().config_loader()
-            loader.get_search_path().prepend("command-line", f"file://{Path(config_dir).resolve()}")
+            assert isinstance(loader, ConfigLoaderImpl)
+            # where Hydra puts it; the loader looked its sources up when it was made
+            path, anchor = f"file://{Path(config_dir).resolve()}", SearchPathQuery(provider="schema")
+            loader.get_search_path().prepend("command-line", path, anchor)
+            loader.repository.initialize_sources(loader.get_search_path())
         yield
 
 
@@ -130,6 +137,23 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(one_line(error, overrides)) from error
     return config
+
+
+def compose_all(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
+    """Each job's configuration, as :func:`compose` has it; those that differ in seed are composed once."""
+    known: dict[tuple[str, ...], DictConfig] = {}
+    configs: list[DictConfig] = []
+    for job in jobs:
+        seed = [o for o in job if o.startswith("seed=")]
+        rest = tuple(o for o in job if o not in seed)
+        value = OverridesParser.create().parse_override(seed[0]).value() if len(seed) == 1 else None
+        if rest in known and isinstance(value, int):
+            config = copy.deepcopy(known[rest])
+            config.seed = value
+        else:
+            config = known[rest] = compose(job)
+        configs.append(config)
+    return configs
 
 
 def hydra_config(overrides: Sequence[str]) -> DictConfig:
@@ -154,7 +178,7 @@ def one_line(error: Exception, overrides: Sequence[str]) -> str:
         slot = key.partition(".")[0]
         if slot in DATA and ("No match in the defaults list" in text or f"Key '{slot}'" in source + text):
             recipe = next((o for o in overrides if o.startswith("recipe=")), "the recipe")
-            return f"{key}: {recipe} has no {slot}"
+            return f"{key}: {recipe} has no {slot}, recipe=image has"
         if "No match in the defaults list" in text or (slot in SLOTS and "not in struct" in source + text):
             optimizer = next((o for o in overrides if o.startswith("optimizer=")), "the optimizer")
             if "No match in the defaults list" in text or f"Key '{slot}'" in source + text:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,17 +14,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from alphagrad.lab import metrics
+from alphagrad.lab.apart import run_apart
 from alphagrad.lab.build import checked
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.farms import FARMS
 from alphagrad.lab.interrupts import closing_runs_on_signals
-from alphagrad.lab.runner import Assignment, Outcome, run_stack
-from alphagrad.lab.stacking import stacks_of
+from alphagrad.lab.runner import Assignment, Outcome
+from alphagrad.lab.stacking import planned
 from alphagrad.lab.store import store_uri
 from alphagrad.lab.tracking import PARENT_RUN, reason_of
 
-LOG = logging.getLogger("alphagrad")
-LOG_FILE = "alphagrad.log"
 STORE = "MLFLOW_TRACKING_URI"
 
 
@@ -68,15 +66,12 @@ def run_on_farm(launcher: Mapping[str, Any], assignments: Sequence[Assignment], 
     told to close their runs and waited for.
     """
     options = options_of(launcher)
-    alone = [[number] for number in range(len(assignments))]
-    stacks = stacks_of(assignments, options.runs_per_job, 1) if options.runs_per_job > 1 else alone
-    parcels = [parcel([assignments[n] for n in members]) for members in stacks]
+    stacks = planned(assignments, options.runs_per_job, 1)
+    parcels = [parcel(stack.assignments) for stack in stacks]
     outcomes: dict[int, Outcome] = {}
 
     def done(index: int, results: Sequence[Outcome] | str) -> None:
-        if isinstance(results, str):
-            results = [Outcome({}, results)] * len(stacks[index])
-        for number, outcome in zip(stacks[index], results, strict=True):
+        for number, outcome in stacks[index].outcomes(results).items():
             outcomes[number] = outcome
             announce(assignments[number], outcome)
 
@@ -101,11 +96,10 @@ def parcel(assignments: list[Assignment]) -> Parcel:
 
 def train(parcel: Parcel) -> list[Outcome]:
     """In the worker: trains the runs of a parcel; every way of failing is an outcome."""
-    with driver_environment(parcel.environment), log_files(parcel.assignments), closing_runs_on_signals():
+    with driver_environment(parcel.environment), closing_runs_on_signals():
         try:
-            return run_stack(parcel.assignments, Silent())
+            return run_apart(parcel.assignments, Silent())
         except (Exception, KeyboardInterrupt, SystemExit) as error:
-            LOG.info("failed", exc_info=True)
             return [Outcome({}, reason_of(error))] * len(parcel.assignments)
 
 
@@ -123,27 +117,6 @@ def driver_environment(variables: Mapping[str, str]) -> Iterator[None]:
         for name in (PARENT_RUN, STORE):
             os.environ.pop(name, None)
         os.environ.update(own)
-
-
-@contextmanager
-def log_files(assignments: Sequence[Assignment]) -> Iterator[None]:
-    """A log file in each job's folder, as Hydra makes one for jobs that it runs itself."""
-    handlers = []
-    for assignment in assignments:
-        Path(assignment.folder).mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(Path(assignment.folder) / LOG_FILE))
-        handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level = LOG.level
-    LOG.setLevel(logging.INFO)
-    for handler in handlers:
-        LOG.addHandler(handler)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            LOG.removeHandler(handler)
-            handler.close()
-        LOG.setLevel(level)
 
 
 class Silent:

@@ -94,13 +94,19 @@ def home_of(folders: Sequence[Path]) -> Path:
     return folders[0].parent / f"stack-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
 
 
-def write_members(home: Path, members: Sequence[tuple[Path, str, str]]) -> None:
-    """Notes the runs of a stack, (folder, title, run id) each, so that each of them leads to all."""
+def write_members(home: Path, members: Sequence[tuple[Path, str, str]], going_on: Sequence[Path]) -> None:
+    """Notes the runs of a stack, (folder, title, run id) each, so that each that goes on leads to all."""
     listed = [asdict(Member(os.path.relpath(folder, home), title, run_id)) for folder, title, run_id in members]
     write_whole(home / MEMBERS, json.dumps(listed, indent=1, ensure_ascii=False))
-    if len(members) > 1:
-        for folder, _, _ in members:
+    for folder in going_on:
+        if folder != home:
             write_whole(folder / STACK, os.path.relpath(home, folder))
+
+
+def members_of(home: Path) -> list[Member]:
+    """The runs of the stack that has this folder; none if it had not begun to train."""
+    file = home / MEMBERS
+    return [Member(**entry) for entry in json.loads(file.read_text())] if file.exists() else []
 
 
 def stack_of(folder: Path) -> tuple[Path, list[Member]]:
@@ -108,9 +114,18 @@ def stack_of(folder: Path) -> tuple[Path, list[Member]]:
     home = folder
     if (folder / STACK).exists():
         home = Path(os.path.normpath(folder / (folder / STACK).read_text().strip()))
-    if not (home / MEMBERS).exists():
-        return folder, []
-    return home, [Member(**entry) for entry in json.loads((home / MEMBERS).read_text())]
+    members = members_of(home)
+    return (home, members) if members else (folder, [])
+
+
+def disband(home: Path, folders: Sequence[Path]) -> None:
+    """Removes what held a stack together, which has ended; a run that has meanwhile joined another stays there."""
+    for folder in folders:
+        if stack_of(folder)[0] == home:
+            (folder / STACK).unlink(missing_ok=True)
+    (home / MEMBERS).unlink()
+    if home not in folders:
+        home.rmdir()
 
 
 def forget(folder: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -57,3 +61,27 @@ def deferred() -> Iterator[None]:
     finally:
         _deferring.pop()
     check()
+
+
+PARENT_SECONDS = 0.5
+"""Between looks whether a worker's parent is there."""
+_parent: list[int] = []
+"""The process that :func:`follow_parent` follows."""
+
+
+def follow_parent() -> None:
+    """In a worker: SIGTERM once its parent is gone, even by SIGKILL, so that no run goes on behind its study's back."""
+    _parent[:] = [os.getppid()]
+
+    def watch() -> None:
+        while not orphaned():
+            time.sleep(PARENT_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def orphaned() -> bool:
+    """Whether the parent that is followed is gone: the one that asked for this process, not the one that forked it."""
+    parent = multiprocessing.parent_process()
+    return bool(_parent) and (os.getppid() != _parent[0] if parent is None else not parent.is_alive())

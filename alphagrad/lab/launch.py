@@ -82,9 +82,7 @@ def run_study(
     jobs: Mapping[str, DictConfig], arguments: Sequence[str], overrides: Sequence[str], config_dir: str | None
 ) -> None:
     """Runs the jobs of a multirun as a study, and says at its end how each ended."""
-    from rich.console import Console
-
-    from alphagrad.lab.status import summary, table
+    from alphagrad.lab.status import show, summary
     from alphagrad.lab.store import artifact_root, store_uri
     from alphagrad.lab.study import ARGUMENTS, LOCK_TAG, study
     from alphagrad.lab.tracking import Tracker, provenance
@@ -127,7 +125,7 @@ def run_study(
                     print(f"{running.folder}: {summary(states)}")
                     unfinished = [state for state in states if state.status != "FINISHED"]
                     if unfinished:
-                        Console().print(table(unfinished))
+                        show(unfinished, str(running.folder))
 
 
 def sweep_folder(overrides: Sequence[str], config_dir: str | None = None) -> Path:
@@ -156,7 +154,7 @@ def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> d
             if not lists:
                 ranges = ", ".join(o for o in swept if "interval(" in o)
                 raise ConfigError(f"{ranges}: a continuous range has no list of values; give values or range(a,b)")
-        configs = [compose.compose(job) for job in lists]
+        configs = compose.compose_all(lists)
         if multirun:
             check_launcher(compose.hydra_config(lists[0]).hydra.launcher)
         for config in {compose.config_hash(config): config for config in configs}.values():

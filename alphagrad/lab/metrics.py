@@ -44,6 +44,15 @@ TARGET_STEPS = "target/steps"
 """Optimizer steps until the target accuracy was first seen in an evaluation."""
 TARGET_SECONDS = "time/to_target"
 """Training time until then, evaluations left out."""
+EVAL_F1 = "eval/macro_f1"
+"""Mean over the classes of their F1 on the whole test set."""
+EVAL_PERPLEXITY = "eval/perplexity"
+"""exp(:data:`EVAL_LOSS`), a token."""
+EVAL_BITS = "eval/bits_per_byte"
+"""The whole validation text's cross-entropy in bits over its bytes in UTF-8: independent of the tokenizer."""
+TOKENS_PER_SECOND = "time/tokens_per_second"
+MFU = "time/mfu"
+"""Model FLOP/s of training over what the device does in a matrix product."""
 IMAGES_PER_SECOND = "time/images_per_second"
 LEARNING_RATE = "optimizer/learning_rate"
 STEPS_PER_SECOND = "time/steps_per_second"
@@ -60,7 +69,14 @@ def per_tensor(quantity: str, tensor: str) -> str:
     return f"{quantity}/{tensor}"
 
 
-HEADLINES = {FINAL_RETURN: "{:.1f}", EVAL_RETURN: "{:.1f}", EVAL_ACCURACY: "{:.4f}", EVAL_LOSS: "{:.4f}"}
+HEADLINES = {
+    FINAL_RETURN: "{:.1f}",
+    EVAL_RETURN: "{:.1f}",
+    EVAL_ACCURACY: "{:.4f}",
+    EVAL_F1: "{:.4f}",
+    EVAL_LOSS: "{:.4f}",
+    EVAL_BITS: "{:.3f}",
+}
 """The few metrics worth a column or a line, and how their numbers are written."""
 
 
@@ -71,4 +87,6 @@ def headline(values: Mapping[str, float]) -> str:
 
 def objective(values: Mapping[str, float]) -> float | None:
     """What an optimizing sweeper maximizes."""
-    return values.get(EVAL_RETURN, values.get(EVAL_ACCURACY))
+    if EVAL_RETURN in values or EVAL_ACCURACY in values:
+        return values.get(EVAL_RETURN, values.get(EVAL_ACCURACY))
+    return -values[EVAL_LOSS] if EVAL_LOSS in values else None

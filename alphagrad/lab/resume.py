@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
 
 from alphagrad.lab import processes
 from alphagrad.lab.errors import ConfigError
@@ -17,8 +13,6 @@ from alphagrad.lab.folder import CONFIG, run_id_of, stack_of
 from alphagrad.lab.store import check_store, open_store, store_uri
 from alphagrad.lab.study import ARGUMENTS, find_run
 from alphagrad.lab.tracking import FOLDER, PRUNED, REASON
-
-LOG = logging.getLogger("alphagrad")
 
 
 def resume(what: str, uri: str | None, output_root: str, launch: Callable[[Sequence[str]], None]) -> None:
@@ -73,10 +67,13 @@ def _folder_of(run_id: str, uri: str) -> Path:
 
 def _resume_stack(folder: Path) -> None:
     from alphagrad.lab import metrics
-    from alphagrad.lab.runner import Assignment, run_stack
+    from alphagrad.lab.apart import run_apart
+    from alphagrad.lab.interrupted import plain_config
+    from alphagrad.lab.logfiles import warn_on_stderr
+    from alphagrad.lab.runner import Assignment
 
     home, members = stack_of(folder)
-    config = _config(folder)
+    config = plain_config(folder)
     run_id = run_id_of(folder)
     client = open_store(store_uri(config["tracking"]["uri"], config["output_root"]))
     if run_id is not None:
@@ -87,26 +84,12 @@ def _resume_stack(folder: Path) -> None:
             return
     folders = [Path(os.path.normpath(home / member.folder)) for member in members] or [folder]
     titles = [member.title for member in members] or [str(config["optimizer"]["name"])]
-    assignments = [Assignment(_config(f), t, str(f), True) for f, t in zip(folders, titles, strict=True)]
-    handler = logging.FileHandler(folder / "alphagrad.log")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    LOG.addHandler(handler)
-    LOG.setLevel(logging.INFO)
-    try:
-        outcomes = run_stack(assignments)
-    except Exception:
-        LOG.info("failed", exc_info=True)
-        raise
-    finally:
-        LOG.removeHandler(handler)
-        handler.close()
+    assignments = [Assignment(plain_config(f), t, str(f), True) for f, t in zip(folders, titles, strict=True)]
+    warn_on_stderr()
+    outcomes = run_apart(assignments)
     for own, outcome in zip(folders, outcomes, strict=True):
         told = f"failed, {outcome.failure}" if outcome.failure else metrics.headline(outcome.metrics)
         print(f"{own}: {told}")
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    plain = OmegaConf.to_container(OmegaConf.load(folder / CONFIG), resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    failed = sum(outcome.failure is not None for outcome in outcomes)
+    if failed:
+        raise RuntimeError(f"{failed} of {len(outcomes)} runs of the stack failed")

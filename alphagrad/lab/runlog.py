@@ -168,7 +168,7 @@ class TrackedLog:
             try:
                 self._checkpoints.save(self._reached[0], self._content(self._reached[1]))
             except OSError as again:
-                told += f"; {again}"
+                told += f"; {again}" if str(again) not in told else ""
         processes.tell(processes.END)
         files = self._checkpoints.files()
         kept = (

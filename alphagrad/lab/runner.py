@@ -7,7 +7,6 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,10 @@ from alphagrad.lab.folder import (
     RUN_ID,
     STACK,
     claimed,
+    disband,
     forget,
     home_of,
-    stack_of,
+    members_of,
     write_members,
     write_whole,
 )
@@ -37,7 +37,7 @@ from alphagrad.lab.progress import ProgressLine
 from alphagrad.lab.runlog import BEST, DIVERGED, Pruned, TrackedLog, Watch
 from alphagrad.lab.stack import RunSpec, RunStack
 from alphagrad.lab.store import artifact_root, store_uri
-from alphagrad.lab.tracking import FOLDER, HOST, PRUNED, REASON, Tracker, can_go_on, provenance
+from alphagrad.lab.tracking import FOLDER, HOST, PRUNED, REASON, Tracker, can_go_on, is_deleted, provenance, reason_of
 
 LOG = logging.getLogger("alphagrad")
 CHECKPOINT = "checkpoint.pt"
@@ -70,12 +70,24 @@ class Outcome:
     """Ended by :attr:`Assignment.watch`."""
 
 
+class StackBroken(Exception):
+    """Something raised while several runs of a stack trained; it does not say which of them is to blame.
+
+    Those that still trained were taken back, as if they had not begun. Training them apart shows it
+    (:mod:`alphagrad.lab.apart`).
+    """
+
+    def __init__(self, reason: str, ended: dict[int, Outcome]) -> None:
+        super().__init__(reason)
+        self.ended = ended
+        """Row → outcome of the runs that had ended before."""
+
+
 def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outcome]:
     """Trains jobs that differ in seed and optimizer alone as one stack, each recorded as a run of its own.
 
     Jobs whose folders hold runs that were stopped go on from their last state, and the stack must then be
-    the one they were in. A run that turns non-finite is FAILED and the others go on; what ends them all
-    ends them alike.
+    the one they were in. A run that turns non-finite is FAILED and the others go on.
 
     Args:
         assignments: the jobs.
@@ -83,8 +95,9 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
 
     Raises:
         ConfigError: a setting is wrong, or another process trains one of them; nothing was recorded.
-        FloatingPointError: every run diverged.
         StorageLost: the store or the disk gave out; the runs can go on.
+        StackBroken: whatever several runs raised.
+        Exception: whatever a run alone raised, FloatingPointError if it turned non-finite.
     """
     if processes.count() > 1 and len(assignments) > 1:
         raise ConfigError(f"{assignments[0].folder}: holds a stack of {len(assignments)} runs; torchrun trains one run")
@@ -98,11 +111,12 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
     folders = [Path(a.folder) for a in assignments]
     home = home_of(folders)
     checkpoints = Checkpoints(home, job.settings.checkpoint)
+    trackers = [_tracker(own) for own in jobs]
     with ExitStack() as runs:
-        for folder in folders:
+        # the folder of a run that has ended may be another's by now
+        for folder in _going_on(folders, begun(assignments, trackers[0], home)):
             runs.enter_context(claimed(folder / LOCK))
-        trackers = [_tracker(own) for own in jobs]
-        before = begun(assignments, trackers[0], home)
+        before = begun(assignments, trackers[0], home)  # again, now that nobody else can be at it
         state = checkpoints.load() if before else None
         if not before:
             for folder in {home, *folders}:
@@ -115,22 +129,34 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
                 tracker.leave(before[run].run_id)
                 failures[run] = ended
             else:
-                resume = before[run].run_id if before else None
+                resume = (before[run].run_id or None) if before else None
                 runs.enter_context(_recorded(tracker, assignment, config, own, shared, resume))
         home.mkdir(exist_ok=True)
         ids = [tracker.run_id for tracker in trackers]
-        write_members(home, list(zip(folders, [a.title for a in assignments], ids, strict=True)))
+        titles = [a.title for a in assignments]
+        write_members(home, list(zip(folders, titles, ids, strict=True)), _going_on(folders, before))
         stack = RunStack([RunSpec(own.settings.seed, own.optimizer) for own in jobs], job.device)
         name = assignments[0].title if len(jobs) == 1 else f"{len(jobs)} runs"
         with line or ProgressLine(f"{configs[0].recipe.name} {name}") as shown:
             shown.start(job.recipe.total_steps)
             log = TrackedLog(trackers, shown, job, checkpoints, folders, state, [a.watch for a in assignments])
             log.failures.update(failures)
+            results: Sequence[dict[str, Any]] = []
             announce(assignments[0].config)
             try:
                 results = job.recipe.train(stack, log)
             except Pruned:
-                results = []  # nobody's: every run has ended before
+                pass  # the results are nobody's: every run has ended before
+            except (ConfigError, StorageLost):
+                raise
+            except Exception as error:
+                if len(jobs) == 1:
+                    raise
+                if len(log.failures) < len(jobs):
+                    broken = _broken(log, trackers, reason_of(error))
+                    checkpoints.clear()
+                    disband(home, folders)
+                    raise broken from error
         try:
             log.drain()
             for run, (tracker, folder) in enumerate(zip(trackers, folders, strict=True)):
@@ -143,16 +169,22 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
         except (OSError, StorageLost) as error:
             raise log.stopped(error) from error
     checkpoints.clear()  # nothing is left to go on from
-    for folder in folders:
-        (folder / STACK).unlink(missing_ok=True)
-    (home / MEMBERS).unlink()
-    if home not in folders:
-        home.rmdir()
-    reasons = [log.failures.get(run) for run in range(len(jobs))]
-    return [
-        Outcome(last, None if why == "FINISHED" else why, run in log.pruned)
-        for run, (last, why) in enumerate(zip(log.last, reasons, strict=True))
-    ]
+    disband(home, folders)
+    return [_outcome(log, run) for run in range(len(jobs))]
+
+
+def _outcome(log: TrackedLog, run: int) -> Outcome:
+    why = log.failures.get(run)
+    return Outcome(log.last[run], None if why == "FINISHED" else why, run in log.pruned)
+
+
+def _broken(log: TrackedLog, trackers: Sequence[Tracker], reason: str) -> StackBroken:
+    """Takes back the runs that still train; what to raise."""
+    ended = {run: _outcome(log, run) for run in log.failures}
+    for run, tracker in enumerate(trackers):
+        if run not in ended:
+            tracker.take_back(f"its stack ended with {reason}")
+    return StackBroken(reason, ended)
 
 
 @dataclass(frozen=True)
@@ -160,18 +192,21 @@ class Begun:
     """A run that was begun by another process."""
 
     run_id: str
+    """Empty for one that was not."""
     ended: str
     """Why it does not go on, FINISHED or what it failed of; empty if it does."""
 
 
 def begun(assignments: Sequence[Assignment], tracker: Tracker, home: Path) -> list[Begun]:
     """What the jobs' folders hold of runs that can go on, one entry a job; nothing if they start anew."""
-    _, members = stack_of(Path(assignments[0].folder))
+    members = members_of(home)
+    if len(members) != len(assignments):
+        return _unnoted(assignments, tracker)
     found: list[Begun] = []
-    for assignment, member in zip_longest(assignments, members):
-        if assignment is None or member is None:
-            return _unnoted(assignments, tracker)
+    for assignment, member in zip(assignments, members, strict=True):
         run = tracker.client.get_run(member.run_id)
+        if is_deleted(run):
+            return []
         status, reason = run.info.status, run.data.tags.get(REASON, "")
         again = assignment.resume and not reason.startswith((DIVERGED, PRUNED))
         goes_on = can_go_on(run) or again
@@ -183,11 +218,19 @@ def begun(assignments: Sequence[Assignment], tracker: Tracker, home: Path) -> li
 
 
 def _unnoted(assignments: Sequence[Assignment], tracker: Tracker) -> list[Begun]:
-    """A run that was killed between its creation in the store and its note in the folder."""
-    if len(assignments) > 1 or not (Path(assignments[0].folder) / CONFIG).exists():
-        return []
-    run_id = tracker.open_run(assignments[0].folder)
-    return [] if run_id is None else [Begun(run_id, "")]
+    """Runs that were killed between their creation in the store and the note that they train."""
+    found: list[Begun] = []
+    for assignment in assignments:
+        folder = Path(assignment.folder)
+        trained = (folder / STACK).exists() or (folder / MEMBERS).exists()  # in another stack
+        created = (folder / CONFIG).exists() and not trained
+        found.append(Begun((created and tracker.open_run(assignment.folder)) or "", ""))
+    return found if any(run.run_id for run in found) else []
+
+
+def _going_on(folders: Sequence[Path], before: Sequence[Begun]) -> list[Path]:
+    """The folders of the runs that are trained now."""
+    return [folder for run, folder in enumerate(folders) if not (before and before[run].ended)]
 
 
 def _tracker(job: Job) -> Tracker:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import multiprocessing
+import os
 import queue
 import sys
 import threading
@@ -18,8 +18,11 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from alphagrad.lab.interrupts import closing_runs_on_signals
-from alphagrad.lab.runner import Assignment, Outcome, run_stack
+from alphagrad.lab.apart import run_apart
+from alphagrad.lab.interrupted import Stack, interrupted
+from alphagrad.lab.interrupts import closing_runs_on_signals, follow_parent, orphaned
+from alphagrad.lab.logfiles import warn_on_stderr
+from alphagrad.lab.runner import Assignment, Outcome
 from alphagrad.lab.tracking import reason_of
 
 # What may differ between the runs of a stack, or does not touch the numbers.
@@ -33,6 +36,8 @@ def stacks_of(assignments: Sequence[Assignment], max_runs: int, processes: int) 
     optimizer stay side by side, because they then share one optimizer too. A group is cut into as few parts
     of at most ``max_runs`` as keep ``processes`` processes busy.
     """
+    if max_runs == 1 or not assignments:
+        return [[number] for number in range(len(assignments))]
     groups: dict[str, list[int]] = {}
     for number, assignment in enumerate(assignments):
         shared = {key: value for key, value in _resolved(assignment.config).items() if key not in OWN}
@@ -44,6 +49,17 @@ def stacks_of(assignments: Sequence[Assignment], max_runs: int, processes: int) 
         parts = min(len(members), max(busy, -(-len(members) // max_runs)))
         bounds = [len(members) * part // parts for part in range(parts + 1)]
         stacks += [members[low:high] for low, high in pairwise(bounds)]
+    return stacks
+
+
+def planned(assignments: Sequence[Assignment], max_runs: int, processes: int) -> list[Stack]:
+    """The stacks to train: those that were interrupted as they were, the other jobs as :func:`stacks_of` has them."""
+    stacks = interrupted(assignments)
+    taken = {number for stack in stacks for number in stack.jobs.values()}
+    left = [number for number in range(len(assignments)) if number not in taken]
+    for members in stacks_of([assignments[number] for number in left], max_runs, processes):
+        numbers = [left[n] for n in members]
+        stacks.append(Stack([assignments[number] for number in numbers], dict(enumerate(numbers))))
     return stacks
 
 
@@ -60,33 +76,34 @@ def _optimizer(assignment: Assignment) -> Any:
 def run_stacks(assignments: Sequence[Assignment], max_runs: int, processes: int) -> list[Outcome]:
     """Trains all jobs, stack by stack, ``processes`` at a time; returns how each ended, in their order.
 
-    A stack that fails, or whose process is killed, does not stop the others. When interrupted, every process
-    closes its runs first.
+    A job that raises fails alone, and a stack whose process is killed does not stop the others. When
+    interrupted, every process closes its runs first.
     """
-    stacks = stacks_of(assignments, max_runs, processes)
-    context = multiprocessing.get_context("spawn")
+    stacks = planned(assignments, max_runs, processes)
+    context = _context()
     reports: Any = context.Queue()
     outcomes: dict[int, Outcome] = {}
     starting, stopped = threading.Lock(), threading.Event()
 
     def train(index: int) -> list[Outcome]:
         # a pool for each stack: one whose process is killed is broken for good
-        with ProcessPoolExecutor(1, context, _prepare, (reports,)) as pool:
+        with ProcessPoolExecutor(1, context, _prepare, (reports, dict(os.environ))) as pool:
             with starting:
                 if stopped.is_set():
                     return []
-                future = pool.submit(_train, index, [assignments[n] for n in stacks[index]])
+                future = pool.submit(_train, index, stacks[index].assignments)
             return future.result()
 
     with _Lines(reports, stacks), ThreadPoolExecutor(min(processes, len(stacks))) as threads:
-        futures = {threads.submit(train, index): members for index, members in enumerate(stacks)}
+        futures = {threads.submit(train, index): stack for index, stack in enumerate(stacks)}
         try:
-            for future, members in futures.items():
+            for future, stack in futures.items():
+                results: list[Outcome] | str
                 try:
                     results = future.result()
                 except Exception as error:
-                    results = [Outcome({}, reason_of(error))] * len(members)
-                outcomes.update(zip(members, results, strict=True))
+                    results = reason_of(error)
+                outcomes.update(stack.outcomes(results))
         except BaseException:
             with starting:  # so that no process starts behind our back
                 stopped.set()
@@ -98,19 +115,42 @@ def run_stacks(assignments: Sequence[Assignment], max_runs: int, processes: int)
     return [outcomes[number] for number in range(len(assignments))]
 
 
+HEAVY = [__name__, "torch._dynamo", "mlflow.store.tracking.sqlalchemy_store", "alembic.command"]
+"""What takes seconds to import, most of it only for the first optimizer and the first run."""
+
+
+def _context() -> Any:
+    """How processes start: forked from one that has imported what they need and done nothing else, where there is such.
+
+    So the imports are made once and not for every stack, and nothing of CUDA is forked.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(HEAVY)
+    return context
+
+
 _reports: Any = None
 
 
-def _prepare(reports: Any) -> None:
-    """In a new process: how it reports progress, and how it takes signals."""
+def _prepare(reports: Any, environment: Mapping[str, str]) -> None:
+    """In a new process: its environment, how it reports progress, and how it takes signals."""
     global _reports  # noqa: PLW0603
+    os.environ.clear()
+    os.environ.update(environment)
     _reports = reports
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    warn_on_stderr()
     closing_runs_on_signals().__enter__()
+    follow_parent()
 
 
 def _train(index: int, assignments: Sequence[Assignment]) -> list[Outcome]:
-    return run_stack(assignments, _Reporter(index))
+    try:
+        return run_apart(assignments, _Reporter(index))
+    finally:
+        if orphaned():
+            os._exit(1)  # nobody is left to take the outcome, and the pool would wait for that
 
 
 class _Reporter:
@@ -135,7 +175,7 @@ class _Reporter:
 class _Lines:
     """A progress line for each stack, fed by their processes; nothing where the output is no terminal."""
 
-    def __init__(self, reports: Any, stacks: Sequence[Sequence[int]]) -> None:
+    def __init__(self, reports: Any, stacks: Sequence[Stack]) -> None:
         self._reports, self._done = reports, threading.Event()
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -147,8 +187,10 @@ class _Lines:
             disable=not sys.stderr.isatty(),
         )
         self._tasks = [
-            self._progress.add_task(f"stack {i + 1}/{len(stacks)}, {len(m)} runs", total=None, shown="waiting")
-            for i, m in enumerate(stacks)
+            self._progress.add_task(
+                f"stack {i + 1}/{len(stacks)}, {len(stack.assignments)} runs", total=None, shown="waiting"
+            )
+            for i, stack in enumerate(stacks)
         ]
         self._thread = threading.Thread(target=self._follow, daemon=True)
 

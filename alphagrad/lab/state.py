@@ -63,7 +63,9 @@ def pack(part: Any) -> Any:  # noqa: PLR0911
         return pack(part.state_dict())
     if isinstance(part, Mapping):
         return {key: pack(value) for key, value in part.items()}
-    if isinstance(part, (list, tuple, deque)):
+    if isinstance(part, tuple):
+        return tuple(pack(value) for value in part)  # some optimizers take no list where they had a tuple
+    if isinstance(part, (list, deque)):
         return [pack(value) for value in part]
     raise TypeError(f"a {type(part).__name__} has no state that a checkpoint can hold; give it state_dict()")
 

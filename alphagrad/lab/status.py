@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from alphagrad.lab.results import Results
@@ -22,16 +25,32 @@ def summary(states: Iterable[JobState]) -> str:
     return f"{len(listed)} job{'s' if len(listed) != 1 else ''}: {', '.join(told) or 'none'}"
 
 
-def table(states: Iterable[JobState]) -> Table:
-    """A row for each job, those that need a look first."""
+def table(states: Iterable[JobState], under: str) -> Table:
+    """A row for each job, those that need a look first; folders are told relative to ``under``."""
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("job", "state", "step", "time", "why", "where"):
-        shown.add_column(column, overflow="fold", justify="right" if column in ("step", "time") else "left")
+        right = column in ("step", "time")
+        whole = column not in ("job", "why")
+        shown.add_column(column, overflow="fold", no_wrap=whole, justify="right" if right else "left")
     for state in sorted(states, key=lambda s: ORDER.index(s.status) if s.status in ORDER else 0):
         minutes, seconds = divmod(int(state.seconds), 60)
         time = f"{minutes}:{seconds:02d}" if state.run_id else ""
-        shown.add_row(state.title, state.status.lower(), state.step, time, state.reason, state.folder)
+        where = os.path.relpath(state.folder, under) if state.folder else ""
+        shown.add_row(state.title, state.status.lower(), state.step, time, state.reason, where)
     return shown
+
+
+def show(states: Iterable[JobState], under: str) -> None:
+    """Prints the table; steps and folders are never broken, even if that is wider than the terminal."""
+    shown, console = table(states, under), Console()
+    needed = Measurement.get(console, console.options.update(width=1000), shown).minimum
+    Console(width=max(console.width, needed)).print(shown)
+
+
+def common_folder(states: Iterable[JobState]) -> str:
+    """The folder that holds those of all jobs; the root where they have none in common."""
+    parents = [os.path.dirname(state.folder) for state in states if state.folder]
+    return os.path.commonpath(parents) if parents else os.sep
 
 
 def progress(results: Results, study: str | None) -> tuple[str, list[JobState]]:

@@ -108,6 +108,7 @@ def open_store(uri: str):  # type: ignore[no-untyped-def]
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # its tables are no news
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # errors are ours to tell, without traceback
     if uri.startswith(("http://", "https://")):
         return MlflowClient(tracking_uri=uri)
     with _alone(uri):

@@ -120,6 +120,12 @@ class Tracker:
         """Stands for a run that has ended already and stays as it is."""
         self.run_id, self._ended = run_id, True
 
+    def take_back(self, reason: str) -> None:
+        """Ends the run and deletes it, because it is trained anew; MLflow can restore what it deletes."""
+        if not self._ended:
+            self.end("KILLED", reason)
+            self.client.delete_run(self.run_id)
+
     def end(self, status: str, reason: str = "") -> None:
         """Writes what is left and gives the run its status; once ended, a run stays as it is.
 
@@ -190,7 +196,13 @@ class Tracker:
 
 def can_go_on(run: Any) -> bool:
     """Whether a run of the store was stopped, or still trains; one that was pruned has ended."""
-    return run.info.status in ("RUNNING", "KILLED") and not run.data.tags.get(REASON, "").startswith(PRUNED)
+    pruned = run.data.tags.get(REASON, "").startswith(PRUNED)
+    return run.info.status in ("RUNNING", "KILLED") and not pruned and not is_deleted(run)
+
+
+def is_deleted(run: Any) -> bool:
+    """Whether a run of the store was taken back, by :meth:`Tracker.take_back` or by the user."""
+    return bool(run.info.lifecycle_stage != "active")
 
 
 def reason_of(error: BaseException) -> str:

@@ -7,8 +7,10 @@ study s has the same seed under every optimizer.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +21,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from alphagrad.lab import compose
+from alphagrad.lab import compose, metrics
+from alphagrad.lab.apart import run_apart
 from alphagrad.lab.build import JobSettings, StackSettings, build
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import forget
 from alphagrad.lab.interrupts import closing_runs_on_signals
-from alphagrad.lab.runner import Assignment, Outcome, assignment_of, run_stack
+from alphagrad.lab.runner import Assignment, Outcome, assignment_of
 from alphagrad.lab.spaces import check_equal, space_of
 from alphagrad.lab.stacking import run_stacks, stacks_of
 from alphagrad.lab.store import artifact_root, check_store, check_writable, store_uri
@@ -45,6 +48,7 @@ def tune(overrides: Sequence[str], plan: Plan) -> list[Verdict]:
         ConfigError: a setting, space or budget is wrong, or the tuning is running already.
     """
     plan.check()
+    _doubt(plan.metric)
     if find_spec("optuna") is None:
         raise ConfigError("alphagrad tune: needs the package optuna; pip install 'alphagrad[tune]'")
     with compose.hydra_initialized():
@@ -59,6 +63,14 @@ def tune(overrides: Sequence[str], plan: Plan) -> list[Verdict]:
                 return _tune(contenders, plan, settings, uri, key, storage, root, lock.lock_file)
         except Timeout as error:
             raise ConfigError(f"output_root={settings.output_root}: this very tuning is running already") from error
+
+
+def _doubt(metric: str) -> None:
+    """Says so if a metric looks mistyped; only the first trials show whether a recipe of one's own reports it."""
+    known = [name for name in vars(metrics).values() if isinstance(name, str) and "/" in name and " " not in name]
+    near = difflib.get_close_matches(metric, known, n=1)
+    if metric not in known and near:
+        print(f"alphagrad: --metric={metric}: no recipe here reports it; did you mean {near[0]}?", file=sys.stderr)
 
 
 def checked_contenders(overrides: Sequence[str]) -> tuple[list[Contender], JobSettings]:
@@ -172,7 +184,7 @@ def _train(assignments: list[Assignment], stack: StackSettings) -> list[Outcome]
     outcomes: dict[int, Outcome] = {}
     for members in stacks_of(assignments, stack.max_runs, 1):
         try:
-            results = run_stack([assignments[n] for n in members])
+            results = run_apart([assignments[n] for n in members])
         except Exception as error:
             results = [Outcome({}, reason_of(error))] * len(members)
         outcomes.update(zip(members, results, strict=True))

@@ -17,7 +17,7 @@ from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.store import open_store, sqlite_file, store_uri
 
 HOST = "127.0.0.1"
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 
 
 def serve(uri: str | None, output_root: str, experiment: str, port: int) -> int:
@@ -46,7 +46,8 @@ def serve(uri: str | None, output_root: str, experiment: str, port: int) -> int:
     if file is not None:
         command += ["--artifacts-destination", (file.parent / "artifacts").as_uri()]
     command += ["--host", HOST, "--port", str(port)]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    # the server's jobs evaluate language models; their processes, eight of them, would have nothing to do here
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
     words = tempfile.TemporaryFile("w+")  # noqa: SIM115
     server = subprocess.Popen(command, env=environment, stdout=words, stderr=words, start_new_session=True)
     try:

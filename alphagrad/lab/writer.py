@@ -67,7 +67,7 @@ class MetricWriter:
     def check(self) -> None:
         """Raises :class:`StorageLost` once the store has failed for too long."""
         if self._failure is not None:
-            told = " ".join(str(self._failure).split())[:300]
+            told = root_of(self._failure)
             raise StorageLost(f"tracking.uri={self.uri}: metrics can no longer be written ({told})") from self._failure
 
     def drain(self) -> None:
@@ -101,8 +101,8 @@ class MetricWriter:
                 if self._hurry.is_set() or time.monotonic() + delay > deadline:
                     raise
                 if not told:
-                    reason, told = " ".join(str(error).split())[:200], True
-                    LOG.warning("tracking.uri=%s does not take metrics (%s); trying on", self.uri, reason)
+                    LOG.warning("tracking.uri=%s does not take metrics (%s); trying on", self.uri, root_of(error))
+                    told = True
             self._hurry.wait(delay)
             delay = min(2 * delay, LONGEST_DELAY)
 
@@ -127,3 +127,10 @@ class MetricWriter:
                 self.client.log_batch(self.run_id, metrics=[Metric(*point) for point in batch], tags=tags)
                 with self._lock:
                     del self._queue[: len(batch)]
+
+
+def root_of(error: BaseException) -> str:
+    """What lies behind an error of the store, in a line: MLflow and SQLAlchemy wrap it in theirs, with their SQL."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

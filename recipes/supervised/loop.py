@@ -39,8 +39,8 @@ class Plan:
     """Steps between evaluations; 0 for only one, after the last step."""
     measures: Mapping[str, str]
     """Metric → *mean* or *max*: what the learner's objective reports, and how a window of it is summed up."""
-    rate: tuple[str, int]
-    """The metric of throughput, and how many of its units one run takes in a step."""
+    rates: Mapping[str, float]
+    """Metric of throughput → how many of its units one run takes in a step."""
     target: Target | None = None
 
 
@@ -121,7 +121,7 @@ def fit(plan: Plan, learner: Learner, batches: Batches, evaluate: Evaluate, stac
             seconds, steps, since = clock.seconds, done - since, done
             for run, row in enumerate(rows):
                 row[metrics.LEARNING_RATE] = learner.learning_rates()[run]
-                row[plan.rate[0]] = plan.rate[1] * steps / spent
+                row |= {name: units * steps / spent for name, units in plan.rates.items()}
                 log.metrics(run, step, {**row, **learner.skipped()[run]})
             stop_diverged(window, rows, step, log, learner)
             shown = f"loss {rows[0][metrics.TRAIN_LOSS]:.3f}" if metrics.TRAIN_LOSS in rows[0] else ""

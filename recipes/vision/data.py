@@ -16,9 +16,10 @@ from alphagrad.lab.recipe import Settings
 from alphagrad.lab.stack import RunStack
 
 from ..supervised.loop import Batches
+from ..supervised.roots import root_of
 from .batches import Images, MemoryBatches, MemorySweep, Pixels
 from .folders import FolderBatches, Folders, FolderSweep, find_folders
-from .sources import KNOWN, Split, load, root_of
+from .sources import KNOWN, Split, load
 
 
 class DataSettings(Settings):

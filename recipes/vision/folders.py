@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from .batches import Orders, Pixels
+from ..supervised.orders import Orders
+from .batches import Pixels
 
 LARGER = 256 / 224
 """Test images are scaled so that their shorter side is so much longer than the square cut from their middle."""

@@ -37,6 +37,8 @@ def build(s: ModelSettings, shape: tuple[int, int, int], classes: int) -> nn.Mod
     Raises:
         ValueError: there is no such model, or it does not fit the images.
     """
+    if s.name not in MAKERS and s.name not in (known := torchvision_models()):
+        raise ValueError(f"model.name={s.name}: no such model; there are {', '.join([*MAKERS, *known])}")
     maker = MAKERS.get(s.name, from_torchvision)
     wanted = USES.get(s.name, ())
     for setting in ("hidden", "channels", "norm", "stem", "patch"):
@@ -57,7 +59,7 @@ def mlp(s: ModelSettings, shape: tuple[int, int, int], classes: int) -> nn.Modul
 
 
 def cnn(s: ModelSettings, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """3×3 convolutions, each with normalisation, ReLU and 2×2 max pooling, then linear layers."""
+    """3×3 convolutions, each with normalisation, 2×2 max pooling and ReLU, then linear layers."""
     assert s.channels is not None
     assert s.hidden is not None
     width, height, side = shape[0], shape[1], shape[2]
@@ -69,7 +71,7 @@ def cnn(s: ModelSettings, shape: tuple[int, int, int], classes: int) -> nn.Modul
                 f"{shape[1]}×{shape[2]}"
             )
         layers += [nn.Conv2d(width, channels, 3, padding=1, bias=s.norm == "none"), *_norm(s.norm, channels)]
-        layers += [nn.ReLU(), nn.MaxPool2d(2)]
+        layers += [nn.MaxPool2d(2), nn.ReLU()]  # which is ReLU and pooling, with a quarter of the ReLUs
         width, height, side = channels, height // 2, side // 2
     return nn.Sequential(*layers, nn.Flatten(), *_head(width * height * side, s.hidden, classes))
 
@@ -125,13 +127,17 @@ def vit_tiny(s: ModelSettings, shape: tuple[int, int, int], classes: int) -> nn.
     return three_channels(net, shape)
 
 
+def torchvision_models() -> list[str]:
+    """The names of torchvision's classification models."""
+    from torchvision import models
+
+    return models.list_models(module=models)
+
+
 def from_torchvision(s: ModelSettings, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Any classification model of torchvision by its name, untrained."""
     from torchvision import models
 
-    known = models.list_models(module=models)
-    if s.name not in known:
-        raise ValueError(f"model.name={s.name}: no such model; there are {', '.join([*MAKERS, *known])}")
     try:
         net = models.get_model(s.name, weights=None, num_classes=classes)
     except TypeError as error:

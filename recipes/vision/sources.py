@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import zipfile
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ..supervised.roots import root_of
 
 Split = tuple[np.ndarray, np.ndarray]
 """Images uint8 [N, H, W, C] and labels int64 [N]."""
@@ -35,11 +36,6 @@ KNOWN = {
     "cifar10": Known("CIFAR10", "cifar-10-batches-py/", 10),
     "cifar100": Known("CIFAR100", "cifar-100-python/", 100),
 }
-
-
-def root_of(root: str | None) -> Path:
-    """``data.root``, else $ALPHAGRAD_DATA, else ./data."""
-    return Path(root or os.environ.get("ALPHAGRAD_DATA") or "data").expanduser()
 
 
 def load(name: str, root: str | None, download: bool) -> tuple[Split, Split, list[str] | None]:
@@ -108,7 +104,7 @@ def read_torchvision(name: str, folder: Path, download: bool) -> tuple[Split, Sp
         parts = [make(folder, train=train) for train in (True, False)]
     except RuntimeError as absent:
         if "not found" not in str(absent):
-            raise ValueError(f"{folder}: {name} cannot be read ({_told(absent)}); {put}") from absent
+            raise ValueError(f"{folder}: the files of {name} are damaged ({_told(absent)}); {put}") from absent
         if not download:
             raise ValueError(f"data.root={folder}: has no {name}, and data.download=false; {put}") from absent
         print(f"alphagrad: {name} is not in {folder}: downloading it there with torchvision", file=sys.stderr)

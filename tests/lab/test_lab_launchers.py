@@ -17,19 +17,12 @@ import pytest
 
 from alphagrad.lab import dispatch
 from alphagrad.lab.farms import FARMS
+from alphagrad.lab.farms.joblib import JoblibOptions, run_joblib
+from alphagrad.lab.logfiles import LOG_FILE
 from alphagrad.lab.runner import Assignment
 from alphagrad.lab.study import DEAD
 
-ODD = Path(__file__).parent / "odd"
 SLURM_TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue")
-
-
-@pytest.fixture
-def odd(lab):
-    """The recipe ``odd`` is there, in this process and in all that it starts."""
-    lab.syspath_prepend(str(ODD))
-    lab.setenv("PYTHONPATH", str(ODD))
-    lab.setenv("ALPHAGRAD_CONF", str(ODD))
 
 
 @pytest.fixture(scope="session")
@@ -65,12 +58,6 @@ ONE_BY_ONE = {
 }
 
 
-def known_to_fail(name: str, number: int) -> list:
-    """Marks of the combination that does not end as it should."""
-    ends_with_1 = pytest.mark.xfail(strict=True, reason="under Ray, SIGTERM ends the command with status 1, not 143")
-    return [ends_with_1] if (name, number) == ("ray", signal.SIGTERM) else []
-
-
 def family(runs: list) -> tuple:
     """The only parent and its children by seed."""
     (parent,) = [r for r in runs if r.data.tags.get("alphagrad.kind") == "study"]
@@ -98,7 +85,7 @@ def test_jobs_fail_alone_and_say_so(cli, odd, root, store_runs, launcher):
     assert "on demand" in reasons[3]
     for seed, child in children.items():
         folder = Path(child.data.tags["output_folder"])
-        log = (folder / dispatch.LOG_FILE).read_text()
+        log = (folder / LOG_FILE).read_text()
         assert ("Traceback" in log) == (seed in (1, 3))
         assert f"{folder}: " in done.out
     for seed in (0, 4):
@@ -133,10 +120,20 @@ def test_a_farm_job_may_be_a_stack(cli, lab, odd, root, store_runs, real):
     assert {r.info.status for r in runs} == {"FINISHED"}
 
 
+def test_a_joblib_worker_has_the_threads_it_was_given(lab):
+    pytest.importorskip("joblib", reason="needs alphagrad[joblib]")
+    lab.setenv("OMP_NUM_THREADS", "9")
+    options = JoblibOptions(choice="joblib", runs_per_job=1, n_jobs=1, threads=3)
+    ended = {}
+    names = ["OMP_NUM_THREADS", "ALPHAGRAD_TEST_NONE"]
+    run_joblib(os.getenv, names, options, Path(), ended.__setitem__)
+    assert ended == {0: "3", 1: None}
+
+
 @pytest.mark.parametrize(
     ("launcher", "number"),
     [
-        pytest.param(name, number, marks=[pytest.mark.slow, *known_to_fail(name, number)])
+        pytest.param(name, number, marks=pytest.mark.slow)
         for name in ("joblib", "submitit_local", "ray", "submitit_slurm")
         for number in (signal.SIGINT, signal.SIGTERM)
     ],
@@ -149,7 +146,7 @@ def test_an_interrupted_study_closes_its_runs(odd, root, store_runs, launcher, n
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, cwd=root, start_new_session=True, text=True, stdout=pipe, stderr=pipe)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while len(list(root.rglob("run_id"))) < 3:  # the study's and two of its runs'
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
@@ -159,7 +156,7 @@ def test_an_interrupted_study_closes_its_runs(odd, root, store_runs, launcher, n
             os.killpg(process.pid, number)  # as a terminal's Ctrl-C does
         else:
             process.send_signal(number)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=300)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -242,7 +239,7 @@ def test_a_worker_gives_its_own_environment_back(lab, monkeypatch, tmp_path):
         seen.append([os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "ALPHAGRAD_PARENT_RUN_ID")])
         raise ValueError("ends badly")
 
-    monkeypatch.setattr(dispatch, "run_stack", look)
+    monkeypatch.setattr(dispatch, "run_apart", look)
     job = Assignment({}, "a job", str(tmp_path))
     (outcome,) = dispatch.train(dispatch.Parcel([job], {"MLFLOW_TRACKING_URI": "sent"}))
     dispatch.train(dispatch.Parcel([], {"ALPHAGRAD_PARENT_RUN_ID": "parent"}))

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from servers import free_port, mlflow_server
 
 from alphagrad.lab.store import open_store
 
@@ -36,12 +34,6 @@ def postgres(program: str) -> str:
     if found[-1] is None and len(found) == 1:
         pytest.skip("needs Debian's postgresql")
     return str(found[-2] if len(found) > 1 else found[-1])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -78,25 +70,8 @@ def database(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(database, tmp_path_factory):
     """An MLflow server on that database, with artifacts in a folder of its own."""
-    port, folder = free_port(), tmp_path_factory.mktemp("artifacts")
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database, "--workers", "2"]
-    command += ["--artifacts-destination", folder.as_uri(), "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(command, start_new_session=True)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            try:
-                with urllib.request.urlopen(f"{address}/health", timeout=1):
-                    break
-            except OSError:
-                time.sleep(0.3)
+    with mlflow_server(database, tmp_path_factory.mktemp("artifacts"), workers=2) as address:
         yield address
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
 
 
 def written_by_many(uri: str) -> None:

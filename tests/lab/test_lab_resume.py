@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import CHECKOUT
+from forked import finish, start
 
 from alphagrad.lab.store import open_store, store_uri
 
-RECIPES = sorted(file.stem for file in (CHECKOUT / "conf/recipe").glob("[!_]*.yaml"))
+RECIPES = sorted(file.stem for file in (Path(__file__).parents[2] / "conf/recipe").glob("[!_]*.yaml"))
 SHORT = {
     "dqn_cartpole": (
         "recipe.total_steps=3000",
@@ -47,34 +46,34 @@ SHORT = {
         "model.channels=[4]",
         "model.norm=batch",
     ),
+    "text": (
+        "recipe.epochs=4",
+        "recipe.batch_size=256",
+        "recipe.vocabulary=500",
+        "recipe.max_length=16",
+        "recipe.dropout=0.1",
+        "recipe.log_every=7",
+        "model.hidden=[8]",
+        "checkpoint.every_steps=5",
+    ),
+    "lm": (
+        "recipe.total_steps=60",
+        "recipe.length=16",
+        "recipe.batch_size=4",
+        "recipe.dropout=0.1",
+        "recipe.ema=0.9",
+        "recipe.log_every=7",
+        "recipe.eval_every=0",
+        "recipe.eval_batch_size=256",
+        "recipe.sample_tokens=4",
+        "model.width=8",
+        "model.layers=1",
+        "model.heads=2",
+        "checkpoint.every_steps=5",
+    ),
 }
 """Settings that make a run of each recipe take a second or two; a recipe that is added needs some, too."""
 OFTEN = ("recipe.compile=false", "checkpoint.every_steps=50", "tracking.flush_seconds=0.05")
-HEAVY = ["alphagrad_cli", "alphagrad.lab.launch", "alphagrad.lab.runner", "alphagrad.lab.resume", "mlflow"]
-
-
-def command(*words: str) -> None:
-    """A command, in a process of its own."""
-    import sys
-
-    import alphagrad_cli
-
-    sys.exit(alphagrad_cli.main(words))
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Processes forked from one that has imported everything: they start at once."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(HEAVY)
-    return context
-
-
-def finish(processes, *words: str) -> None:
-    process = processes.Process(target=command, args=words)
-    process.start()
-    process.join(120)
-    assert process.exitcode == 0, words
 
 
 def outcome_of(root: Path) -> tuple[dict, dict]:
@@ -96,9 +95,9 @@ def same(a, b) -> bool:
     return a == b
 
 
-def kill_and_resume(processes, recipe: str, tmp_path: Path, empty_store: Path, moments: int) -> None:
+def kill_and_resume(recipe: str, tmp_path: Path, empty_store: Path, moments: int) -> None:
     assert recipe in SHORT, f"{recipe}: give it settings in SHORT, so that it is killed and resumed as well"
-    words = (f"recipe={recipe}", "optimizer=adam", *SHORT[recipe], *OFTEN)
+    words = (f"recipe={recipe}", "optimizer=adam", *OFTEN, *SHORT[recipe])
 
     def root_of(name: str) -> Path:
         (tmp_path / name).mkdir()
@@ -107,7 +106,7 @@ def kill_and_resume(processes, recipe: str, tmp_path: Path, empty_store: Path, m
 
     whole = root_of("whole")
     begun = time.monotonic()
-    finish(processes, "run", *words, f"output_root={whole}")
+    finish("run", *words, f"output_root={whole}")
     duration = time.monotonic() - begun
     model, history = outcome_of(whole)
     assert all(len({step for step, _ in points}) == len(points) for points in history.values())
@@ -115,10 +114,7 @@ def kill_and_resume(processes, recipe: str, tmp_path: Path, empty_store: Path, m
     for moment in range(moments):
         root = root_of(f"killed{moment}")
         folder = root / "run"
-        process = processes.Process(
-            target=command, args=("run", *words, f"output_root={root}", f"hydra.run.dir={folder}")
-        )
-        process.start()
+        process = start("run", *words, f"output_root={root}", f"hydra.run.dir={folder}")
         if moment:
             time.sleep(duration * chance.uniform(0.3, 1.0))
         while not moment and process.is_alive() and not list(folder.glob("state-*.pt")):
@@ -127,9 +123,9 @@ def kill_and_resume(processes, recipe: str, tmp_path: Path, empty_store: Path, m
         process.join()
         if (folder / "config.yaml").exists():
             resumed += bool(list(folder.glob("state-*.pt")))
-            finish(processes, "resume", str(folder))
+            finish("resume", str(folder))
         else:
-            finish(processes, "run", *words, f"output_root={root}", f"hydra.run.dir={folder}")
+            finish("run", *words, f"output_root={root}", f"hydra.run.dir={folder}")
         again, points = outcome_of(root)
         assert same(model, again), f"moment {moment}"
         assert points == history, f"moment {moment}"
@@ -137,11 +133,11 @@ def kill_and_resume(processes, recipe: str, tmp_path: Path, empty_store: Path, m
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_killed_run_ends_as_if_nothing_had_happened(processes, lab, recipe, tmp_path, empty_store):
-    kill_and_resume(processes, recipe, tmp_path, empty_store, 1)
+def test_a_killed_run_ends_as_if_nothing_had_happened(lab, recipe, tmp_path, empty_store):
+    kill_and_resume(recipe, tmp_path, empty_store, 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_twenty_moments(processes, lab, recipe, tmp_path, empty_store):
-    kill_and_resume(processes, recipe, tmp_path, empty_store, 20)
+def test_twenty_moments(lab, recipe, tmp_path, empty_store):
+    kill_and_resume(recipe, tmp_path, empty_store, 20)

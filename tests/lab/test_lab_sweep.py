@@ -150,6 +150,22 @@ def test_hydra_runs_the_jobs_that_were_checked(lab):
         assert [job for b in batches for job in b] == jobs_of(overrides)
 
 
+def test_jobs_that_differ_in_seed_are_composed_once(lab, monkeypatch):
+    """And are what composing each of them gives."""
+    jobs = [
+        [f"optimizer={name}", f"seed={seed}", "recipe.gamma=0.5"] for name in ("adam", "alphagrad") for seed in range(3)
+    ]
+    jobs += [["optimizer=adam"], ["seed=7", "optimizer=adam", "seed=8"]]
+    with compose.hydra_initialized():
+        expected = [compose.compose(job) for job in jobs]
+        composed = []
+        one = compose.compose
+        monkeypatch.setattr(compose, "compose", lambda job: composed.append(job) or one(job))
+        assert compose.compose_all(jobs) == expected
+    assert composed == [jobs[0], jobs[3], jobs[6], jobs[7]]
+    assert len({compose.job_key(config) for config in expected}) == len(jobs)
+
+
 def test_malformed_overrides_are_named(lab):
     with compose.hydra_initialized(), pytest.raises(ConfigError, match=r"seed=\["):
         jobs_of(["seed=["])

@@ -18,14 +18,6 @@ from alphagrad.lab.study import mark_if_dead
 from alphagrad.lab.verdict import spent_trials
 
 optuna = pytest.importorskip("optuna", reason="needs alphagrad[tune]")
-ODD = Path(__file__).parent / "odd"
-
-
-@pytest.fixture
-def odd(lab):
-    """The recipe ``odd``, whose return is −(log10 lr + 2)²."""
-    lab.syspath_prepend(str(ODD))
-    lab.setenv("ALPHAGRAD_CONF", str(ODD))
 
 
 def words(root: Path, trials: int = 5, studies: int = 3, optimizers: str = "adam,sgd") -> list[str]:
@@ -229,7 +221,7 @@ def test_wrong_spaces_are_one_line(cli, odd, lab, tmp_path, text, needed):
     folder = tmp_path / "conf"
     (folder / "tune").mkdir(parents=True)
     (folder / "recipe").mkdir()
-    (folder / "recipe/odd.yaml").write_text((ODD / "recipe/odd.yaml").read_text())
+    (folder / "recipe/odd.yaml").write_text((odd / "recipe/odd.yaml").read_text())
     (folder / "tune/sgd.yaml").write_text(text + "\n")
     lab.setenv("ALPHAGRAD_CONF", str(folder))
     failed = cli(*words(tmp_path / "out", optimizers="sgd,adam"))
@@ -238,6 +230,19 @@ def test_wrong_spaces_are_one_line(cli, odd, lab, tmp_path, text, needed):
     for part in needed:
         assert part in failed.err
     assert not (tmp_path / "out" / "tuning.db").exists()
+
+
+def test_a_metric_that_looks_mistyped_is_doubted_before_anything_is_trained(cli, odd, lab, root, capfd):
+    said = []
+    lab.setattr(tune, "_train", lambda *_: said.append(capfd.readouterr().err) or interrupt())
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    for metric in ("eval/retrun", "eval/return", "mine"):
+        assert cli(*words(root, 1, 1, "sgd"), "--metric", metric).status == 130
+    assert "did you mean eval/return?" in said[0]
+    assert not any("mean" in text for text in said[1:])
 
 
 def test_without_optuna(cli, lab, tmp_path):

@@ -33,6 +33,9 @@ class StudySweeper(BasicSweeper):
             return []
         return [list(batch) for batch in BasicSweeper.split_overrides_to_chunks(jobs, max_batch_size)]
 
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Nothing: the jobs were composed and checked before Hydra was called, and composing takes its time."""
+
 
 class RunLauncher(Launcher):
     """Composes the jobs here and leaves their training to :meth:`outcomes`."""

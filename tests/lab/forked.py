@@ -1,0 +1,64 @@
+"""Commands in processes of their own that start at once: forked from one that has imported everything."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+HEAVY = [
+    "alphagrad_cli",
+    "alphagrad.lab.launch",
+    "alphagrad.lab.resume",
+    "alphagrad.lab.stacking",
+    "alphagrad.lab.status",
+    "gymnasium.envs.classic_control.cartpole",
+    # what only the first optimizer and the first store would import
+    "torch._dynamo",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "alembic.command",
+]
+
+
+@lru_cache
+def _context() -> multiprocessing.context.ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(HEAVY)
+    return context
+
+
+def start(*words: str, cwd: Path | None = None, said: Path | None = None) -> BaseProcess:
+    """``alphagrad WORDS``, in the environment of the moment and a session of its own.
+
+    Args:
+        words: the command line.
+        cwd: where it runs.
+        said: a file for its stderr.
+    """
+    process = _context().Process(target=_command, args=(dict(os.environ), words, cwd, said))
+    process.start()
+    return process
+
+
+def finish(*words: str, status: int = 0) -> None:
+    """The command, run to its end, which must have this status."""
+    process = start(*words)
+    process.join(120)
+    assert process.exitcode == status, words
+
+
+def _command(environment: dict[str, str], words: Sequence[str], cwd: Path | None, said: Path | None) -> None:
+    import alphagrad_cli
+
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
+    if cwd is not None:
+        os.chdir(cwd)
+    if said is not None:
+        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+    sys.exit(alphagrad_cli.main(list(words)))

@@ -1,0 +1,233 @@
+"""`alphagrad resume`: what is gone on with, what it goes on from, and what is refused."""
+
+from __future__ import annotations
+
+import io
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+
+from alphagrad.lab.apart import run_apart
+from alphagrad.lab.build import build
+from alphagrad.lab.folder import stack_of
+from alphagrad.lab.runner import assignment_of
+from alphagrad.lab.stack import RunSpec, RunStack
+from alphagrad.lab.state import pack, unpack
+from alphagrad.lab.store import open_store, store_uri
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+OPTIMIZERS = sorted(file.stem for file in (CONF / "optimizer").glob("[!_]*.yaml"))
+# what has a state or a schedule of its own
+MORE = [
+    ("optimizer=alphagrad", "alpha=saturation"),
+    ("optimizer=alphagrad", "alpha=schedule", "alpha.steps=9"),
+    ("optimizer=alphagrad", "alpha=quantile"),
+    ("optimizer=hybrid", "transform=hybrid_scheduled", "transform.lam.steps=9"),
+    ("optimizer=hybrid", "transform=hybrid_adaptive"),
+    ("optimizer=adam", "optimizer.amsgrad=true", "optimizer.clip_grad_norm=0.5"),
+]
+EVERY = ("checkpoint.every_steps=10", "recipe.compile=false")
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def points(root: Path, run_id: str) -> dict[str, list[tuple[int, float]]]:
+    client = open_store(store_uri(None, root))
+    names = [name for name in client.get_run(run_id).data.metrics if not name.startswith("time/")]
+    return {n: sorted((p.step, p.value) for p in client.get_metric_history(run_id, n)) for n in names}
+
+
+def assert_same(a, b) -> None:
+    """Equal bit for bit."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    else:
+        assert a == b
+
+
+class Stopped(Exception):
+    pass
+
+
+class Stopping:
+    """A log that stops a recipe at a step, and has the next one go on from there."""
+
+    observation, observe_every = None, 0
+
+    def __init__(self, at: int | None) -> None:
+        self.at, self.file = at, io.BytesIO()
+
+    def metrics(self, run, step, values) -> None:
+        pass
+
+    def progress(self, step, shown) -> None:
+        pass
+
+    def restore(self, parts) -> int:
+        if not self.file.tell():
+            return 0
+        self.file.seek(0)
+        state = torch.load(self.file, weights_only=True)
+        for name, part in parts.items():
+            unpack(part, state[name])
+        return 70
+
+    def checkpoint(self, step, parts, result) -> None:
+        if step == self.at:
+            self.at = None
+            torch.save({name: pack(part) for name, part in parts.items()}, self.file)
+            raise Stopped
+
+
+@pytest.mark.parametrize("words", [*((f"optimizer={name}",) for name in OPTIMIZERS), *MORE], ids=" ".join)
+def test_every_optimizer_goes_on_bit_for_bit(composed, tiny, words):
+    """Half-way through its updates, in a stack of two."""
+    job = build(composed(*words, *tiny, "recipe.compile=false", "recipe.eval_every=0", "recipe.train_every=2"))
+
+    def train(log: Stopping):
+        return job.recipe.train(RunStack([RunSpec(seed, job.optimizer) for seed in range(2)]), log)
+
+    whole, log = train(Stopping(None)), Stopping(70)
+    with pytest.raises(Stopped):
+        train(log)
+    for a, b in zip(whole, train(log), strict=True):
+        assert_same(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["dqn_cartpole", "ppo_halfcheetah", "td3_hopper"])
+def test_compiled_runs_go_on_bit_for_bit(cli, at, root, store_runs, recipe):
+    from test_lab_resume import SHORT
+
+    words = (f"recipe={recipe}", "optimizer=alphagrad", *SHORT[recipe], "recipe.compile=true", f"output_root={root}")
+    words += ("recipe.eval_episodes=1", "checkpoint.every_steps=128")
+    folders = [root / "whole", root / "broken"]
+    assert cli("run", *words, f"hydra.run.dir={folders[0]}").status == 0
+    at(256, interrupt)
+    assert cli("run", *words, f"hydra.run.dir={folders[1]}").status == 130
+    assert cli("resume", str(folders[1])).status == 0
+    a, b = store_runs(root)
+    assert points(root, a.info.run_id) == points(root, b.info.run_id)
+    assert_same(*(torch.load(folder / "checkpoint.pt", weights_only=True) for folder in folders))
+
+
+@pytest.mark.parametrize("named", ["folder", "id"])
+def test_a_run_is_named_by_folder_or_by_id(cli, at, root, tiny, store_runs, named):
+    folder = root / "run"
+    at(70, interrupt)
+    stopped = cli("run", *tiny, *EVERY, f"output_root={root}", f"hydra.run.dir={folder}", "checkpoint.keep_last=3")
+    assert stopped.status == 130
+    assert [file.name for file in sorted(folder.glob("state-*"))] == [f"state-{n:012d}.pt" for n in (50, 60, 70)]
+    (run,) = store_runs(root)
+    assert run.info.status == "KILLED"
+    what = str(folder) if named == "folder" else run.info.run_id[:9]
+    resumed = cli("resume", what, "--output-root", str(root))
+    assert resumed.status == 0, resumed.err
+    (after,) = store_runs(root)
+    assert (after.info.run_id, after.info.status) == (run.info.run_id, "FINISHED")
+    assert str(folder) in resumed.out
+    assert not list(folder.glob("state-*"))
+    again = cli("resume", what, "--output-root", str(root))
+    assert (again.status, "is finished" in again.out) == (0, True)
+
+
+@pytest.mark.parametrize("best_is", ["max", "min"])
+def test_the_best_model_is_kept(cli, at, root, tiny, store_runs, best_is):
+    """Over an interruption: the model of the step where the metric was best, and in the store as well."""
+    folder = root / "run"
+    words = (*tiny, *EVERY, "recipe.eval_every=20", f"output_root={root}", f"hydra.run.dir={folder}")
+    words += ("checkpoint.best=eval/return", f"checkpoint.best_is={best_is}", "optimizer.lr=0.05")
+    at(90, interrupt)
+    assert cli("run", *words).status == 130
+    assert cli("resume", str(folder)).status == 0
+    (run,) = store_runs(root)
+    evaluated = points(root, run.info.run_id)["eval/return"]
+    assert len(evaluated) == 6
+    value = (max if best_is == "max" else min)(v for _, v in evaluated)
+    kept = torch.load(folder / "best.pt", weights_only=True)
+    assert kept["eval/return"] == value
+    step = next(s for s, v in evaluated if v == value)  # the first of equals
+    assert kept["steps"] == step + 1
+    client = open_store(store_uri(None, root))
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"best.pt", "checkpoint.pt", "config.yaml"}
+
+
+def test_a_member_resumes_its_stack(odd, cli, composed, at, root, store_runs):
+    jobs = []
+    for seed in range(3):
+        words = ("recipe=odd", "optimizer=sgd", "recipe.total_steps=6", f"seed={seed}", "checkpoint.every_steps=1")
+        jobs.append(assignment_of(composed(*words, f"output_root={root}"), words, root / str(seed)))
+    at(4, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_apart(jobs)
+    assert len(stack_of(root / "1")[1]) == 3
+    resumed = cli("resume", str(root / "1"), "--output-root", str(root))
+    assert resumed.status == 0, resumed.err
+    runs = store_runs(root)
+    assert [(run.info.status, run.data.metrics["resumed"]) for run in runs] == [("FINISHED", 4)] * 3
+
+
+@pytest.mark.parametrize("named", ["folder", "id"])
+def test_a_whole_study(cli, lab, at, root, store_runs, odd, tmp_path, named):
+    """From another folder than it was started in."""
+    lab.chdir(tmp_path)
+    words = ("recipe=odd", "recipe.total_steps=6", "seed=range(3)", "checkpoint.every_steps=1")
+    at(4, interrupt)
+    assert cli("run", "-m", *words, f"output_root={root.name}").status == 130
+    (study,) = [run for run in store_runs(root) if run.data.tags.get("alphagrad.kind") == "study"]
+    assert study.info.status == "KILLED"
+    what = study.data.tags["output_folder"] if named == "folder" else study.info.run_id[:10]
+    lab.chdir("/")
+    resumed = cli("resume", what, "--output-root", str(root))
+    assert resumed.status == 0, resumed.err
+    runs = store_runs(root)
+    assert [run.info.status for run in runs] == ["FINISHED"] * 4
+    assert sorted(run.data.metrics["resumed"] for run in runs if "seed" in run.data.tags) == [0, 0, 4]
+
+
+class Malicious:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def test_a_malicious_state_is_refused(cli, at, root, tiny, store_runs):
+    """And the run is as it was: with the file put right, it goes on."""
+    folder = root / "run"
+    at(70, interrupt)
+    assert cli("run", *tiny, *EVERY, f"output_root={root}", f"hydra.run.dir={folder}").status == 130
+    (state,) = folder.glob("state-*.pt")
+    good = state.read_bytes()
+    torch.save({"version": 1, "step": 70, "parts": Malicious(root / "mark")}, state)
+    refused = cli("resume", str(folder))
+    assert refused.status == 2
+    assert "refused" in refused.err
+    assert len(refused.err.splitlines()) == 1
+    assert not (root / "mark").exists()
+    assert [run.info.status for run in store_runs(root)] == ["KILLED"]
+    state.write_bytes(good)
+    assert cli("resume", str(folder)).status == 0
+
+
+def test_what_cannot_be_gone_on_with(cli, root, tmp_path):
+    for what, needed in ((str(tmp_path), "is not the folder of a run or study"), ("feed", "0 runs have an id")):
+        failed = cli("resume", what, "--output-root", str(root))
+        assert failed.status == 2
+        assert needed in failed.err
+        assert len(failed.err.splitlines()) == 1
+
+
+def test_the_list_of_optimizers_is_whole():
+    named = {word.partition("=")[2] for word in chain(*MORE) if word.startswith("optimizer=")}
+    assert named < set(OPTIMIZERS)
+    assert len(OPTIMIZERS) > 20

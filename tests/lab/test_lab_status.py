@@ -1,0 +1,64 @@
+"""`alphagrad status`: what it says of a study's jobs, and that it can be read in a narrow terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from alphagrad.lab.status import common_folder, show
+from alphagrad.lab.store import open_store, store_uri
+from alphagrad.lab.study import JobState
+
+PLACE = "/home/somebody/a/rather/deep/place/outputs/dqn_cartpole/studies/20260101-120000-000000"
+
+
+@pytest.fixture
+def shown(monkeypatch, capsys):
+    """``shown(states, 80)`` → the table's rows in a terminal of that width."""
+
+    def call(states: list[JobState], width: int) -> list[str]:
+        monkeypatch.setenv("COLUMNS", str(width))
+        show(states, common_folder(states))
+        return [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()][2:]
+
+    return call
+
+
+def test_a_narrow_terminal(shown):
+    states = [
+        JobState("optimizer=adam seed=0", "FINISHED", "a", f"{PLACE}/adam-seed0-1a2b3c4d", "", "500000/500000", 5025.0),
+        JobState("optimizer=adam seed=1", "FAILED", "b", f"{PLACE}/adam-seed1-1a2b3c4d", "ValueError: no", "1/500000"),
+        JobState("optimizer=adam seed=2", "MISSING"),
+    ]
+    assert common_folder(states) == PLACE
+    wide = shown(states, 130)
+    assert [row.split()[2] for row in wide] == ["failed", "missing", "finished"]  # those that need a look first
+    assert wide[2].split() == ["optimizer=adam", "seed=0", "finished", "500000/500000", "83:45", "adam-seed0-1a2b3c4d"]
+    for width in (80, 40):  # titles and reasons take another line, numbers and folders do not
+        narrow = " ".join(shown(states, width)).split()
+        assert {"500000/500000", "83:45", "adam-seed1-1a2b3c4d", "ValueError:"} < set(narrow)
+
+
+def test_jobs_without_a_folder_in_common(shown):
+    states = [JobState("a", "FINISHED", "a", "/x/1/run"), JobState("b", "FINISHED", "b", "/x/2/run")]
+    assert common_folder(states) == "/x"
+    assert any("1/run" in line for line in shown(states, 80))
+    assert common_folder([]) == "/"
+    assert shown([], 80) == []
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_study(cli, odd, root, store_runs, named):
+    words = ("recipe=odd", "seed=range(4)", "recipe.raising=[1]", "recipe.diverging=[2]", f"output_root={root}")
+    assert cli("run", "-m", *words).status == 1
+    runs = {run.data.tags.get("seed"): run for run in store_runs(root)}
+    # as a SIGKILL leaves it
+    open_store(store_uri(None, root)).update_run(runs["3"].info.run_id, status="RUNNING")
+    told = cli("status", *([runs[None].info.run_id[:8]] if named else []), "--output-root", str(root))
+    assert told.status == 0, told.err
+    first, second, third, *rows = told.out.splitlines()
+    assert first == f"Study {runs[None].info.run_name} ({runs[None].info.run_id[:8]}), failed"
+    assert second == "4 jobs: 1 finished, 2 failed, 1 killed"
+    assert third == f"in {runs[None].data.tags['output_folder']}"
+    text = " ".join(" ".join(rows).split())
+    for needed in ("ZeroDivisionError", "demand", "2/2", "seed=3", "alphagrad-seed3-"):
+        assert needed in text

@@ -1,0 +1,161 @@
+"""The disk is full or the store does not answer while a run trains: its state is kept, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+import torch
+from servers import free_port, mlflow_server
+
+from alphagrad.lab.store import open_store, store_uri
+
+STEPS, LOST_AT = 400, 149
+RUN = ("optimizer=adam", f"recipe.total_steps={STEPS}", "recipe.learning_starts=20", "recipe.log_every=10")
+RUN += ("recipe.eval_episodes=1", "recipe.batch_size=16", "recipe.compile=false", "checkpoint.every_steps=50")
+RUN += ("tracking.flush_seconds=0.01",)
+
+
+class Disk:
+    """A small disk of its own that can be filled up."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.filler = folder / "filler"
+
+    def fill(self) -> None:
+        with self.filler.open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        assert os.statvfs(self.folder).f_bavail == 0
+
+    def free(self) -> None:
+        self.filler.unlink()
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A tmpfs of a few MB."""
+    if os.geteuid():
+        pytest.skip("mounting a small file system needs root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=False).returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    yield Disk(folder)
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def outcome(uri: str, folder: Path) -> tuple[dict, dict]:
+    """The model, and every point of every metric but those that measure time."""
+    client = open_store(uri)
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert run.info.status == "FINISHED"
+    assert "alphagrad.reason" not in run.data.tags
+    names = [name for name in run.data.metrics if not name.startswith("time/")]
+    points = {n: sorted((p.step, p.value) for p in client.get_metric_history(run.info.run_id, n)) for n in names}
+    return torch.load(folder / "checkpoint.pt", weights_only=True), points
+
+
+@pytest.fixture
+def undisturbed(cli, root, tmp_path):
+    """What the run is if nothing happens."""
+    folder = tmp_path / "undisturbed"
+    assert cli("run", *RUN, f"output_root={root}", f"hydra.run.dir={folder}").status == 0
+    return outcome(store_uri(None, root), folder)
+
+
+def assert_same(found: tuple[dict, dict], expected: tuple[dict, dict]) -> None:
+    assert found[1] == expected[1]
+    assert len(found[1]["exploration/epsilon"]) == STEPS // 10
+    for name, value in expected[0]["q_network"].items():
+        assert torch.equal(found[0]["q_network"][name], value), name
+
+
+@pytest.mark.parametrize("full", ["store", "folder", "both"])
+def test_a_full_disk(cli, disk, at, undisturbed, tmp_path, empty_store, full):
+    """The run ends with one line, its state on the disk; when there is room again, resuming loses nothing."""
+    folder = (tmp_path if full == "store" else disk.folder) / "run"
+    store = (tmp_path if full == "folder" else disk.folder) / "store.db"
+    shutil.copy(empty_store, store)
+    at(LOST_AT, disk.fill)
+    words = ("tracking.retry_seconds=0.5", f"tracking.uri=sqlite:///{store}", f"output_root={tmp_path / 'out'}")
+    failed = cli("run", *RUN, *words, f"hydra.run.dir={folder}")
+    assert failed.status == 1
+    assert "Traceback" not in failed.err
+    (said,) = [line for line in failed.err.splitlines() if line.startswith("alphagrad: ")]
+    assert len(said) < 600
+    assert "full" in said or "No space" in said
+    told = {"store": f"tracking.uri=sqlite:///{store}", "folder": "cannot be written"}
+    assert any(told[where] in said for where in told if full in (where, "both"))
+    assert f"`alphagrad resume {folder}` goes on" in said
+    (state,) = folder.glob("state-*.pt")
+    assert f"step {int(state.stem[6:])} is kept" in said
+    # with room for the state there is all that was trained, else what was saved before
+    assert (int(state.stem[6:]) > LOST_AT) == (full == "store")
+    assert not list(folder.glob("*.tmp"))
+    disk.free()
+    resumed = cli("resume", str(folder))
+    assert resumed.status == 0, resumed.err
+    assert_same(outcome(f"sqlite:///{store}", folder), undisturbed)
+
+
+def test_a_disk_that_is_full_for_a_while(cli, disk, at, undisturbed, tmp_path, empty_store):
+    """The run only says so, and goes on."""
+    store = disk.folder / "store.db"
+    shutil.copy(empty_store, store)
+
+    def fill() -> None:
+        disk.fill()
+        threading.Timer(1.0, disk.free).start()
+
+    at(LOST_AT, fill)
+    words = (f"tracking.uri=sqlite:///{store}", f"output_root={disk.folder}", f"hydra.run.dir={disk.folder / 'run'}")
+    done = cli("run", *RUN, *words)
+    assert done.status == 0, done.err
+    assert "trying on" in done.err
+    assert "Traceback" not in done.err
+    assert_same(outcome(f"sqlite:///{store}", disk.folder / "run"), undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("for_a_while", [True, False])
+def test_a_server_that_is_stopped(cli, at, undisturbed, tmp_path, empty_store, for_a_while):
+    """Its run trains on; if it does not come back, the run ends with its state and what was not sent."""
+    store, port, folder = tmp_path / "server.db", free_port(), tmp_path / "run"
+    shutil.copy(empty_store, store)
+    uri = f"http://127.0.0.1:{port}"
+
+    def serve(stack: ExitStack) -> None:
+        stack.enter_context(mlflow_server(f"sqlite:///{store}", tmp_path / "artifacts", port))
+
+    with ExitStack() as first, ExitStack() as second:
+        serve(first)
+
+        def stop() -> None:
+            first.close()
+            if for_a_while:
+                threading.Thread(target=serve, args=(second,)).start()
+
+        at(LOST_AT, stop)
+        patience = f"tracking.retry_seconds={120 if for_a_while else 1}"
+        done = cli("run", *RUN, f"tracking.uri={uri}", patience, f"hydra.run.dir={folder}")
+        if not for_a_while:
+            assert done.status == 1
+            (said,) = [line for line in done.err.splitlines() if line.startswith("alphagrad: ")]
+            assert f"tracking.uri={uri}" in said
+            assert "Connection refused" in said
+            assert "Traceback" not in done.err
+            (state,) = folder.glob("state-*.pt")
+            assert int(state.stem[6:]) > LOST_AT
+            pending = torch.load(state, weights_only=True)["runs"][0]["pending"]
+            assert pending
+            serve(second)
+            done = cli("resume", str(folder))
+        assert done.status == 0, done.err
+        assert_same(outcome(uri, folder), undisturbed)

@@ -1,0 +1,140 @@
+"""Studies that are started again, after failures, after their processes were killed, after their driver was."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from forked import start
+
+from alphagrad.lab.store import open_store, store_uri
+
+STEPS = 12
+SMALL = {"raising": [1], "diverging": [3], "dying": [2]}
+LARGE = {"raising": [13, 17, 29], "diverging": [8, 22], "dying": [2]}
+LAUNCHERS = {
+    "basic": (),
+    "stacked": ("hydra/launcher=stacked", "stack.max_runs=5", "stack.processes=2"),
+    "joblib": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+}
+
+
+def children(root: Path) -> dict[int, Any]:
+    """Seed → the run of it, of which there is only one."""
+    client = open_store(store_uri(None, root))
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    found = {int(run.data.tags["seed"]): run for run in runs if "seed" in run.data.tags}
+    assert len(runs) == len(found) + 1
+    return found
+
+
+def finished(root: Path) -> int:
+    return len([file for file in root.rglob("checkpoint.pt") if "artifacts" not in file.parts])
+
+
+def killed_when(process: BaseProcess, root: Path, mark: Path, enough: int) -> bool:
+    """Kills a driver once a job of its has died and enough have finished; False if it ended before."""
+    deadline = time.monotonic() + 900
+    while process.is_alive():
+        assert time.monotonic() < deadline
+        if mark.exists() and finished(root) >= enough:
+            process.kill()
+            break
+        time.sleep(0.02)
+    process.join()
+    return process.exitcode != 1
+
+
+@pytest.mark.parametrize(
+    ("launcher", "jobs", "failing"),
+    [
+        ("basic", 5, SMALL),
+        *(pytest.param(name, 40, LARGE, marks=pytest.mark.slow) for name in LAUNCHERS),
+    ],
+)
+def test_a_study_survives(odd, root, tmp_path, launcher, jobs, failing):
+    """Jobs raise, turn non-finite and are killed, and then the driver is: nothing is lost and nothing runs twice."""
+    if launcher == "joblib":
+        pytest.importorskip("joblib", reason="needs alphagrad[joblib]")
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    words = ["run", "-m", "recipe=odd", f"seed=range({jobs})", f"recipe.total_steps={STEPS}", "recipe.pause=0.02"]
+    words += [f"recipe.{how}={seeds}".replace(" ", "") for how, seeds in failing.items()]
+    words += ["recipe.at=7", f"recipe.once={marks}", "checkpoint.every_steps=2", "study.rerun=missing"]
+    words += [*LAUNCHERS[launcher], f"output_root={root}"]
+
+    driver = start(*words)
+    if launcher == "basic":  # where the job that is killed is the driver
+        driver.join(900)
+        assert (marks / "2").exists()
+        driver = start(*words)
+    assert killed_when(driver, root, marks / "2", max(2, jobs // 4)), (
+        "the study ended before its driver could be killed"
+    )
+    before = {seed: run for seed, run in children(root).items() if run.info.status == "FINISHED"}
+    assert 0 < len(before) < jobs - sum(map(len, failing.values())) + 1
+    if launcher != "basic":
+        time.sleep(3)  # the workers notice that their driver is gone
+    driver = start(*words, said=tmp_path / "said")
+    driver.join(900)
+    assert driver.exitcode == 1, (tmp_path / "said").read_text()
+
+    bad = dict.fromkeys(failing["raising"], "ZeroDivisionError") | dict.fromkeys(failing["diverging"], "diverged")
+    runs = children(root)
+    assert {seed: run.info.status for seed, run in runs.items()} == {
+        seed: "FAILED" if seed in bad else "FINISHED" for seed in range(jobs)
+    }
+    client = open_store(store_uri(None, root))
+    for seed, run in runs.items():
+        if seed in bad:
+            assert run.data.tags["alphagrad.reason"].startswith(bad[seed])
+            continue
+        assert "alphagrad.reason" not in run.data.tags
+        steps = [point.step for point in client.get_metric_history(run.info.run_id, "eval/return")]
+        assert sorted(steps) == list(range(1, STEPS + 1))
+        folder = Path(run.data.tags["output_folder"])
+        assert not list(folder.glob("state-*.pt"))
+        made = torch.load(folder / "checkpoint.pt", weights_only=True)
+        assert made == {"seed": seed, "steps": STEPS}
+        if seed in before:
+            assert (run.info.run_id, run.info.end_time) == (before[seed].info.run_id, before[seed].info.end_time)
+    # the killed job was not trained from its beginning once more, nor was its stack, in which nothing raises
+    assert runs[2].data.metrics["resumed"] > 0
+    (parent,) = {run.data.tags["mlflow.parentRunId"] for run in runs.values()}
+    assert client.get_run(parent).info.status == "FAILED"
+    with suppress(ProcessLookupError):
+        driver.close()
+    assert not list(root.rglob("stack-*"))
+
+
+@pytest.mark.parametrize(
+    ("rerun", "left", "added"), [("missing", ", 1 failed left alone", 0), ("failed", "", 1), ("all", None, 4)]
+)
+def test_what_a_study_started_again_runs(cli, odd, root, store_runs, rerun, left, added):
+    words = ("recipe=odd", "seed=range(3)", "recipe.raising=[1]", f"output_root={root}", f"study.rerun={rerun}")
+    assert cli("run", "-m", *words).status == 1
+    again = cli("run", "-m", *words)
+    assert again.status == 1
+    told = [line for line in again.err.splitlines() if "goes on" in line]
+    expected = f"alphagrad: the study goes on; 2 of 3 jobs are finished{left}"
+    assert told == ([] if left is None else [expected])
+    assert len(store_runs(root)) == 4 + added
+
+
+def test_a_study_lies_where_its_configuration_says(cli, odd, root, tmp_path):
+    """Also when a folder given by --config-dir says it."""
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    text = "# @package _global_\n# elsewhere\nhydra:\n  sweep:\n    dir: ${output_root}/my studies/here\n"
+    (tmp_path / "conf/experiment/elsewhere.yaml").write_text(text)
+    words = ("experiment=elsewhere", "recipe=odd", "seed=1,2", f"output_root={root}")
+    done = cli("run", "-m", "--config-dir", str(tmp_path / "conf"), *words)
+    assert done.status == 0, done.err
+    folder = root / "my studies/here"
+    assert {file.name for file in folder.iterdir()} > {"arguments.json", "jobs.json", "run_id"}
+    assert len(list(folder.glob("*/checkpoint.pt"))) == 2
+    assert f"{folder}: 2 jobs: 2 finished" in done.out
