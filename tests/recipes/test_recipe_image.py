@@ -393,3 +393,72 @@ def test_digits_are_scikit_learns():
     assert images.shape == (1797, 8, 8, 1)
     assert sorted(map(bytes, images)) == sorted(map(bytes, (load_digits().images * 15).astype(np.uint8)))
     assert set(USES) == {"mlp", "cnn", "resnet18", "resnet50", "vit_tiny"}
+
+
+COMMAND = ("run", "recipe=image", "optimizer=adam", "recipe.epochs=1", "model.hidden=[8]")
+
+
+def test_a_run_is_recorded_with_its_pictures(cli, root, store_runs):
+    done = cli(*COMMAND, f"output_root={root}")
+    assert done.status == 0, done.err
+    assert "eval/accuracy" in done.out
+    (run,) = store_runs(root)
+    assert run.data.params["data.name"] == "digits"
+    assert run.data.params["model.hidden"] == "[8]"
+    (folder,) = [f.parent for f in root.rglob("checkpoint.pt") if "artifacts" not in f.parts]
+    kept = {f.name for f in (root / "artifacts").rglob("*") if f.is_file()}
+    assert {"confusion.png", "mistakes.png", "checkpoint.pt"} <= kept
+    assert {"confusion.png", "mistakes.png"} <= {f.name for f in folder.iterdir()}
+    assert not [f for f in folder.iterdir() if ".tmp" in f.name]
+
+
+def test_an_image_that_is_damaged_ends_the_run(cli, root, store_runs, tmp_path):
+    from PIL import Image as Picture
+
+    for part in ("train", "val"):
+        for name in ("a", "b"):
+            (tmp_path / "pets" / part / name).mkdir(parents=True)
+            Picture.new("RGB", (16, 16)).save(tmp_path / "pets" / part / name / "0.png")
+    bad = tmp_path / "pets/train/b/0.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    settings = ("data=imagenet", "data.name=pets", f"data.root={tmp_path}", "data.size=8", "data.workers=0")
+    done = cli(*COMMAND, *settings, "recipe.batch_size=2", f"output_root={root}")
+    assert done.status != 0
+    assert str(bad) in done.err.splitlines()[-1]
+    assert "Traceback" not in done.err
+    (run,) = store_runs(root)
+    assert run.info.status == "FAILED"
+
+
+REFUSED = {
+    "data=nope": ("data=nope", "digits", "imagenet"),
+    "model=nope": ("model=nope", "vit_tiny"),
+    "data.pda=1": ("data.pda", "did you mean pad"),
+    "data.pad=-1": ("data.pad=-1",),
+    "model.hidden=[0]": ("model.hidden",),
+    "recipe.schedule.kind=step": ("recipe.schedule.kind", "one_cycle"),
+    "recipe.precision=fp8": ("recipe.precision", "amp_bfloat16"),
+    "recipe.ema=1": ("recipe.ema=1", "less than 1"),
+    "recipe.target=0": ("recipe.target=0",),
+    "recipe.batch_size=2000": ("recipe.batch_size=2000", "1438"),
+    "data.name=mine data.root=/nowhere": ("/nowhere/mine", "train.npz"),
+    "data=cifar100 data.root=/nowhere data.download=false": ("data.root=/nowhere", "cifar100"),
+    "optimizer=muon optimizer.nope=1": ("optimizer.nope",),
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_bad_input_is_one_line_and_leaves_nothing(cli, tmp_path, words):
+    failed = cli("run", "recipe=image", *words.split(), f"output_root={tmp_path / 'out'}")
+    assert failed.status == 2
+    (line,) = failed.err.splitlines()
+    assert line.startswith("alphagrad: ")
+    for needed in REFUSED[words]:
+        assert needed in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_belongs_to_recipes_that_have_it(cli, tmp_path):
+    failed = cli("run", "recipe=dqn_cartpole", "data=mnist", f"output_root={tmp_path / 'out'}")
+    assert failed.status == 2
+    assert "recipe=dqn_cartpole has no data" in failed.err
