@@ -1,136 +1,151 @@
-"""Tokens per second of the recipes text and lm and of loops written by hand, in turn, on one machine.
+"""Tokens per second of the recipes text and lm and of loops written by hand, in turn, in one process.
 
-    python benchmarks/text_throughput.py [--task lm text] [--steps 300] [--rounds 3] [--threads 1] [SETTING ...]
+    python benchmarks/text_throughput.py [--task lm text] [--steps 400] [--turn 10] [--threads 1] [SETTING ...]
 
-A round trains once with `alphagrad run`, store, instruments and all, and once with a plain loop: the same model,
-batches of the same size of the same data, AdamW with PyTorch's one-cycle schedule. Both are timed over the second half
-of their steps, evaluations left out. The table holds the medians over the rounds and the ratio of each round.
+A run of the recipe, with its store, instruments and all, stands still after every turn of so many steps while a plain
+loop does as many: the same model, batches of the same size of the same data, AdamW with PyTorch's one-cycle schedule.
+So both meet the same machine, whatever else it does. Evaluations and the first turn are left out. The table holds the
+rates over all turns, their ratio, and the middle half of the ratios of single turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from alphagrad.lab import metrics
 from alphagrad.lab.build import build_recipe
 from alphagrad.lab.compose import compose, hydra_initialized
-from alphagrad.lab.results import Results
-from alphagrad.lab.store import store_uri
+from alphagrad.lab.runner import assignment_of, run_stack
 
-LOG_EVERY = 10
-BASE = ["optimizer=adamw", "recipe.eval_every=0", f"recipe.log_every={LOG_EVERY}"]
+Data = Iterator[tuple[Tensor, Tensor, int]]
+"""Inputs, targets, and how many tokens they are, padding left out."""
 TASKS = {
-    "lm": ["recipe=lm", "recipe.sample_every=0", *BASE],
-    "text": ["recipe=text", "model=transformer", "recipe.max_length=128", *BASE],
+    "lm": ["recipe=lm", "recipe.sample_every=0"],
+    "text": ["recipe=text", "model=transformer", "recipe.max_length=128"],
 }
 
 
-def ours(settings: list[str], steps: int, threads: int) -> float:
-    """Tokens per second of a run over the second half of its steps, from its store."""
-    with tempfile.TemporaryDirectory() as root:
-        command = [sys.executable, "-m", "alphagrad_cli", "run", *settings, f"threads={threads}", f"output_root={root}"]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MLFLOW_DISABLE_TELEMETRY": "true"}
-        subprocess.run(command, check=True, capture_output=True, env=environment)
-        results = Results(store_uri(f"sqlite:///{root}/mlflow.db", Path(root)), "alphagrad")
-        ((run,),) = (group.finished() for group in results.study().groups)
-        at, values = results.history(run, metrics.TOKENS_PER_SECOND)
-        late = values[at >= steps / 2]
-        return float(len(late) / sum(1 / v for v in late))
-
-
-def sequences(recipe: Any) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Inputs, targets and tokens of recipe lm, as a loader of one's own would cut them."""
+def sequences(recipe: Any) -> Data:
+    """Batches of recipe lm, as anyone would cut them."""
     from alphagrad.recipes.lm import tokenized
 
     s = recipe.settings
     row = torch.from_numpy(tokenized(s.data, s.tokenizer, s.vocabulary)[0]).long()
-    pieces = [row[k : k + s.length + 1] for k in range(0, len(row) - s.length, s.length)]
-    loader = torch.utils.data.DataLoader(pieces, s.batch_size, shuffle=True, drop_last=True)  # type: ignore[arg-type]
+    pieces: Any = [row[k : k + s.length + 1] for k in range(0, len(row) - s.length, s.length)]
+    loader: Any = DataLoader(pieces, s.batch_size, shuffle=True, drop_last=True)
     while True:
         for x in loader:
             yield x[:, :-1], x[:, 1:], s.batch_size * s.length
 
 
-def texts(recipe: Any) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Inputs, classes and tokens of recipe text, padded by hand."""
+def texts(recipe: Any) -> Data:
+    """Batches of recipe text, padded by hand to their longest."""
     from alphagrad.recipes.language.reading import encoded
     from alphagrad.recipes.language.tokens import START
 
     s = recipe.settings
     rows = [torch.tensor([START, *ids.tolist()])[: s.max_length] for ids in encoded(recipe.reading, "train")]
-    pairs = list(zip(rows, recipe.data.train.labels, strict=True))
+    pairs: Any = list(zip(rows, recipe.data.train.labels, strict=True))
 
     def together(batch: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor, int]:
         ids = nn.utils.rnn.pad_sequence([row for row, _ in batch], batch_first=True, padding_value=recipe.pad)
         return ids, torch.tensor([label for _, label in batch]), sum(len(row) for row, _ in batch)
 
-    loader = torch.utils.data.DataLoader(pairs, s.batch_size, shuffle=True, drop_last=True, collate_fn=together)  # type: ignore[arg-type]
+    loader: Any = DataLoader(pairs, s.batch_size, shuffle=True, drop_last=True, collate_fn=together)
     while True:
         yield from loader
 
 
-def by_hand(recipe: Any, data: Callable[[Any], Iterator[tuple[Tensor, Tensor, int]]], steps: int) -> float:
-    """Tokens per second of a plain loop over the second half of its steps."""
+def by_hand(recipe: Any, data: Data, steps: int) -> Iterator[int]:
+    """A plain loop that stands still after every step; yields its tokens."""
     torch.manual_seed(0)
     model = recipe.networks()["model"]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps)
-    batches, tokens, begun = data(recipe), 0, 0.0
     model.train()
-    for step in range(steps):
-        if step == steps // 2:
-            tokens, begun = 0, time.perf_counter()
-        inputs, targets, count = next(batches)
+    for inputs, targets, count in data:
         outputs = model(inputs)
         loss = nn.functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
         loss.backward()
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
-        tokens += count
-        if step % LOG_EVERY == 0:
-            float(loss)  # what is printed
-    return tokens / (time.perf_counter() - begun)
+        yield count
+
+
+class Turns:
+    """Takes a run's progress, and lets the plain loop do as many steps."""
+
+    def __init__(self, plain: Iterator[int], tokens_per_step: float) -> None:
+        self.plain, self.tokens_per_step = plain, tokens_per_step
+        self.ours: list[float] = []
+        self.theirs: list[float] = []
+        self._step, self._since = 0, time.perf_counter()
+
+    def __enter__(self) -> Turns:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        pass
+
+    def start(self, total: int) -> None:
+        """A run of so many steps begins."""
+
+    def update(self, step: int, shown: str) -> None:
+        """The run has done ``step`` steps."""
+        begun = time.perf_counter()
+        steps = step - self._step
+        tokens = sum(next(self.plain) for _ in range(steps))
+        ended = time.perf_counter()
+        self.ours.append(steps * self.tokens_per_step / (begun - self._since))
+        self.theirs.append(tokens / (ended - begun))
+        self._step, self._since = step, time.perf_counter()
 
 
 def main() -> None:
-    """Runs the rounds and prints the table."""
+    """Runs the tasks and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", nargs="+", choices=list(TASKS), default=list(TASKS))
-    parser.add_argument("--steps", type=int, default=300, help="of a run (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="(default %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of both (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=400, help="of both (default %(default)s)")
+    parser.add_argument("--turn", type=int, default=10, help="steps of a turn (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="(default %(default)s)")
     parser.add_argument("settings", nargs="*", help="of the recipe")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    print("| task | ours, tokens/s | by hand, tokens/s | ratio, each round |\n|---|---|---|---|")
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    makers: dict[str, Callable[[Any], Data]] = {"lm": sequences, "text": texts}
+    print("| task | ours, tokens/s | by hand, tokens/s | ratio | of single turns |\n|---|---|---|---|---|")
     for name in args.task:
-        settings = [*TASKS[name], *args.settings]
-        with hydra_initialized():
-            recipe = build_recipe(compose(settings))
-        if name == "lm":
-            settings.append(f"recipe.total_steps={args.steps}")
-        else:
-            epochs = round(args.steps / recipe.steps_per_epoch)  # type: ignore[attr-defined]
-            settings.append(f"recipe.epochs={epochs}")
-        steps = args.steps if name == "lm" else epochs * recipe.steps_per_epoch  # type: ignore[attr-defined]
-        data = sequences if name == "lm" else texts
-        pairs = [(ours(settings, steps, args.threads), by_hand(recipe, data, steps)) for _ in range(args.rounds)]
-        mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-        ratios = ", ".join(f"{a / b:.2f}" for a, b in pairs)
-        print(f"| {name} | {mine:,.0f} | {theirs:,.0f} | {ratios} |", flush=True)
+        with hydra_initialized(), tempfile.TemporaryDirectory() as root:
+            settings = [*TASKS[name], "optimizer=adamw", "recipe.eval_every=0", f"recipe.log_every={args.turn}"]
+            settings += [f"threads={args.threads}", f"output_root={root}", *args.settings]
+            recipe: Any = build_recipe(compose(settings))
+            if name == "lm":
+                tokens = float(recipe.settings.batch_size * recipe.settings.length)
+                settings.append(f"recipe.total_steps={args.steps}")
+            else:
+                tokens = recipe.settings.batch_size * float(
+                    recipe.texts("train", torch.device("cpu")).lengths.double().mean()
+                )
+                settings.append(f"recipe.epochs={max(1, round(args.steps / recipe.steps_per_epoch))}")
+            turns = Turns(by_hand(recipe, makers[name](recipe), 2 * args.steps), tokens)
+            run_stack([assignment_of(compose(settings), settings, Path(root) / "run")], line=turns)
+        ours, theirs = np.array(turns.ours[1:]), np.array(turns.theirs[1:])
+        rates = [len(column) / (1 / column).sum() for column in (ours, theirs)]
+        low, high = np.quantile(ours / theirs, [0.25, 0.75])
+        print(
+            f"| {name} | {rates[0]:,.0f} | {rates[1]:,.0f} | {rates[0] / rates[1]:.3f} | {low:.2f} to {high:.2f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

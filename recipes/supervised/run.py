@@ -125,7 +125,7 @@ class ModuleRun:
     def _agree(self) -> None:
         """Takes the first process's statistics of normalisations: each has its own, of its part of the batches."""
         buffers = dict(self.module.named_buffers())
-        averaged = [] if self.average is None else [self.average.tensors[name] for name in buffers]
+        averaged = [] if self.average is None else [t for name, t in self.average.tensors.items() if name in buffers]
         self.parallel.agree([*buffers.values(), *averaged])
 
     @torch.no_grad()
