@@ -14,15 +14,14 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from turns import Turns
 
 from alphagrad.lab.build import build_recipe
 from alphagrad.lab.compose import compose, hydra_initialized
@@ -84,6 +83,7 @@ def by_hand(recipe: Any, data: Data, steps: int) -> Iterator[int]:
         yield count
 
 
+<<<<<<< HEAD
 class Turns:
     """Takes a run's progress, and lets the plain loop do as many steps."""
 
@@ -116,6 +116,8 @@ class Turns:
         self._step, self._since, self._spent = step, time.perf_counter(), time.process_time()
 
 
+=======
+>>>>>>> vision
 def main() -> None:
     """Runs the tasks and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -144,12 +146,16 @@ def main() -> None:
                 settings.append(f"recipe.epochs={max(1, round(args.steps / recipe.steps_per_epoch))}")
             turns = Turns(by_hand(recipe, makers[name](recipe), 2 * args.steps), tokens)
             run_stack([assignment_of(compose(settings), settings, Path(root) / "run")], line=turns)
+<<<<<<< HEAD
         ours, theirs = np.array(turns.ours[1:]), np.array(turns.theirs[1:])
         rates = [len(column) / (1 / column).sum() for column in (ours, theirs)]
         low, high = np.quantile(ours / theirs, [0.25, 0.75])
         spent = np.array(turns.cpu[1:]).sum(0)
         told = f"{rates[0] / rates[1]:.3f} | {low:.2f} to {high:.2f} | {spent[1] / spent[0]:.3f}"
         print(f"| {name} | {rates[0]:,.0f} | {rates[1]:,.0f} | {told} |", flush=True)
+=======
+        print(f"| {name} | {turns.row()}", flush=True)
+>>>>>>> vision
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from hydra import initialize_config_module
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -146,10 +145,10 @@ def compose_all(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
     for job in jobs:
         seed = [o for o in job if o.startswith("seed=")]
         rest = tuple(o for o in job if o not in seed)
-        value = OverridesParser.create().parse_override(seed[0]).value() if len(seed) == 1 else None
-        if rest in known and isinstance(value, int):
+        plain = re.fullmatch(r"seed=(0|[1-9]\d*)", seed[0]) if len(seed) == 1 else None
+        if rest in known and plain:
             config = copy.deepcopy(known[rest])
-            config.seed = value
+            config.seed = int(plain[1])
         else:
             config = known[rest] = compose(job)
         configs.append(config)

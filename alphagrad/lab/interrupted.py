@@ -14,7 +14,7 @@ from alphagrad.lab.compose import BOOKKEEPING
 from alphagrad.lab.folder import CONFIG, Member, stack_of
 from alphagrad.lab.runner import Assignment, Outcome
 from alphagrad.lab.store import open_store, store_uri
-from alphagrad.lab.tracking import can_go_on
+from alphagrad.lab.tracking import can_go_on, is_deleted
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,12 @@ def interrupted(assignments: Sequence[Assignment]) -> list[Stack]:
 
 
 def _unfinished(home: Path, members: Sequence[Member], folders: Sequence[Path], like: Assignment) -> list[int]:
-    """The rows whose runs can go on in their stack."""
+    """The rows whose runs can go on in their stack; none if it was being broken up."""
     client = open_store(store_uri(like.config["tracking"]["uri"], str(like.config["output_root"])))
-    return [
-        row
-        for row, (folder, member) in enumerate(zip(folders, members, strict=True))
-        if stack_of(folder)[0] == home and can_go_on(client.get_run(member.run_id))
-    ]
+    runs = [client.get_run(member.run_id) for member in members]
+    if any(is_deleted(run) for run in runs):
+        return []
+    return [row for row, run in enumerate(runs) if stack_of(folders[row])[0] == home and can_go_on(run)]
 
 
 def _ended(folder: Path, member: Member, like: Assignment) -> Assignment:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -65,16 +64,19 @@ def deferred() -> Iterator[None]:
 
 PARENT_SECONDS = 0.5
 """Between looks whether a worker's parent is there."""
-_parent: list[int] = []
-"""The process that :func:`follow_parent` follows."""
+_parent: list[Callable[[], bool]] = []
+"""Whether the process that :func:`follow` follows lives."""
 
 
-def follow_parent() -> None:
-    """In a worker: SIGTERM once its parent is gone, even by SIGKILL, so that no run goes on behind its study's back."""
-    _parent[:] = [os.getppid()]
+def follow(lives: Callable[[], bool]) -> None:
+    """In a worker: SIGTERM once another process no longer ``lives``, even by SIGKILL.
+
+    So no run goes on behind the back of a study whose driver is gone.
+    """
+    _parent[:] = [lives]
 
     def watch() -> None:
-        while not orphaned():
+        while lives():
             time.sleep(PARENT_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -82,6 +84,5 @@ def follow_parent() -> None:
 
 
 def orphaned() -> bool:
-    """Whether the parent that is followed is gone: the one that asked for this process, not the one that forked it."""
-    parent = multiprocessing.parent_process()
-    return bool(_parent) and (os.getppid() != _parent[0] if parent is None else not parent.is_alive())
+    """Whether the process that is followed is gone."""
+    return bool(_parent) and not _parent[0]()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from alphagrad.lab import processes
+from alphagrad.lab import interrupts, processes
 from alphagrad.lab.build import Job, build
 from alphagrad.lab.checkpoint import Checkpoints, save_atomically
 from alphagrad.lab.compose import JOB_KEY, config_hash, job_key, settings_of
@@ -153,9 +153,10 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
                 if len(jobs) == 1:
                     raise
                 if len(log.failures) < len(jobs):
-                    broken = _broken(log, trackers, reason_of(error))
-                    checkpoints.clear()
-                    disband(home, folders)
+                    with interrupts.deferred():  # a stack is broken up whole or not at all
+                        broken = _broken(log, trackers, reason_of(error))
+                        checkpoints.clear()
+                        disband(home, folders)
                     raise broken from error
         try:
             log.drain()

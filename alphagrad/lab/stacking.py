@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from alphagrad.lab.apart import run_apart
 from alphagrad.lab.interrupted import Stack, interrupted
-from alphagrad.lab.interrupts import closing_runs_on_signals, follow_parent, orphaned
+from alphagrad.lab.interrupts import closing_runs_on_signals, follow, orphaned
 from alphagrad.lab.logfiles import warn_on_stderr
 from alphagrad.lab.runner import Assignment, Outcome
 from alphagrad.lab.tracking import reason_of
@@ -142,7 +142,9 @@ def _prepare(reports: Any, environment: Mapping[str, str]) -> None:
     _reports = reports
     warn_on_stderr()
     closing_runs_on_signals().__enter__()
-    follow_parent()
+    driver = multiprocessing.parent_process()  # not the one that forked us, which lives as long as we do
+    assert driver is not None
+    follow(driver.is_alive)
 
 
 def _train(index: int, assignments: Sequence[Assignment]) -> list[Outcome]:

@@ -60,7 +60,7 @@ class ModuleRun:
                 with self.numbers.autocast():
                     outputs = self.wrapped(self._given(x))
                 loss, measures = self.training.objective(outputs.float(), y)
-                self.scaler.scale(loss / count).backward()
+                self.scaler.scale(loss / count if count > 1 else loss).backward()
             measured.append(measures)
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
@@ -125,7 +125,7 @@ class ModuleRun:
     def _agree(self) -> None:
         """Takes the first process's statistics of normalisations: each has its own, of its part of the batches."""
         buffers = dict(self.module.named_buffers())
-        averaged = [] if self.average is None else [self.average.tensors[name] for name in buffers]
+        averaged = [] if self.average is None else [t for name, t in self.average.tensors.items() if name in buffers]
         self.parallel.agree([*buffers.values(), *averaged])
 
     @torch.no_grad()

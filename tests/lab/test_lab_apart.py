@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from itertools import product
 from pathlib import Path
 
@@ -11,11 +12,14 @@ import torch
 from alphagrad.lab.apart import run_apart
 from alphagrad.lab.errors import StorageLost
 from alphagrad.lab.folder import forget
+from alphagrad.lab.interrupts import closing_runs_on_signals
 from alphagrad.lab.logfiles import LOG_FILE
 from alphagrad.lab.runlog import TrackedLog
 from alphagrad.lab.runner import Assignment, StackBroken, assignment_of, run_stack
 from alphagrad.lab.stack import OptimizerSpec, RunSpec, RunStack
 from alphagrad.lab.stacking import planned
+from alphagrad.lab.store import open_store, store_uri
+from alphagrad.lab.tracking import Tracker
 
 
 @pytest.fixture
@@ -210,3 +214,34 @@ def test_a_lost_store_ends_the_halves_too(jobs, lab):
     with pytest.raises(StorageLost):
         run_apart(jobs("recipe=odd", seed=range(4)))
     assert begun == [4, 2]
+
+
+def test_a_stack_that_was_being_broken_up_is_none(jobs, root, store_runs, interrupt):
+    """Killed while its runs were taken back: nobody stands for a run that is gone, and no job trains twice."""
+    everything = jobs(*LONG, seed=range(3))
+    interrupt(everything, 5)
+    open_store(store_uri(None, root)).delete_run(store_runs(root)[1].info.run_id)
+    (stack,) = planned(everything, max_runs=9, processes=1)
+    assert stack.jobs == {0: 0, 1: 1, 2: 2}
+    run_apart(stack.assignments)
+    finished = [run for run in store_runs(root) if run.info.status == "FINISHED"]
+    assert sorted(run.data.tags["seed"] for run in finished) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3])
+def test_a_signal_does_not_leave_a_stack_half_broken_up(jobs, root, store_runs, lab, moment):
+    taken = []
+
+    def take_back(self, reason):
+        taken.append(reason)
+        if len(taken) == moment:
+            signal.raise_signal(signal.SIGTERM)
+        take_back_(self, reason)
+
+    take_back_ = Tracker.take_back
+    lab.setattr(Tracker, "take_back", take_back)
+    with closing_runs_on_signals(), pytest.raises(SystemExit):
+        run_apart(jobs("recipe=odd", "recipe.raising=[1]", seed=range(3)))
+    assert len(taken) == 3
+    assert store_runs(root) == []
+    assert not list(root.rglob("members.json"))

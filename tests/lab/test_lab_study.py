@@ -28,7 +28,12 @@ def children(root: Path) -> dict[int, Any]:
     """Seed → the run of it, of which there is only one."""
     client = open_store(store_uri(None, root))
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    found = {int(run.data.tags["seed"]): run for run in runs if "seed" in run.data.tags}
+    found: dict[int, Any] = {}
+    for run in runs:
+        if "seed" in run.data.tags:
+            seed = int(run.data.tags["seed"])
+            assert seed not in found, (run.info, run.data.tags, found[seed].info, found[seed].data.tags)
+            found[seed] = run
     assert len(runs) == len(found) + 1
     return found
 

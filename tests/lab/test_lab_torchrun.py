@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 
@@ -144,7 +144,23 @@ def test_a_diverged_run_is_told_once(two, store_runs):
     assert run.info.status == "FAILED"
 
 
-def torchrun(root: Path, *words: str) -> subprocess.Popen:
+@pytest.fixture
+def torchrun(lab, root):
+    """``torchrun("seed=1")`` → its process; none is left after the test."""
+    started: list[subprocess.Popen] = []
+
+    def call(*words: str) -> subprocess.Popen:
+        started.append(start(root, *words))
+        return started[-1]
+
+    yield call
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def start(root: Path, *words: str) -> subprocess.Popen:
     script = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "ALPHAGRAD_CONF": str(ODD), "PYTHONPATH": str(ODD), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
@@ -159,8 +175,8 @@ def torchrun(root: Path, *words: str) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-def test_under_torchrun(lab, root, store_runs):
-    process = torchrun(root)
+def test_under_torchrun(torchrun, root, store_runs):
+    process = torchrun()
     out, err = process.communicate(timeout=180)
     assert process.returncode == 0, err
     assert len(out.splitlines()) == 1
@@ -169,8 +185,8 @@ def test_under_torchrun(lab, root, store_runs):
 
 
 @pytest.mark.slow
-def test_torchrun_ends_on_a_wrong_argument(lab, root, store_runs):
-    process = torchrun(root, "recipe.pause=no")
+def test_torchrun_ends_on_a_wrong_argument(torchrun, root, store_runs):
+    process = torchrun("recipe.pause=no")
     _, err = process.communicate(timeout=180)
     assert process.returncode == 1  # torchrun's own, with a report; the worker's is in it
     assert len([line for line in err.splitlines() if line.startswith("alphagrad: ")]) == 1
@@ -180,10 +196,10 @@ def test_torchrun_ends_on_a_wrong_argument(lab, root, store_runs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("whole_group", [True, False])
-def test_an_interrupt_ends_all_processes(lab, root, store_runs, whole_group):
+def test_an_interrupt_ends_all_processes(torchrun, root, store_runs, whole_group):
     """Ctrl-C reaches the whole process group; a scheduler's SIGTERM torchrun alone."""
-    process = torchrun(root, "recipe.total_steps=1000000", "recipe.pause=0.01")
-    deadline = time.monotonic() + 120
+    process = torchrun("recipe.total_steps=1000000", "recipe.pause=0.01")
+    deadline = time.monotonic() + 300
     while not list(root.rglob("run_id")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from pydantic import Field, PositiveInt, field_validator
 
 from alphagrad.lab.farms.base import CLOSING_SECONDS, POLL_SECONDS, Done, FarmOptions, Train
-from alphagrad.lab.interrupts import follow_parent
+from alphagrad.lab.interrupts import follow
 
 
 class JoblibOptions(FarmOptions):
@@ -70,4 +71,5 @@ def _deaf() -> None:
     """In a new worker: signals concern it only while it trains; an idle one that dies takes the others along."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    follow_parent()
+    driver = os.getppid()
+    follow(lambda: os.getppid() == driver)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from alphagrad.lab import interrupts
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.farms.base import CLOSING_SECONDS, POLL_SECONDS, Done, FarmOptions, Train
 
@@ -59,6 +60,7 @@ def run_ray(train: Train, parcels: Sequence[Any], options: RayOptions, folder: P
             for job in running:
                 ray.cancel(job)  # KeyboardInterrupt in the worker
             ray.wait(list(running), num_returns=len(running), timeout=CLOSING_SECONDS)
+            interrupts.check()  # Ray's wait turns every SystemExit, which SIGTERM raised, into one of status 1
             raise
     finally:
         ray.shutdown()
