@@ -5,8 +5,7 @@
 A run of the recipe, with its store, instruments and all, stands still after every turn of so many steps while a plain
 loop does as many: the same model, batches of the same size of the same data, AdamW with PyTorch's one-cycle schedule.
 So both meet the same machine, whatever else it does. Evaluations and the first turn are left out. The table holds the
-rates over all turns, their ratio, the middle half of the ratios of single turns, and the ratio of tokens per second of
-the process's CPU time, which other programs disturb less.
+rates over all turns, their ratio, the middle half of the ratios of single turns, and the ratio by CPU time.
 """
 
 from __future__ import annotations
@@ -83,41 +82,6 @@ def by_hand(recipe: Any, data: Data, steps: int) -> Iterator[int]:
         yield count
 
 
-<<<<<<< HEAD
-class Turns:
-    """Takes a run's progress, and lets the plain loop do as many steps."""
-
-    def __init__(self, plain: Iterator[int], tokens_per_step: float) -> None:
-        self.plain, self.tokens_per_step = plain, tokens_per_step
-        self.ours: list[float] = []
-        self.theirs: list[float] = []
-        self.cpu: list[tuple[float, float]] = []
-        """CPU seconds a token, ours and theirs, of each turn."""
-        self._step, self._since, self._spent = 0, time.perf_counter(), time.process_time()
-
-    def __enter__(self) -> Turns:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        pass
-
-    def start(self, total: int) -> None:
-        """A run of so many steps begins."""
-
-    def update(self, step: int, shown: str) -> None:
-        """The run has done ``step`` steps."""
-        begun, cpu = time.perf_counter(), time.process_time()
-        steps = step - self._step
-        tokens = sum(next(self.plain) for _ in range(steps))
-        ended, cpu_ended = time.perf_counter(), time.process_time()
-        self.cpu.append(((cpu - self._spent) / (steps * self.tokens_per_step), (cpu_ended - cpu) / tokens))
-        self.ours.append(steps * self.tokens_per_step / (begun - self._since))
-        self.theirs.append(tokens / (ended - begun))
-        self._step, self._since, self._spent = step, time.perf_counter(), time.process_time()
-
-
-=======
->>>>>>> vision
 def main() -> None:
     """Runs the tasks and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -146,16 +110,7 @@ def main() -> None:
                 settings.append(f"recipe.epochs={max(1, round(args.steps / recipe.steps_per_epoch))}")
             turns = Turns(by_hand(recipe, makers[name](recipe), 2 * args.steps), tokens)
             run_stack([assignment_of(compose(settings), settings, Path(root) / "run")], line=turns)
-<<<<<<< HEAD
-        ours, theirs = np.array(turns.ours[1:]), np.array(turns.theirs[1:])
-        rates = [len(column) / (1 / column).sum() for column in (ours, theirs)]
-        low, high = np.quantile(ours / theirs, [0.25, 0.75])
-        spent = np.array(turns.cpu[1:]).sum(0)
-        told = f"{rates[0] / rates[1]:.3f} | {low:.2f} to {high:.2f} | {spent[1] / spent[0]:.3f}"
-        print(f"| {name} | {rates[0]:,.0f} | {rates[1]:,.0f} | {told} |", flush=True)
-=======
         print(f"| {name} | {turns.row()}", flush=True)
->>>>>>> vision
 
 
 if __name__ == "__main__":

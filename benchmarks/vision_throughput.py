@@ -5,7 +5,8 @@
 A run of the recipe, with its store, instruments and all, stands still after every turn of so many steps while a plain
 loop does as many: the same model, images, batch, crops and flips, Adam, PyTorch's one-cycle schedule. So both meet the
 same machine, whatever else it does. Evaluations and the first turn are left out. The images are noise, which takes as
-long as any. The table holds the rates over all turns, their ratio, and the middle half of the ratios of single turns.
+long as any. The table holds the rates over all turns, their ratio, the middle half of the ratios of single turns, and
+the ratio by CPU time.
 
 A second table holds the images per second of a stack of ``--runs`` runs, summed over them, as one tensor program
 (vmap) and one after the other (loop), in turn as well; 0 for none.
@@ -140,7 +141,8 @@ def main() -> None:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     torch.set_num_threads(args.threads)
     rows = []
-    print("| model | ours, images/s | by hand, images/s | ratio | of single turns |\n|---|---|---|---|---|")
+    print("| model | ours, images/s | by hand, images/s | ratio | of single turns | by CPU time |")
+    print("|---|---|---|---|---|---|", flush=True)
     for name in args.task:
         with hydra_initialized(), tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
