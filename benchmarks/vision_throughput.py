@@ -38,7 +38,7 @@ TASKS = {
     "cnn": ["data=cifar10", "model=cnn", "model.norm=batch", "recipe.epochs=2"],
     "resnet18": ["data=cifar10", "model=resnet18", "recipe.batch_size=16", "recipe.epochs=2"],
 }
-SHAPES = {"mlp": (12_800, 28, 28, 1), "cnn": (12_800, 32, 32, 3), "resnet18": (640, 32, 32, 3)}
+SHAPES = {"mlp": (12_800, 28, 28, 1), "cnn": (12_800, 32, 32, 3), "resnet18": (160, 32, 32, 3)}
 # of the runs in a stack; vmap knows no statistics of batches
 STACKED = {"mlp": TASKS["mlp"], "cnn": ["data=cifar10", "model=cnn"]}
 

@@ -80,7 +80,9 @@ class ModuleRun:
         if self.average is not None:
             self.average.update(self.module.state_dict())
         self._fresh = False
-        return torch.stack(measured).mean(0), {name: float(value) for name, value in seen.items()}
+        return measured[0] if count == 1 else torch.stack(measured).mean(0), {
+            name: float(value) for name, value in seen.items()
+        }
 
     def _given(self, x: Tensor) -> Tensor:
         """Inputs as the model takes them."""
