@@ -110,13 +110,15 @@ class Member:
     optimizers: list[Optimizer]
     params: list[dict[str, Tensor]]
     """For each optimizer what it updates, by name: views of the stack."""
+    alone: bool
+    """Whether each run has an optimizer of its own."""
 
 
 class StackOptimizer:
     """One optimizer for a stack whose runs may differ in optimizer.
 
     An elementwise optimizer updates the whole matrix of its runs as one tensor, AlphaGrad sees the tensors
-    of all its runs, any other has one instance a run.
+    of all its runs, any other has one instance a run; so has an elementwise one that decays some tensors alone.
     """
 
     def __init__(
@@ -135,23 +137,25 @@ class StackOptimizer:
             rows = slice(start, start + len(list(same)))
             start = rows.stop
             optimizers, views = [], []
-            named = bool(undecayed) and _decays(spec)
-            both = (self._views(spec, rows, tensors, named) for tensors in (params, self.grads))
+            # fused steps want whole pieces of memory: the matrix of all runs, or single tensors of single runs
+            divided = spec.stacking == "elementwise" and bool(undecayed) and _decays(spec)
+            alone = divided or spec.stacking == "per_run"
+            both = (self._views(spec, rows, tensors, alone) for tensors in (params, self.grads))
             for view, grads in zip(*both, strict=True):
                 for name, p in view.items():
                     p.grad = grads[name]
                 optimizers.append(build_optimizer(spec, view, compile, undecayed, spec.stacking == "batch_dims"))
                 views.append(view)
-            self.members.append(Member(rows, spec, optimizers, views))
+            self.members.append(Member(rows, spec, optimizers, views, alone))
 
     @staticmethod
-    def _views(spec: OptimizerSpec, rows: slice, tensors: StackedTensors, named: bool) -> list[dict[str, Tensor]]:
-        """For each optimizer of these runs its own part of the stack; ``named`` where it must tell tensors apart."""
-        if spec.stacking == "elementwise" and not named:
+    def _views(spec: OptimizerSpec, rows: slice, tensors: StackedTensors, alone: bool) -> list[dict[str, Tensor]]:
+        """For each optimizer of these runs its own part of the stack; ``alone`` where each run has its own."""
+        if alone:
+            return [split(tensors.flat[k], tensors.layout) for k in range(rows.start, rows.stop)]
+        if spec.stacking == "elementwise":
             return [{"all": tensors.flat[rows]}]
-        if spec.stacking != "per_run":
-            return [split(tensors.flat[rows], tensors.layout)]
-        return [split(tensors.flat[k], tensors.layout) for k in range(rows.start, rows.stop)]
+        return [split(tensors.flat[rows], tensors.layout)]
 
     @torch.no_grad()
     def step(self, grads: Tensor, observe: Observation | None = None) -> list[dict[str, float]]:
@@ -199,7 +203,7 @@ class StackOptimizer:
         rates: list[float] = []
         for member in self.members:
             own = [float(optimizer.param_groups[0]["lr"]) for optimizer in member.optimizers]
-            rates += own if member.spec.stacking == "per_run" else own * (member.rows.stop - member.rows.start)
+            rates += own if member.alone else own * (member.rows.stop - member.rows.start)
         return rates
 
     def _observed_step(self, member: Member, observe: Observation) -> list[dict[str, float]]:
@@ -251,7 +255,7 @@ class StackOptimizer:
             row = run - member.rows.start
             if not 0 <= row < member.rows.stop - member.rows.start:
                 continue
-            alone = member.spec.stacking == "per_run"
+            alone = member.alone
             optimizer, view = member.optimizers[row if alone else 0], member.params[row if alone else 0]
             found = {name: dict(optimizer.state[p]) for name, p in view.items()}
             if not alone:

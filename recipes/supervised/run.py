@@ -60,7 +60,7 @@ class ModuleRun:
                 with self.numbers.autocast():
                     outputs = self.wrapped(self._given(x))
                 loss, measures = self.training.objective(outputs.float(), y)
-                self.scaler.scale(loss / count if count > 1 else loss).backward()
+                self.scaler.scale(loss / count).backward()
             measured.append(measures)
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)

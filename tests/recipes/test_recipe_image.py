@@ -157,6 +157,27 @@ def test_run_k_of_a_stack_is_the_run_alone(model, how):
                 assert list(seen.values()) == pytest.approx(list(expected.values()), **close)
 
 
+FUSED = [
+    OptimizerSpec("adamw", lambda p: torch.optim.AdamW(p, lr=3e-3, weight_decay=0.5, fused=True), "elementwise"),
+    OptimizerSpec("sgd", lambda p: torch.optim.SGD(p, 0.05, momentum=0.9, weight_decay=0.1, fused=True), "elementwise"),
+]
+
+
+@pytest.mark.parametrize("spec", FUSED, ids=["adamw", "sgd"])
+def test_decay_of_weights_alone_in_a_stack(spec):
+    """Two groups of parameters, each a part of every run's row: fused steps take them for one piece of memory."""
+    runs = [RunSpec(seed, spec) for seed in range(3)]
+    together, log = train(recipe(stack="vmap", log_every=10), *runs)
+    for k, run in enumerate(runs):
+        (alone,), own = train(recipe(stack="loop", log_every=10), run)
+        torch.testing.assert_close(together[k]["model"], alone["model"], rtol=1e-3, atol=1e-4)
+        assert log.of(k, metrics.LEARNING_RATE) == own.of(0, metrics.LEARNING_RATE)
+        for name, state in alone["optimizer"].items():
+            assert together[k]["optimizer"][name].keys() == state.keys()
+            for key, value in state.items():
+                torch.testing.assert_close(together[k]["optimizer"][name][key], value, rtol=1e-3, atol=1e-4)
+
+
 def test_seeds_and_data_make_the_run():
     image = recipe()
     results = [train(image, RunSpec(seed, ADAM))[0][0]["model"] for seed in (0, 0, 1)]
@@ -380,7 +401,6 @@ def test_what_cannot_be_is_refused(said):
 def test_auto_stacks_where_it_repays():
     assert [recipe().vmaps(runs) for runs in (1, 2)] == [False, True]
     assert not recipe("cnn").vmaps(8)
-    assert not recipe(shape={"hidden": [1024, 512]}).vmaps(8)
     assert recipe("cnn", stack="vmap").vmaps(1)
     assert not recipe(stack="loop").vmaps(8)
     assert not recipe(precision="bfloat16").vmaps(8)
