@@ -60,9 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"alphagrad: {argv[0]}: no such command; there are {known}", file=sys.stderr)
         return 2
     try:
+        if argv[0] not in PARALLEL and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from alphagrad.lab.processes import alone
+
+            alone(f"alphagrad {argv[0]}")
         return command(argv[1:]) or 0
     except KeyboardInterrupt:
-        print("alphagrad: interrupted", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print("alphagrad: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,7 +87,9 @@ def explain(error: Exception) -> int:
             print(f"alphagrad: {line}", file=sys.stderr)
         return 2
     text = " ".join(str(error).split())
-    print(f"alphagrad: {type(error).__name__}: {text} (--traceback shows where)", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")
+    who = "alphagrad" if rank == "0" else f"alphagrad, process {rank}"
+    print(f"{who}: {type(error).__name__}: {text} (--traceback shows where)", file=sys.stderr)
     return 1
 
 
@@ -297,6 +304,8 @@ COMMANDS = {
     "complete": complete,
     "--version": show_version,
 }
+PARALLEL = ("run", "resume")
+"""Commands that torchrun may start."""
 HIDDEN = ("complete", "--version")
 """Commands that are not listed: they complete a line, or are a flag."""
 

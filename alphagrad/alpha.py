@@ -15,7 +15,8 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from alphagrad.values import Ramp, TensorInfo, Value, as_value, check_count, check_range, run_mean, scale
+from alphagrad.extent import WHOLE, Extent
+from alphagrad.values import Ramp, TensorInfo, Value, as_value, check_count, check_range, scale
 
 
 class Alpha(ABC):
@@ -41,9 +42,9 @@ class Alpha(ABC):
         raise TypeError(f"{self!r} does not follow the saturation")
 
 
-def saturation_ratio(scaled: Tensor, tau: float, batch_dims: int = 0) -> Tensor:
+def saturation_ratio(scaled: Tensor, tau: float, extent: Extent = WHOLE) -> Tensor:
     """S(α) = (1/d) Σ 1{|α·ĝᵢ| > τ} over each run's elements (paper, section 7.3): [*batch]."""
-    return run_mean((scaled.abs() > tau).to(scaled.dtype), batch_dims)
+    return extent.mean((scaled.abs() > tau).to(scaled.dtype))
 
 
 @dataclass(frozen=True)

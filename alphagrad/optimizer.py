@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from alphagrad.extent import Extent, extent_of, is_sharded, shard_of
 from alphagrad.rule import Rule
 from alphagrad.settings import check_settings, plain_numbers
 from alphagrad.step import Batch, update
@@ -62,6 +63,10 @@ class AlphaGrad(Optimizer):
     The optimizer accepts ``grad_scale`` and ``found_inf`` from ``torch.amp.GradScaler``, so a step with
     overflowed gradients is dropped on the device. Half-precision parameters are updated in float32 and
     rounded once; their momentum buffer has their dtype.
+
+    Parameters may be sharded (``DTensor``, as FSDP2 makes them): norms, saturation and non-finite gradients
+    are those of the whole tensor, and the update is what one process would make of it. All processes step
+    together, and the same parameters have gradients on each.
     """
 
     _step_supports_amp_scaling = True
@@ -128,6 +133,10 @@ class AlphaGrad(Optimizer):
         for name, p in zip(self._names(-1), group["params"], strict=True):
             if p.is_complex():
                 raise ValueError(f"params: {name} is complex; AlphaGrad is defined for real parameters")
+            if is_sharded(p) and group["batch_dims"]:
+                raise ValueError(f"batch_dims: {name} is sharded; a stack of runs stays on one process")
+            if is_sharded(p) and any(placement.is_partial() for placement in p.placements):
+                raise ValueError(f"params: {name} is a sum over processes (Partial), not a parameter")
             if p.dim() < group["batch_dims"]:
                 raise ValueError(f"batch_dims: {name} has {p.dim()} dimensions, batch_dims={group['batch_dims']}")
         stacks = {run_dims(p, g) for g in self.param_groups for p in g["params"]}
@@ -214,25 +223,27 @@ class AlphaGrad(Optimizer):
         total = sum(math.prod(run_shape(p, g)) for g in self.param_groups for p in g["params"])
         batches: list[tuple[Batch, dict[str, Any]]] = []
         for index, group in enumerate(self.param_groups):
-            kinds: dict[tuple[torch.device, torch.dtype], Batch] = {}
+            kinds: dict[tuple[torch.device, torch.dtype, Extent], Batch] = {}
             for name, p in zip(self._names(index), group["params"], strict=True):
                 if p.grad is None:
                     continue
                 if p.grad.is_sparse:
                     raise RuntimeError(f"AlphaGrad does not support sparse gradients ({name})")
                 info = TensorInfo(name, run_shape(p, group), index, total)
-                b = kinds.get((p.device, p.dtype))
+                kind = p.device, p.dtype, extent_of(p, group["batch_dims"])
+                b = kinds.get(kind)
                 if b is None:
-                    b = kinds[p.device, p.dtype] = self._new_batch(p, group)
+                    b = kinds[kind] = self._new_batch(p, group, kind[2])
                 self._append(b, p, info)
             batches.extend((b, group) for b in kinds.values())
         return batches
 
-    def _new_batch(self, p: Tensor, group: dict[str, Any]) -> Batch:
+    def _new_batch(self, p: Tensor, group: dict[str, Any], extent: Extent) -> Batch:
         return Batch(
             params=[],
             grads=[],
             infos=[],
+            extent=extent,
             skip=group["nonfinite"] != "propagate",
             foreach=p.device.type != "cpu" if group["foreach"] is None else group["foreach"],
             **{k: group[k] for k in SHARED},
@@ -241,9 +252,9 @@ class AlphaGrad(Optimizer):
     def _append(self, b: Batch, p: Tensor, info: TensorInfo) -> None:
         assert p.grad is not None
         state = self.state[p]
-        runs = p.shape[: b.batch_dims]
-        b.params.append(p)
-        b.grads.append(p.grad)
+        runs = p.shape[: b.extent.batch_dims]
+        b.params.append(shard_of(p))
+        b.grads.append(shard_of(p.grad, like=p))
         b.infos.append(info)
         if b.skip:
             if "skipped" not in state:
@@ -252,7 +263,7 @@ class AlphaGrad(Optimizer):
         if b.momentum:
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-            b.buffers.append(state["momentum_buffer"])
+            b.buffers.append(shard_of(state["momentum_buffer"]))
         if b.rule.counts_steps or (b.momentum and b.dampening):
             if "step" not in state:
                 state["step"] = torch.zeros(runs, dtype=torch.float32, device=p.device)
@@ -286,7 +297,7 @@ class AlphaGrad(Optimizer):
         return counts
 
 
-SHARED = ("rule", "lr", "momentum", "dampening", "nesterov", "weight_decay", "eps", "maximize", "batch_dims")
+SHARED = ("rule", "lr", "momentum", "dampening", "nesterov", "weight_decay", "eps", "maximize")
 
 
 def run_dims(p: Tensor, group: dict[str, Any]) -> tuple[int, ...]:
@@ -303,7 +314,7 @@ def raise_nonfinite(batches: Iterable[Batch]) -> None:
     """Raises :class:`FloatingPointError` naming every parameter whose gradient is not finite."""
     bad = []
     for b in batches:
-        finite = torch.stack([g.isfinite().all() for g in b.grads]).tolist()
-        bad += [info.name for info, ok in zip(b.infos, finite, strict=True) if not ok]
+        counts = b.extent.total(torch.stack([(~g.isfinite()).sum() for g in b.grads])).tolist()
+        bad += [info.name for info, count in zip(b.infos, counts, strict=True) if count]
     if bad:
         raise FloatingPointError(f"non-finite gradient in {', '.join(bad)}")

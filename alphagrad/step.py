@@ -17,15 +17,17 @@ import torch
 from torch import Tensor
 
 from alphagrad.alpha import saturation_ratio
+from alphagrad.extent import Extent
 from alphagrad.rule import Rule
 from alphagrad.values import TensorInfo, Value, per_run, tensor_of
 
 
 @dataclass
 class Batch:
-    """Tensors of one parameter group, device and dtype, as parallel lists, with the settings they share.
+    """Tensors of one parameter group, device, dtype and extent, as parallel lists, with the settings they share.
 
-    Parameters are [*batch, ...]; every per-run quantity (``steps``, ``alphas``, ...) is [*batch].
+    Parameters are [*batch, ...]; every per-run quantity (``steps``, ``alphas``, ...) is [*batch]. Of sharded
+    parameters these are the shards on this process.
     A list of state that the settings do not use is empty.
     """
 
@@ -41,7 +43,7 @@ class Batch:
     eps: float
     maximize: bool
     skip: bool
-    batch_dims: int
+    extent: Extent
     foreach: bool
     buffers: list[Tensor] = field(default_factory=list)
     steps: list[Tensor] = field(default_factory=list)
@@ -63,24 +65,12 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
-def measure_norms(grads: Sequence[Tensor], batch_dims: int) -> Tensor:
-    """‖g‖₂ of each tensor and run, [tensors, *batch], in float64.
-
-    Squares of float32 from 1e-38 to 1e38 neither underflow nor overflow there, and sums over millions of
-    elements keep their digits. Non-finite exactly where the gradient is.
-    """
-    if batch_dims == 0:
-        return torch.stack(list(torch._foreach_norm(list(grads), 2, torch.float64)))
-    flat = [g.unsqueeze(-1).flatten(batch_dims) for g in grads]
-    return torch.stack([torch.linalg.vector_norm(g, dim=-1, dtype=torch.float64) for g in flat])
-
-
 def divisors(batches: Sequence[Batch]) -> list[Tensor]:
     """‖unit‖₂ + ε for each batch's tensors: [tensors, *batch] each, float64.
 
     Batches of one normalisation are measured together, because a unit may span parameter groups.
     """
-    norms = [measure_norms(b.grads, b.batch_dims) for b in batches]
+    norms = [b.extent.norms(b.grads) for b in batches]
     result = list(norms)
     for normalization in dict.fromkeys(b.rule.normalization for b in batches):
         rows = [i for i, b in enumerate(batches) if b.rule.normalization == normalization]
@@ -166,7 +156,7 @@ def update_part(
     """The step for some tensors of a batch; a tensor (or run) where ``moves`` is false stays as it is."""
     if b.alphas:
         control_saturation(b, part, scaled, moves)
-    updates = b.rule.transform(scaled, unit, b.steps[part], b.batch_dims)
+    updates = b.rule.transform(scaled, unit, b.steps[part], b.extent)
     if masked:
         updates = [torch.where(per_run(m, u), u, 0.0) for m, u in zip(moves, updates, strict=True)]
     if b.maximize:
@@ -207,7 +197,7 @@ def control_saturation(b: Batch, part: slice, scaled: Sequence[Tensor], moves: S
     assert policy is not None
     rows = zip(scaled, b.alphas[part], b.saturations[part], b.steps[part], moves, strict=True)
     for x, alpha, saturation, step, move in rows:
-        measured = saturation_ratio(x, policy.tau, b.batch_dims).to(saturation.dtype)
+        measured = saturation_ratio(x, policy.tau, b.extent).to(saturation.dtype)
         saturation.copy_(torch.where(move, measured, saturation))
         alpha.copy_(torch.where(move, policy.adapt(alpha, measured, step + 1), alpha))
 

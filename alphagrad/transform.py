@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from alphagrad.alpha import saturation_ratio
+from alphagrad.extent import Extent
 from alphagrad.values import Ramp, Value, as_value, check_range, per_run, tensor_of
 
 Tensors = list[Tensor]
@@ -30,11 +31,12 @@ class Transform(ABC):
     """Whether it depends on how many updates a tensor has had."""
 
     @abstractmethod
-    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], batch_dims: int) -> Tensors:
+    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], extent: Extent) -> Tensors:
         """The updates, one for each tensor [*batch, ...].
 
         ``steps`` holds each tensor's number of earlier updates [*batch] where :attr:`counts_steps`
-        holds, else nothing.
+        holds, else nothing. What is measured of a tensor is measured over ``extent``: elsewhere than here
+        it may have further elements.
         """
 
 
@@ -51,7 +53,7 @@ def multiply_(tensors: Tensors, value: Value) -> Tensors:
 class Tanh(Transform):
     """g' = tanh(α·ĝ): equation (3)."""
 
-    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], batch_dims: int) -> Tensors:
+    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], extent: Extent) -> Tensors:
         torch._foreach_tanh_(scaled)
         return scaled
 
@@ -65,7 +67,7 @@ class ScaledTanh(Transform):
     def __post_init__(self) -> None:
         object.__setattr__(self, "beta", as_value("transform.beta", self.beta, above=0))
 
-    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], batch_dims: int) -> Tensors:
+    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], extent: Extent) -> Tensors:
         torch._foreach_tanh_(scaled)
         return multiply_(scaled, self.beta)
 
@@ -79,7 +81,7 @@ class SinTanh(Transform):
     def __post_init__(self) -> None:
         object.__setattr__(self, "kappa", as_value("transform.kappa", self.kappa, above=0))
 
-    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], batch_dims: int) -> Tensors:
+    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], extent: Extent) -> Tensors:
         torch._foreach_tanh_(scaled)
         multiply_(scaled, self.kappa)
         torch._foreach_sin_(scaled)
@@ -130,15 +132,15 @@ class Hybrid(Transform):
     def counts_steps(self) -> bool:  # type: ignore[override]
         return isinstance(self.lam, Ramp)
 
-    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], batch_dims: int) -> Tensors:
-        lams = [self._lam(i, s, steps, batch_dims) for i, s in enumerate(scaled)]
+    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], extent: Extent) -> Tensors:
+        lams = [self._lam(i, s, steps, extent) for i, s in enumerate(scaled)]
         torch._foreach_tanh_(scaled)
         # ĝ + λ·(tanh − ĝ), one pass less than the sum of two products
         return [u.lerp_(s, lam) for u, s, lam in zip(unit, scaled, lams, strict=True)]
 
-    def _lam(self, index: int, scaled: Tensor, steps: Sequence[Tensor], batch_dims: int) -> Tensor:
+    def _lam(self, index: int, scaled: Tensor, steps: Sequence[Tensor], extent: Extent) -> Tensor:
         if isinstance(self.lam, FromSaturation):
-            lam = 1 - saturation_ratio(scaled, self.lam.tau, batch_dims)
+            lam = 1 - saturation_ratio(scaled, self.lam.tau, extent)
         elif isinstance(self.lam, Ramp):
             lam = self.lam.at(steps[index]).to(scaled.dtype)
         else:
@@ -152,7 +154,7 @@ class Identity(Transform):
 
     uses_alpha = False
 
-    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], batch_dims: int) -> Tensors:
+    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], extent: Extent) -> Tensors:
         return unit
 
 
@@ -162,6 +164,6 @@ class Sign(Transform):
 
     uses_alpha = False
 
-    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], batch_dims: int) -> Tensors:
+    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], extent: Extent) -> Tensors:
         torch._foreach_sign_(unit)
         return unit

@@ -82,13 +82,6 @@ def per_run(values: Tensor, like: Tensor) -> Tensor:
     return values.view(values.shape + (1,) * (like.dim() - values.dim())) if values.dim() else values
 
 
-def run_mean(x: Tensor, batch_dims: int) -> Tensor:
-    """The mean of ``x`` [*batch, ...] over each run's elements: [*batch]."""
-    if x.numel() == 0:
-        return x.new_zeros(x.shape[:batch_dims])
-    return x.flatten(batch_dims).mean(-1) if x.dim() > batch_dims else x
-
-
 @dataclass(frozen=True)
 class Ramp:
     """A value that goes from ``start`` to ``end`` in ``steps`` updates and stays there (paper, section 7.3).

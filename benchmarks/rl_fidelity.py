@@ -1,6 +1,7 @@
 """Whether these recipes learn as CleanRL's own scripts do: Adam, the same settings, several seeds of each.
 
-    python benchmarks/rl_fidelity.py --cleanrl DIR [--python PYTHON] [--task ppo dqn td3] [--seeds 5] [--steps N]
+    python benchmarks/rl_fidelity.py --cleanrl DIR [--python PYTHON] [--task ppo dqn td3] [--seeds 5] [--first 1]
+        [--steps N] [--learning-starts N]
 
 DIR is a checkout of CleanRL, PYTHON an interpreter that can run its scripts. A run's score is the mean
 episodic return over the last tenth of its steps. The table has each program's mean over seeds with the
@@ -36,7 +37,7 @@ def score(steps: np.ndarray, returns: np.ndarray, total: int) -> float:
     return float(late.mean())
 
 
-def ours(task: Task, seeds: int) -> list[float]:
+def ours(task: Task, seeds: range) -> list[float]:
     """Each run's score."""
     from alphagrad.lab.metrics import EPISODIC_RETURN
     from alphagrad.lab.results import Results
@@ -45,7 +46,9 @@ def ours(task: Task, seeds: int) -> list[float]:
     with tempfile.TemporaryDirectory() as root:
         settings = [f"recipe={task.recipe}", f"env.id={task.env_id}", "optimizer=adam", f"output_root={root}"]
         settings += [f"recipe.total_steps={task.steps}", "recipe.eval_episodes=1", "recipe.eval_every=0"]
-        settings += [f"seed=range(1,{seeds + 1})", "hydra/launcher=stacked", "instruments=none"]
+        settings += [f"seed=range({seeds.start},{seeds.stop})", "hydra/launcher=stacked", "instruments=none"]
+        if task.learning_starts:
+            settings.append(f"recipe.learning_starts={task.learning_starts}")
         if task.recipe.startswith("ppo"):
             settings.append("recipe.bootstrap_truncated=false")
         command = [sys.executable, "-m", "alphagrad_cli", "run", "-m", *settings]
@@ -55,12 +58,14 @@ def ours(task: Task, seeds: int) -> list[float]:
         return [score(*results.history(run, EPISODIC_RETURN), task.steps) for run in runs]
 
 
-def cleanrl(task: Task, folder: Path, python: str, seeds: int, at_once: int) -> list[float]:
+def cleanrl(task: Task, folder: Path, python: str, seeds: range, at_once: int) -> list[float]:
     """Each script's score; ``at_once`` scripts run side by side."""
 
     def one(seed: int) -> float:
         command = [python, str(folder / "cleanrl" / task.script), "--env-id", task.env_id, "--seed", str(seed)]
         command += ["--total-timesteps", str(task.steps), "--no-cuda"]
+        if task.learning_starts:
+            command += ["--learning-starts", str(task.learning_starts)]
         environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(folder)}
         with tempfile.TemporaryDirectory() as work:
             done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
@@ -71,7 +76,7 @@ def cleanrl(task: Task, folder: Path, python: str, seeds: int, at_once: int) -> 
         return score(steps, returns, task.steps)
 
     with ThreadPoolExecutor(at_once) as pool:
-        return list(pool.map(one, range(1, seeds + 1)))
+        return list(pool.map(one, seeds))
 
 
 def interval(scores: list[float]) -> str:
@@ -86,23 +91,28 @@ def main() -> None:
     parser.add_argument("--cleanrl", type=Path, required=True, help="a checkout of CleanRL")
     parser.add_argument("--python", default=sys.executable, help="interpreter for its scripts")
     parser.add_argument("--task", nargs="+", choices=list(TASKS), default=list(TASKS))
-    parser.add_argument("--seeds", type=int, default=5, help="runs of each program, seeds from 1 (default %(default)s)")
+    parser.add_argument("--seeds", type=int, default=5, help="runs of each program (default %(default)s)")
+    parser.add_argument("--first", type=int, default=1, help="the first seed (default %(default)s)")
     parser.add_argument("--steps", type=int, default=1_000_000, help="of a run (default %(default)s)")
+    parser.add_argument("--learning-starts", type=int, default=0, help="DQN, TD3: first update (default CleanRL's)")
     parser.add_argument("--at-once", type=int, default=2, help="CleanRL's scripts side by side (default %(default)s)")
     args = parser.parse_args()
     if args.seeds < 2:
         parser.error(f"--seeds={args.seeds}: an interval needs at least 2")
+    seeds = range(args.first, args.first + args.seeds)
     print("| task | steps | seeds | ours | CleanRL | difference | p |\n|---|---|---|---|---|---|---|")
     for name in args.task:
         base = TASKS[name]
-        task = Task(base.recipe, base.script, base.env_id, args.steps, 0)
-        mine = ours(task, args.seeds)
-        theirs = cleanrl(task, args.cleanrl.resolve(), args.python, args.seeds, args.at_once)
+        # PPO learns from the start
+        late = 0 if name == "ppo" else args.learning_starts
+        task = Task(base.recipe, base.script, base.env_id, args.steps, late)
+        mine = ours(task, seeds)
+        theirs = cleanrl(task, args.cleanrl.resolve(), args.python, seeds, args.at_once)
         test = stats.ttest_ind(mine, theirs, equal_var=False)
         low, high = test.confidence_interval(0.95)
         difference = f"{np.mean(mine) - np.mean(theirs):.1f} [{low:.1f}, {high:.1f}]"
-        row = [name, f"{task.steps:,}", f"1-{args.seeds}", interval(mine), interval(theirs), difference]
-        print(f"| {' | '.join(row)} | {test.pvalue:.2f} |", flush=True)
+        row = [name, f"{task.steps:,}", f"{seeds.start}-{seeds.stop - 1}", interval(mine), interval(theirs), difference]
+        print(f"| {' | '.join(row)} | {test.pvalue:.3f} |", flush=True)
         print(f"{name}: ours {np.round(mine, 1).tolist()}, CleanRL {np.round(theirs, 1).tolist()}", file=sys.stderr)
 
 

@@ -19,7 +19,8 @@ class Actions:
 
     def add(self, actions: np.ndarray) -> None:
         """One action of each environment, [R, *action]."""
-        if self._count == len(self._rows) or not np.can_cast(actions.dtype, self._rows.dtype):
+        kept = self._rows.dtype
+        if self._count == len(self._rows) or (actions.dtype != kept and not np.can_cast(actions.dtype, kept)):
             self._make_room(actions)
         self._rows[self._count] = actions
         self._count += 1

@@ -19,10 +19,11 @@ from alphagrad.lab.state import Stateful
 
 from .envs import EnvStack, evaluate_episodes, make_env
 from .gradients import gradients_of
-from .measures import Episodes, Window, stop_diverged
+from .measures import Episodes
 from .mlp import Forward, as_stack, mlp, stacked_mlp
 from .play import Policy, Watchable
 from .replay import Replay
+from .windows import Window, stop_diverged
 
 Params = Mapping[str, Tensor]
 
@@ -117,7 +118,7 @@ class DQN(Watchable):
 
         for step in range(log.restore(parts), s.total_steps):
             epsilon = self.epsilon(step)
-            before = envs.observations.copy()
+            before = envs.observations
             actions = explore.actions(epsilon, lambda: greedy(network, envs.observations))
             reached, rewards, terminations, finished = envs.step(actions)
             replay.add(before, reached, actions[:, None].astype(np.float32), rewards[:, None], terminations[:, None])

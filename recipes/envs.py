@@ -35,7 +35,7 @@ class EnvStack:
     environment whose course is decided by ``np_random`` and the actions; another one is refused.
 
     Attributes:
-        observations: what each environment shows now, [R, *observation], float32.
+        observations: what each environment shows now, [R, *observation], float32; a new array each step.
     """
 
     def __init__(self, env_id: str, seeds: Sequence[int]) -> None:
@@ -67,14 +67,14 @@ class EnvStack:
         over: list[int] = []
         actions = np.asarray(actions)
         self._actions.add(actions)
-        for k, (step, action) in enumerate(zip(self._steps, actions, strict=True)):
-            reached[k], rewards[k], terminated, truncated, _ = step(action)
+        for k, step in enumerate(self._steps):
+            reached[k], rewards[k], terminated, truncated, _ = step(actions[k])
             if terminated or truncated:
                 terminations[k] = terminated
                 over.append(k)
         self._returns += rewards
         self._lengths += 1
-        self.observations[:] = reached
+        self.observations = reached.copy() if over else reached
         for k in over:
             finished.append(Episode(k, float(self._returns[k]), int(self._lengths[k])))
             self._returns[k], self._lengths[k] = 0.0, 0

@@ -28,7 +28,10 @@ def gradients_of(losses: Callable[..., tuple[Tensor, Tensor]], compiled: bool) -
         value, measures = total(leaf, *rest)
         return torch.autograd.grad(value, leaf)[0], measures
 
-    grad = torch.compile(torch.func.grad(total, has_aux=True), fullgraph=True, dynamic=False) if compiled else eager
+    # the calls of the compiled kernels are compiled too: of small networks they are most of the time
+    calls: dict[str, Any] = {"cpp_wrapper": True}
+    derived = torch.func.grad(total, has_aux=True)
+    grad = torch.compile(derived, fullgraph=True, dynamic=False, options=calls) if compiled else eager
 
     def gradients(*arguments: Any) -> tuple[Tensor, Tensor]:
         networks = [a for a in arguments if isinstance(a, StackedTensors)]

@@ -26,27 +26,23 @@ ACTIVATIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 """Name → the function on tensors, and on arrays that it may overwrite."""
 
 
-def stacked_mlp(params: Mapping[str, Any], x: Any, activation: str = "relu") -> Any:
+def stacked_mlp(params: Mapping[str, Tensor], x: Tensor, activation: str = "relu") -> Tensor:
     """What the runs' networks of :func:`mlp` give for x [R, B, inputs]: [R, B, outputs].
 
-    ``params`` holds their stacked parameters [R, ...] in order; tensors or arrays, as x. Batched matrix
-    products are written out because ``vmap`` over ``nn.Sequential`` costs twenty times as much for a single
-    observation.
+    ``params`` holds their stacked parameters [R, ...] in order. Batched matrix products are written out
+    because ``vmap`` over ``nn.Sequential`` costs twenty times as much for a single observation.
     """
     tensors = list(params.values())
-    on_tensors, on_arrays = ACTIVATIONS[activation]
+    on_tensors, _ = ACTIVATIONS[activation]
     for layer in range(0, len(tensors), 2):
         weight, bias = tensors[layer : layer + 2]
-        if isinstance(x, np.ndarray):
-            x = x @ weight.mT
-            x += bias[:, None]
-        elif weight.shape[1] == 1:
+        if weight.shape[1] == 1:
             # for one output a batched product rounds differently alone than in a stack
             x = (x * weight).sum(-1, keepdim=True) + bias.unsqueeze(1)
         else:
             x = torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
         if layer + 2 < len(tensors):
-            x = on_arrays(x) if isinstance(x, np.ndarray) else on_tensors(x)
+            x = on_tensors(x)
     return x
 
 
@@ -63,13 +59,24 @@ class Forward:
     """
 
     def __init__(self, params: Mapping[str, Tensor], activation: str = "relu") -> None:
-        self.activation = activation
+        self.params, self.activation = dict(params), activation
         self.device = next(iter(params.values())).device
-        on_cpu = self.device.type == "cpu"
-        self.params: dict[str, Any] = {name: p.numpy() if on_cpu else p for name, p in params.items()}
-
-    @torch.no_grad()
-    def __call__(self, x: np.ndarray) -> np.ndarray:
+        self._layers: list[tuple[np.ndarray, np.ndarray]] = []
         if self.device.type == "cpu":
-            return stacked_mlp(self.params, x, self.activation)
-        return stacked_mlp(self.params, torch.from_numpy(x).to(self.device), self.activation).cpu().numpy()
+            arrays = [p.numpy() for p in params.values()]
+            pairs = zip(arrays[::2], arrays[1::2], strict=True)
+            self._layers = [(weight.mT, bias[:, None]) for weight, bias in pairs]
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        if not self._layers:
+            with torch.no_grad():
+                return stacked_mlp(self.params, torch.from_numpy(x).to(self.device), self.activation).cpu().numpy()
+        _, activate = ACTIVATIONS[self.activation]
+        *hidden, (weight, bias) = self._layers
+        for inner, offset in hidden:
+            x = x @ inner
+            x += offset
+            x = activate(x)
+        x = x @ weight
+        x += bias
+        return x

@@ -22,6 +22,15 @@ class RunningMoments(Stateful):
         self.var = np.ones(shape)
         self.count = np.full((shape[0],) + (1,) * (len(shape) - 1), FIRST_COUNT)
 
+    def add_each(self, x: np.ndarray) -> np.ndarray:
+        """Takes in T samples of each run, x [T, R, ...], one after the other; the variance after each, as x."""
+        counts = self.count + np.arange(len(x) + 1).reshape(-1, *(1,) * self.count.ndim)
+        means = np.concatenate([self.mean[None], (self.mean * self.count + np.cumsum(x, axis=0)) / counts[1:]])
+        squares = np.square(x - means[:-1]) * (counts[:-1] / counts[1:])
+        variances = (self.var * self.count + np.cumsum(squares, axis=0)) / counts[1:]
+        self.mean, self.var, self.count = means[-1], variances[-1], counts[-1]
+        return variances
+
     def add(self, x: np.ndarray, rows: slice | np.ndarray = slice(None)) -> None:
         """Takes in one sample of each run, or of those in ``rows`` (Welford's update)."""
         mean, var, count = self.mean[rows], self.var[rows], self.count[rows]
@@ -71,7 +80,10 @@ class RewardNormalizer(Stateful):
         self.moments = RunningMoments((runs,))
 
     def __call__(self, rewards: np.ndarray, terminations: np.ndarray) -> np.ndarray:
-        """Rewards [R] normalised, float32."""
-        self.returns = self.returns * self.gamma * (1 - terminations) + rewards
-        self.moments.add(self.returns)
-        return clipped(rewards / np.sqrt(self.moments.var + EPSILON))
+        """Rewards of T steps [T, R] normalised, float32; each by the moments up to its own step."""
+        decay = self.gamma * (1 - terminations)
+        returns = np.empty(rewards.shape)
+        for t, reward in enumerate(rewards):
+            self.returns = self.returns * decay[t] + reward
+            returns[t] = self.returns
+        return clipped(rewards / np.sqrt(self.moments.add_each(returns) + EPSILON))

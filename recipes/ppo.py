@@ -16,14 +16,14 @@ from alphagrad.lab.recipe import Settings as BaseSettings
 from alphagrad.lab.stack import RunStack
 from alphagrad.lab.state import Stateful
 
+from .actor_critic import ActorCritic, Params, log_probability, mean_actions, values_of
 from .envs import EnvStack, evaluate_episodes, flat_boxes
 from .gradients import gradients_of
-from .measures import Episodes, Window, stop_diverged
-from .mlp import Forward, as_stack, mlp, stacked_mlp
+from .measures import Episodes
+from .mlp import as_stack
 from .normalize import ObservationNormalizer, RewardNormalizer
 from .play import Policy, Watchable
-
-Params = Mapping[str, Tensor]
+from .windows import Window, stop_diverged
 
 COMPILE_FROM = 10_000
 """Gradient steps from which compilation repays itself: it takes 10 to 15 s and saves 1 to 2 ms a step."""
@@ -62,25 +62,6 @@ class PPOSettings(BaseSettings):
     eval_every: int = Field(ge=0)
     eval_episodes: PositiveInt
     compile: Literal["auto", True, False]
-
-
-class ActorCritic(nn.Module):
-    """Separate tanh networks for mean action and value, orthogonal; the log-std depends on nothing."""
-
-    def __init__(self, observations: int, actions: int, hidden: list[int]) -> None:
-        super().__init__()
-        self.critic = orthogonal(mlp([observations, *hidden, 1], nn.Tanh), last=1.0)
-        self.actor_mean = orthogonal(mlp([observations, *hidden, actions], nn.Tanh), last=0.01)
-        self.actor_logstd = nn.Parameter(torch.zeros(actions))
-
-
-def orthogonal(network: nn.Sequential, last: float) -> nn.Sequential:
-    """Orthogonal weights of gain √2, ``last`` in the last layer; biases 0."""
-    layers = [layer for layer in network if isinstance(layer, nn.Linear)]
-    for layer in layers:
-        nn.init.orthogonal_(layer.weight, last if layer is layers[-1] else 2**0.5)
-        nn.init.zeros_(layer.bias)
-    return network
 
 
 class PPO(Watchable):
@@ -264,24 +245,26 @@ class Rollout(Stateful):
         s, runs, n = self.settings, len(self.stack), self.settings.num_steps
         recipe, device = self.recipe, self.stack.device
         noise = np.stack([rng.standard_normal((n, recipe.n_actions), dtype=np.float32) for rng in self.noise], axis=1)
-        policy, std = mean_actions(params), params["actor_logstd"].exp().cpu().numpy()
+        policy = mean_actions(params)
+        noise *= params["actor_logstd"].exp().cpu().numpy()
         observations = np.empty((n + 1, runs, recipe.n_observations), dtype=np.float32)
         actions = np.empty((n, runs, recipe.n_actions), dtype=np.float32)
-        rewards, ended = np.empty((n, runs), dtype=np.float32), np.zeros((n, runs), dtype=np.float32)
+        raw, terminations = np.empty((n, runs), dtype=np.float32), np.empty((n, runs), dtype=np.float32)
+        ended = np.zeros((n, runs), dtype=np.float32)
         truncated: list[tuple[int, int, np.ndarray]] = []
         for t in range(n):
             observations[t] = self.observation
-            actions[t] = policy(self.observation[:, None])[:, 0] + std * noise[t]
-            reached, raw, terminated, finished = self.envs.step(recipe.clip_actions(actions[t]))
+            actions[t] = policy(self.observation[:, None])[:, 0] + noise[t]
+            reached, raw[t], terminations[t], finished = self.envs.step(recipe.clip_actions(actions[t]))
             self.observation = self.normalize(reached)
-            rewards[t] = self.normalize_rewards(raw, terminated)
             if finished:
                 over = np.array([episode.env for episode in finished])
                 ended[t, over] = 1
-                truncated += [(t, run, self.observation[run].copy()) for run in over if not terminated[run]]
+                truncated += [(t, run, self.observation[run].copy()) for run in over if not terminations[t, run]]
                 self.observation[over] = self.normalize(self.envs.observations[over], over)
                 episodes.add(finished, start + t)
         observations[n] = self.observation
+        rewards = self.normalize_rewards(raw, terminations)
 
         seen = torch.from_numpy(observations).to(device).transpose(0, 1).contiguous()
         taken = torch.from_numpy(actions).to(device).transpose(0, 1).contiguous()
@@ -320,26 +303,3 @@ def generalized_advantages(
         running = deltas[t] + decay[t] * running
         advantages[t] = running
     return advantages
-
-
-def part(params: Params, prefix: str) -> Params:
-    """The parameters whose names begin with ``prefix``."""
-    return {name: p for name, p in params.items() if name.startswith(prefix)}
-
-
-def mean_actions(params: Params) -> Forward:
-    """The policy's mean: observations [R, B, n] → [R, B, actions]."""
-    return Forward(part(params, "actor_mean."), "tanh")
-
-
-def values_of(params: Params, x: Tensor) -> Tensor:
-    """V of observations [R, B, n]: [R, B]."""
-    return stacked_mlp(part(params, "critic."), x, "tanh").squeeze(-1)
-
-
-def log_probability(params: Params, observation: Tensor, action: Tensor) -> Tensor:
-    """log π(action | observation) of a diagonal Gaussian, [R, B]."""
-    mean = stacked_mlp(part(params, "actor_mean."), observation, "tanh")
-    logstd = params["actor_logstd"].unsqueeze(1)
-    squares = ((action - mean) * (-logstd).exp()).square()
-    return (-0.5 * squares - logstd - 0.5 * np.log(2 * np.pi)).sum(-1)

@@ -18,10 +18,11 @@ from alphagrad.lab.state import pack, unpack
 
 from .envs import EnvStack, evaluate_episodes, flat_boxes
 from .gradients import gradients_of
-from .measures import Episodes, Window, stop_diverged
+from .measures import Episodes
 from .mlp import Forward, as_stack, mlp, stacked_mlp
 from .play import Policy, Watchable
 from .replay import Replay
+from .windows import Window, stop_diverged
 
 Params = Mapping[str, Tensor]
 
@@ -129,7 +130,7 @@ class TD3(Watchable):
                 noise = (self.high - self.low) / 2 * s.exploration_noise * explore.normal()
                 chosen = bounds.squeeze(policy(envs.observations[:, None]))[:, 0]
                 actions = (chosen + noise).clip(self.low, self.high)
-            before = envs.observations.copy()
+            before = envs.observations
             reached, rewards, terminations, finished = envs.step(actions)
             replay.add(before, reached, actions, rewards[:, None], terminations[:, None])
             episodes.add(finished, step)

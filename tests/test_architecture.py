@@ -24,7 +24,7 @@ FILES = {
     for f in sorted(
         [
             *ROOT.glob("alphagrad/**/*.py"),
-            *ROOT.glob("recipes/*.py"),
+            *ROOT.glob("recipes/**/*.py"),
             *ROOT.glob("conf/*.py"),
             ROOT / "alphagrad_cli.py",
         ]

@@ -14,6 +14,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
+from alphagrad.lab import processes
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.recipe import Recipe, Settings
 from alphagrad.lab.stack import STACKINGS, Observation, OptimizerSpec
@@ -113,6 +114,8 @@ def build(config: DictConfig) -> Job:
     settings = attempt(lambda: checked(JobSettings, {key: plain.get(key) for key in sections}, ""))
     recipe = attempt(lambda: build_recipe(config))
     optimizer = attempt(lambda: optimizer_spec(config))
+    if processes.count() > 1 and "parallel" not in config.recipe:
+        problems.append(f"recipe={config.recipe.name}: trains in one process, and torchrun has started several")
     named = plain.get("device")
     device = attempt(lambda: device_of(named)) if isinstance(named, str) else None
     if problems:
@@ -280,9 +283,13 @@ def resolve(setting: str, path: str) -> Any:
 
 
 def device_of(name: str) -> torch.device:
-    """The torch device; *auto* is CUDA where there is one, else the CPU."""
+    """The torch device; *auto* is CUDA where there is one, else the CPU. Under torchrun: this process's."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if processes.count() > 1:
+        if name not in ("cpu", "cuda"):
+            raise ConfigError(f"device={name}: must be auto, cpu or cuda under torchrun; each process has its own GPU")
+        name = f"cuda:{processes.local()}" if name == "cuda" else name
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

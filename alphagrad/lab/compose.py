@@ -18,7 +18,6 @@ from hydra import initialize_config_module
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -34,6 +33,8 @@ BOOKKEEPING = ("seed", "output_root", "tracking", "checkpoint", "study", "stack"
 JOB_KEY = "alphagrad.job"
 """Tag of a job: equal for equal configurations and seeds."""
 SLOTS = ("normalization", "alpha", "transform")
+DATA = ("data", "model")
+"""Groups of recipes that learn from examples."""
 
 
 class UserConf(SearchPathPlugin):
@@ -144,10 +145,10 @@ def compose_all(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
     for job in jobs:
         seed = [o for o in job if o.startswith("seed=")]
         rest = tuple(o for o in job if o not in seed)
-        value = OverridesParser.create().parse_override(seed[0]).value() if len(seed) == 1 else None
-        if rest in known and isinstance(value, int):
+        plain = re.fullmatch(r"seed=(0|[1-9]\d*)", seed[0]) if len(seed) == 1 else None
+        if rest in known and plain:
             config = copy.deepcopy(known[rest])
-            config.seed = value
+            config.seed = int(plain[1])
         else:
             config = known[rest] = compose(job)
         configs.append(config)
@@ -174,6 +175,9 @@ def one_line(error: Exception, overrides: Sequence[str]) -> str:
         key = struct[1]
         source = f"{error.__cause__}" if error.__cause__ else text
         slot = key.partition(".")[0]
+        if slot in DATA and ("No match in the defaults list" in text or f"Key '{slot}'" in source + text):
+            recipe = next((o for o in overrides if o.startswith("recipe=")), "the recipe")
+            return f"{key}: {recipe} has no {slot}, recipe=image has"
         if "No match in the defaults list" in text or (slot in SLOTS and "not in struct" in source + text):
             optimizer = next((o for o in overrides if o.startswith("optimizer=")), "the optimizer")
             if "No match in the defaults list" in text or f"Key '{slot}'" in source + text:
@@ -190,7 +194,8 @@ def _siblings(key: str, overrides: Sequence[str]) -> str:
     groups = [
         o
         for o in overrides
-        if o != key and re.match(r"(recipe|optimizer|experiment|normalization|alpha|transform|hydra/launcher)=", o)
+        if o != key
+        and re.match(r"(recipe|optimizer|experiment|normalization|alpha|transform|data|model|hydra/launcher)=", o)
     ]
     try:
         config = hydra_config(groups)

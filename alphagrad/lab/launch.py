@@ -19,10 +19,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from alphagrad.lab import compose, sweep
+from alphagrad.lab import compose, processes, sweep
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import claimed, write_whole
-from alphagrad.lab.interrupts import closing_runs_on_signals
 
 LOG = logging.getLogger("alphagrad")
 SHOWS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--version")
@@ -43,7 +42,7 @@ def task(config: DictConfig) -> float | None:
         LOG.info("failed", exc_info=True)
         raise
     print(f"{folder}: {metrics.headline(outcome.metrics)}")
-    return outcome.metrics.get(metrics.EVAL_RETURN)
+    return metrics.objective(outcome.metrics)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -59,17 +58,24 @@ def run(arguments: Sequence[str]) -> None:
     args = get_args_parser().parse_args(list(arguments))
     if any(argument.partition("=")[0] in SHOWS for argument in arguments):
         try:
-            task()
+            if processes.is_first():
+                task()
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             with compose.hydra_initialized():  # the message lists what there is
                 raise ConfigError(compose.one_line(error, args.overrides)) from error
         return
-    jobs = check(args.overrides, args.multirun, args.config_dir)
-    with closing_runs_on_signals():
+    if args.multirun:
+        processes.alone("alphagrad run -m")
+    from alphagrad.lab.following import lead
+
+    def work() -> None:
+        jobs = check(args.overrides, args.multirun, args.config_dir)
         if args.multirun:
             run_study(jobs, list(arguments), args.overrides, args.config_dir)
         else:
             task()
+
+    lead(work)
 
 
 def run_study(

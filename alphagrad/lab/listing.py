@@ -37,6 +37,8 @@ def catalogue() -> dict[str, dict[str, str]]:
         "Recipes (recipe=...)": {name: d for name, (d, _) in described("recipe").items()},
         "Variants of AlphaGrad (optimizer=...)": {n: d for n, (d, _) in optimizers.items() if n in variants},
         "Baselines (optimizer=...)": {n: d for n, (d, _) in optimizers.items() if n not in variants},
+        "Data sets (data=...)": {name: d for name, (d, _) in described("data").items()},
+        "Models (model=...)": {name: d for name, (d, _) in described("model").items()},
         "Studies (experiment=...)": {name: d for name, (d, _) in described("experiment").items()},
     }
 

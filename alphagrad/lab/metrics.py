@@ -1,4 +1,7 @@
-"""The names of metrics, each spelled here alone. Steps are environment steps in reinforcement learning."""
+"""The names of metrics, each spelled here alone.
+
+Steps are environment steps in reinforcement learning and optimizer steps in supervised learning.
+"""
 
 from collections.abc import Mapping
 
@@ -25,6 +28,32 @@ APPROX_KL = "policy/approx_kl"
 """Schulman's estimate (r − 1) − log r of KL(old, new)."""
 CLIP_FRACTION = "policy/clip_fraction"
 EXPLAINED_VARIANCE = "value/explained_variance"
+TRAIN_LOSS = "train/loss"
+"""Mean training loss since the last point, under augmentation and label smoothing."""
+TRAIN_ACCURACY = "train/accuracy"
+EVAL_LOSS = "eval/loss"
+"""Mean cross-entropy on the whole test set; no smoothing, no augmentation."""
+EVAL_ACCURACY = "eval/accuracy"
+EVAL_TOP5 = "eval/top5_accuracy"
+CLEAN_LOSS = "eval/train_loss"
+"""As :data:`EVAL_LOSS`, on a fixed part of the training set."""
+CLEAN_ACCURACY = "eval/train_accuracy"
+GAP = "eval/generalization_gap"
+"""Accuracy on that part of the training set minus accuracy on the test set."""
+TARGET_STEPS = "target/steps"
+"""Optimizer steps until the target accuracy was first seen in an evaluation."""
+TARGET_SECONDS = "time/to_target"
+"""Training time until then, evaluations left out."""
+EVAL_F1 = "eval/macro_f1"
+"""Mean over the classes of their F1 on the whole test set."""
+EVAL_PERPLEXITY = "eval/perplexity"
+"""exp(:data:`EVAL_LOSS`), a token."""
+EVAL_BITS = "eval/bits_per_byte"
+"""The whole validation text's cross-entropy in bits over its bytes in UTF-8: independent of the tokenizer."""
+TOKENS_PER_SECOND = "time/tokens_per_second"
+MFU = "time/mfu"
+"""Model FLOP/s of training over what the device does in a matrix product."""
+IMAGES_PER_SECOND = "time/images_per_second"
 LEARNING_RATE = "optimizer/learning_rate"
 STEPS_PER_SECOND = "time/steps_per_second"
 
@@ -40,6 +69,24 @@ def per_tensor(quantity: str, tensor: str) -> str:
     return f"{quantity}/{tensor}"
 
 
+HEADLINES = {
+    FINAL_RETURN: "{:.1f}",
+    EVAL_RETURN: "{:.1f}",
+    EVAL_ACCURACY: "{:.4f}",
+    EVAL_F1: "{:.4f}",
+    EVAL_LOSS: "{:.4f}",
+    EVAL_BITS: "{:.3f}",
+}
+"""The few metrics worth a column or a line, and how their numbers are written."""
+
+
 def headline(values: Mapping[str, float]) -> str:
-    """The few metrics worth a line when a run ends."""
-    return ", ".join(f"{name} {values[name]:.1f}" for name in (FINAL_RETURN, EVAL_RETURN) if name in values)
+    """What a line about a finished run says."""
+    return ", ".join(f"{name} {form.format(values[name])}" for name, form in HEADLINES.items() if name in values)
+
+
+def objective(values: Mapping[str, float]) -> float | None:
+    """What an optimizing sweeper maximizes."""
+    if EVAL_RETURN in values or EVAL_ACCURACY in values:
+        return values.get(EVAL_RETURN, values.get(EVAL_ACCURACY))
+    return -values[EVAL_LOSS] if EVAL_LOSS in values else None

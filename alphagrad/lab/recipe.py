@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -38,6 +39,9 @@ class Log(Protocol):
 
     def progress(self, step: int, shown: str) -> None:
         """Tells how far the stack is, with a few words for the progress line."""
+
+    def artifact(self, run: int, name: str, write: Callable[[Path], None]) -> None:
+        """Keeps a file of one run in its folder and in the store: ``write`` makes it at the path it is given."""
 
     def restore(self, parts: Mapping[str, Any]) -> int:
         """Brings the parts to where a stopped run was; returns the first step to take, 0 for a new run.

@@ -12,7 +12,7 @@ from alphagrad.lab import metrics
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.results import Results, Study, interval
 
-SHOWN = {metrics.FINAL_RETURN: "{:.1f}", metrics.EVAL_RETURN: "{:.1f}"}
+SHOWN = metrics.HEADLINES
 """Columns with an interval, where any run has them, and how their numbers are written."""
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from alphagrad.lab import processes
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import CONFIG, run_id_of, stack_of
 from alphagrad.lab.store import check_store, open_store, store_uri
@@ -26,8 +27,14 @@ def resume(what: str, uri: str | None, output_root: str, launch: Callable[[Seque
     Raises:
         ConfigError: there is nothing to go on with, or another process is at it.
     """
-    folder = folder_named(what, store_uri(uri, output_root))
+    from alphagrad.lab.following import lead
+
+    lead(lambda: _resume(folder_named(what, store_uri(uri, output_root)), launch))
+
+
+def _resume(folder: Path, launch: Callable[[Sequence[str]], None]) -> None:
     if (folder / ARGUMENTS).exists():
+        processes.alone("alphagrad resume of a study")
         noted = json.loads((folder / ARGUMENTS).read_text())
         if not Path(noted["cwd"]).is_dir():
             raise ConfigError(f"{folder}: the study was started in {noted['cwd']}, which is not there; start it again")
@@ -62,7 +69,6 @@ def _resume_stack(folder: Path) -> None:
     from alphagrad.lab import metrics
     from alphagrad.lab.apart import run_apart
     from alphagrad.lab.interrupted import plain_config
-    from alphagrad.lab.interrupts import closing_runs_on_signals
     from alphagrad.lab.logfiles import warn_on_stderr
     from alphagrad.lab.runner import Assignment
 
@@ -80,8 +86,7 @@ def _resume_stack(folder: Path) -> None:
     titles = [member.title for member in members] or [str(config["optimizer"]["name"])]
     assignments = [Assignment(plain_config(f), t, str(f), True) for f, t in zip(folders, titles, strict=True)]
     warn_on_stderr()
-    with closing_runs_on_signals():
-        outcomes = run_apart(assignments)
+    outcomes = run_apart(assignments)
     for own, outcome in zip(folders, outcomes, strict=True):
         told = f"failed, {outcome.failure}" if outcome.failure else metrics.headline(outcome.metrics)
         print(f"{own}: {told}")

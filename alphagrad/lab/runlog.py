@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from alphagrad.lab import interrupts
+from alphagrad.lab import interrupts, processes
 from alphagrad.lab.build import Job
 from alphagrad.lab.checkpoint import Checkpoints, save_atomically
 from alphagrad.lab.errors import ConfigError, StorageLost
@@ -33,6 +33,26 @@ Watch = Callable[[int, Mapping[str, float]], str | None]
 
 class Pruned(Exception):
     """No run of the stack is left to train, and not all of them diverged."""
+
+
+def put_back(state: Mapping[str, Any], parts: Mapping[str, Any], device: torch.device) -> int:
+    """Brings the parts and torch's generators to a saved state; returns the first step to take.
+
+    Raises:
+        ConfigError: the state belongs to other parts.
+    """
+    saved = state["parts"]
+    if set(saved) != set(parts):
+        raise ConfigError(f"the checkpoint holds {', '.join(saved)}, the recipe has {', '.join(parts)}")
+    for name, part in parts.items():
+        try:
+            unpack(part, saved[name])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"the checkpoint's {name} does not fit: {' '.join(str(error).split())}") from error
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+    return int(state["step"])
 
 
 class TrackedLog:
@@ -103,25 +123,24 @@ class TrackedLog:
         for tracker in self._trackers:
             tracker.position(step, self._job.recipe.total_steps)
 
+    def artifact(self, run: int, name: str, write: Callable[[Path], None]) -> None:
+        if run in self.failures:
+            return
+        path = self._folders[run] / name
+        temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")  # the suffix says what is drawn
+        write(temporary)
+        temporary.replace(path)
+        self._trackers[run].artifact(path)
+
     def restore(self, parts: Mapping[str, Any]) -> int:
+        processes.shared(self._state)
         if self._state is None:
             return 0
-        saved = self._state["parts"]
-        if set(saved) != set(parts):
-            raise ConfigError(f"the checkpoint holds {', '.join(saved)}, the recipe has {', '.join(parts)}")
-        for name, part in parts.items():
-            try:
-                unpack(part, saved[name])
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ConfigError(f"the checkpoint's {name} does not fit: {' '.join(str(error).split())}") from error
-        torch.set_rng_state(self._state["torch"])
-        if self._job.device.type == "cuda":
-            torch.cuda.set_rng_state(self._state["cuda"], self._job.device)
+        step = put_back(self._state, parts, self._job.device)
         for run, kept in enumerate(self._state["runs"]):
             self._trackers[run].send(tuple(point) for point in kept["pending"])
             self.last[run], self._best[run] = dict(kept["last"]), kept["best"]
         self.failures.update(self._state["failures"])
-        step = int(self._state["step"])
         self._state = None  # its memory is not needed any more
         self.progress(step, "resumed")
         return step
@@ -139,6 +158,7 @@ class TrackedLog:
                     raise self.stopped(error) from error
         if self._checkpoints.due(step):
             self._save(step, parts)
+        processes.tell(processes.ON)
 
     def stopped(self, error: Exception) -> StorageLost:
         """Saves the state reached whether it is due or not; the error with what the user can do about it."""
@@ -149,6 +169,7 @@ class TrackedLog:
                 self._checkpoints.save(self._reached[0], self._content(self._reached[1]))
             except OSError as again:
                 told += f"; {again}" if str(again) not in told else ""
+        processes.tell(processes.END)
         files = self._checkpoints.files()
         kept = (
             f"step {int(files[-1].stem.rpartition('-')[2])} is kept in {files[-1].parent}" if files else "no state kept"
@@ -177,6 +198,7 @@ class TrackedLog:
             self._checkpoints.postpone(RETRY_SECONDS)
 
     def _content(self, parts: Mapping[str, Any]) -> dict[str, Any]:
+        processes.tell(processes.STATE)
         content: dict[str, Any] = {"parts": {}, "torch": torch.get_rng_state(), "failures": dict(self.failures)}
         for name, part in parts.items():
             try:
@@ -201,5 +223,6 @@ class TrackedLog:
                 continue
             if best is None or (value > best if settings.best_is == "max" else value < best):
                 self._best[run] = value
+                processes.tell(processes.RESULT)
                 content = {**pack(result(run)), "steps": step, settings.best: value}
                 save_atomically(content, self._folders[run] / BEST)

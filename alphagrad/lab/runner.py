@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from alphagrad.lab import interrupts
+from alphagrad.lab import interrupts, processes
 from alphagrad.lab.build import Job, build
 from alphagrad.lab.checkpoint import Checkpoints, save_atomically
 from alphagrad.lab.compose import JOB_KEY, config_hash, job_key, settings_of
@@ -32,6 +32,7 @@ from alphagrad.lab.folder import (
     write_members,
     write_whole,
 )
+from alphagrad.lab.following import announce
 from alphagrad.lab.progress import ProgressLine
 from alphagrad.lab.runlog import BEST, DIVERGED, Pruned, TrackedLog, Watch
 from alphagrad.lab.stack import RunSpec, RunStack
@@ -98,6 +99,8 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
         StackBroken: whatever several runs raised.
         Exception: whatever a run alone raised, FloatingPointError if it turned non-finite.
     """
+    if processes.count() > 1 and len(assignments) > 1:
+        raise ConfigError(f"{assignments[0].folder}: holds a stack of {len(assignments)} runs; torchrun trains one run")
     configs = [OmegaConf.create(a.config) for a in assignments]
     jobs = [build(config) for config in configs]
     job = jobs[0]
@@ -139,6 +142,7 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
             log = TrackedLog(trackers, shown, job, checkpoints, folders, state, [a.watch for a in assignments])
             log.failures.update(failures)
             results: Sequence[dict[str, Any]] = []
+            announce(assignments[0].config)
             try:
                 results = job.recipe.train(stack, log)
             except Pruned:
@@ -162,6 +166,7 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
                     for file in (folder / CHECKPOINT, folder / BEST):
                         if file.exists():
                             tracker.artifact(file)
+            processes.tell(processes.ON)
         except (OSError, StorageLost) as error:
             raise log.stopped(error) from error
     checkpoints.clear()  # nothing is left to go on from

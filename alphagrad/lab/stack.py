@@ -77,18 +77,28 @@ class RunStack:
         key = zlib.crc32(stream.encode())
         return [np.random.default_rng([run.seed, key]) for run in self.runs]
 
-    def initialize(self, build: Callable[[], nn.Module]) -> StackedTensors:
-        """Parameters [R, ...] of R modules, each built under its run's seed; they carry no graph."""
-        rows: list[dict[str, Tensor]] = []
+    def modules(self, build: Callable[[], nn.Module]) -> list[nn.Module]:
+        """R modules, each built under its run's seed."""
+        built: list[nn.Module] = []
         for rng in self.generators("initialization"):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(rng.integers(2**63)))
-                rows.append(dict(build().named_parameters()))
+                built.append(build())
+        return built
+
+    def initialize(self, build: Callable[[], nn.Module]) -> StackedTensors:
+        """Parameters [R, ...] of R modules, each built under its run's seed; they carry no graph."""
+        rows = [dict(module.named_parameters()) for module in self.modules(build)]
         return StackedTensors.of({name: torch.stack([row[name] for row in rows]).to(self.device) for name in rows[0]})
 
-    def optimizer(self, params: StackedTensors, compile: bool = False) -> StackOptimizer:
-        """The runs' optimizers over ``params``, which they update in place; AlphaGrad's step compiled if asked."""
-        return StackOptimizer(self.runs, params, compile)
+    def optimizer(
+        self, params: StackedTensors, compile: bool = False, undecayed: frozenset[str] = frozenset()
+    ) -> StackOptimizer:
+        """The runs' optimizers over ``params``, which they update in place; AlphaGrad's step compiled if asked.
+
+        Weight decay, where an optimizer has it, leaves the tensors named in ``undecayed`` alone.
+        """
+        return StackOptimizer(self.runs, params, compile, undecayed)
 
 
 @dataclass
@@ -109,7 +119,13 @@ class StackOptimizer:
     of all its runs, any other has one instance a run.
     """
 
-    def __init__(self, runs: Sequence[RunSpec], params: StackedTensors, compile: bool = False) -> None:
+    def __init__(
+        self,
+        runs: Sequence[RunSpec],
+        params: StackedTensors,
+        compile: bool = False,
+        undecayed: frozenset[str] = frozenset(),
+    ) -> None:
         self.params = params
         self.grads = StackedTensors(torch.zeros_like(params.flat), params.layout)
         self.members: list[Member] = []
@@ -119,19 +135,21 @@ class StackOptimizer:
             rows = slice(start, start + len(list(same)))
             start = rows.stop
             optimizers, views = [], []
-            for view, grads in zip(self._views(spec, rows, params), self._views(spec, rows, self.grads), strict=True):
+            named = bool(undecayed) and _decays(spec)
+            both = (self._views(spec, rows, tensors, named) for tensors in (params, self.grads))
+            for view, grads in zip(*both, strict=True):
                 for name, p in view.items():
                     p.grad = grads[name]
-                optimizers.append(_built(spec, view, compile))
+                optimizers.append(build_optimizer(spec, view, compile, undecayed, spec.stacking == "batch_dims"))
                 views.append(view)
             self.members.append(Member(rows, spec, optimizers, views))
 
     @staticmethod
-    def _views(spec: OptimizerSpec, rows: slice, tensors: StackedTensors) -> list[dict[str, Tensor]]:
-        """For each optimizer of these runs its own part of the stack."""
-        if spec.stacking == "elementwise":
+    def _views(spec: OptimizerSpec, rows: slice, tensors: StackedTensors, named: bool) -> list[dict[str, Tensor]]:
+        """For each optimizer of these runs its own part of the stack; ``named`` where it must tell tensors apart."""
+        if spec.stacking == "elementwise" and not named:
             return [{"all": tensors.flat[rows]}]
-        if spec.stacking == "batch_dims":
+        if spec.stacking != "per_run":
             return [split(tensors.flat[rows], tensors.layout)]
         return [split(tensors.flat[k], tensors.layout) for k in range(rows.start, rows.stop)]
 
@@ -238,7 +256,7 @@ class StackOptimizer:
             found = {name: dict(optimizer.state[p]) for name, p in view.items()}
             if not alone:
                 found = {name: {k: _of_run(v, row, len(view[name])) for k, v in s.items()} for name, s in found.items()}
-            if member.spec.stacking != "elementwise":
+            if "all" not in view:
                 return found
             named = {k: split(v, self.params.layout) if _has_elements(v) else v for k, v in found["all"].items()}
             return {name: {k: v[name] if isinstance(v, dict) else v for k, v in named.items()} for name in self.params}
@@ -254,9 +272,41 @@ def _of_run(value: Any, row: int, runs: int) -> Any:
     return value[row] if _has_elements(value) and len(value) == runs else value
 
 
-def _built(spec: OptimizerSpec, params: Mapping[str, Tensor], compile: bool) -> Optimizer:
-    extra = {"batch_dims": 1} if spec.stacking == "batch_dims" else {}
+def _decays(spec: OptimizerSpec) -> bool:
+    """Whether the optimizer is configured to decay weights."""
+    return bool(spec.build([("probe", torch.zeros(1, 1))]).defaults.get("weight_decay"))
+
+
+def build_optimizer(
+    spec: OptimizerSpec,
+    params: Mapping[str, Tensor],
+    compile: bool = False,
+    undecayed: frozenset[str] = frozenset(),
+    stacked: bool = False,
+) -> Optimizer:
+    """A spec's optimizer over named tensors.
+
+    Args:
+        spec: the optimizer.
+        params: what it updates.
+        compile: whether AlphaGrad's step is compiled.
+        undecayed: tensors that weight decay, where the optimizer has it, leaves alone: they become a
+            parameter group of their own.
+        stacked: whether the first dimension of every tensor counts runs.
+
+    Raises:
+        ValueError: the optimizer makes its own parameter groups, so that these cannot be.
+    """
+    extra = {"batch_dims": 1} if stacked else {}
     optimizer = spec.build(list(params.items()), **extra)
+    exempt = undecayed & set(params)
+    if exempt and optimizer.defaults.get("weight_decay"):
+        if len(optimizer.param_groups) > 1:
+            raise ValueError(f"recipe.decay=weights: {spec.name} makes its own parameter groups; use recipe.decay=all")
+        decayed = [(name, p) for name, p in params.items() if name not in exempt]
+        others = [(name, p) for name, p in params.items() if name in exempt]
+        groups: list[dict[str, Any]] = [{"params": others, "weight_decay": 0.0}]
+        optimizer = spec.build([{"params": decayed}, *groups] if decayed else groups, **extra)
     if compile and isinstance(optimizer, AlphaGrad):
         optimizer.defaults["compile"] = True
         for group in optimizer.param_groups:

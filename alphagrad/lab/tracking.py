@@ -175,9 +175,11 @@ class Tracker:
         return [] if self._ended or self._writer is None else self._writer.pending()
 
     def send(self, points: Iterable[Point]) -> None:
-        """Queues what :meth:`pending` was when the run stopped."""
+        """Queues what :meth:`pending` was when the run stopped; what of it is logged again counts once."""
         if not self._ended and self._writer is not None:
+            points = list(points)
             self._writer.add(points)
+            self._writer.known |= {(point[0], point[3]) for point in points}
 
     def check(self) -> None:
         """Raises :class:`StorageLost` once the store has failed for too long."""

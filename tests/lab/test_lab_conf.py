@@ -10,6 +10,10 @@ import pytest
 import torch
 import yaml
 from alphagrad.recipes.dqn import EnvSettings
+from alphagrad.recipes.language import data as text_data
+from alphagrad.recipes.language import models as text_models
+from alphagrad.recipes.vision.data import DataSettings
+from alphagrad.recipes.vision.models import USES, ModelSettings
 from omegaconf import OmegaConf
 
 from alphagrad import alpha, normalization, transform, values, variants
@@ -110,7 +114,7 @@ def test_slot_files_hold_every_field(slot, option):
     assert set(section(f"{slot}/{option}.yaml")) - {"_target_"} == {f.name for f in fields(part)}
 
 
-@pytest.mark.parametrize("group", ["recipe", "optimizer", "experiment"])
+@pytest.mark.parametrize("group", ["recipe", "optimizer", "experiment", "data", "model"])
 def test_what_ls_shows_is_described(group):
     assert options(group)
     for name, (description, _) in listing.described(group).items():
@@ -122,8 +126,46 @@ def test_recipe_settings_have_the_files_keys(name):
     file = section(f"recipe/{name}.yaml")
     model = build.resolve("recipe._target_", file["recipe"]["_target_"]).Settings
     assert set(file["recipe"]) - {"_target_"} == set(model.model_fields)
-    assert set(file["env"]) == set(EnvSettings.model_fields)
+    if "env" in file:
+        assert set(file["env"]) == set(EnvSettings.model_fields)
     assert file["recipe"]["name"] == name
+
+
+def texts(group: str) -> set[str]:
+    """The options of a group that are for the recipes on text."""
+    names = text_data.USES if group == "data" else text_models.USES
+    return {name for name in options(group) if section(f"{group}/{name}.yaml")["name"] in names}
+
+
+@pytest.mark.parametrize("name", sorted(set(options("data")) - texts("data")))
+def test_data_settings_have_the_files_keys(composed, name):
+    assert set(composed("recipe=image", f"data={name}").data) == set(DataSettings.model_fields)
+
+
+@pytest.mark.parametrize("name", sorted((set(options("model")) - texts("model")) | {"mlp"}))
+def test_model_settings_have_the_files_keys(composed, name):
+    model = composed("recipe=image", f"model={name}").model
+    uses = USES.get(model.name, ())
+    assert set(model) == {"name", *uses}
+    assert set(uses) <= set(ModelSettings.model_fields)
+
+
+@pytest.mark.parametrize("name", sorted(texts("model")))
+def test_text_models_have_the_files_keys(name):
+    model = section(f"model/{name}.yaml")
+    assert set(model) == {"name", *text_models.USES[model["name"]]}
+
+
+@pytest.mark.parametrize("name", sorted(texts("data")))
+def test_text_data_have_what_their_source_needs(name):
+    data = section(f"data/{name}.yaml")
+    assert {"name", *text_data.USES[data["name"]]} <= set(data) <= set(text_data.DataSettings.model_fields)
+
+
+def test_every_setting_of_a_model_is_in_a_file():
+    files = [section(f"model/{name}.yaml") for name in options("model")]
+    known = {*ModelSettings.model_fields, *text_models.ModelSettings.model_fields}
+    assert {key for file in files for key in file} == known
 
 
 def test_job_settings_have_the_files_keys():
@@ -372,14 +414,19 @@ def test_baselines_are_constructors_of_known_packages():
         assert inspect.signature(build.resolve("optimizer._target_", target))
 
 
+EMBEDDED = {"text_newsgroups": ["data=pydocs"], "lm_sotu": ["data=topics"]}
+"""For studies on data that are not everywhere, some that are."""
+
+
 @pytest.mark.parametrize("study", options("experiment"))
 def test_every_study_composes_and_builds(composed, study):
     from alphagrad.lab.sweep import jobs_of, sweep_parameters
 
-    overrides = [f"experiment={study}"]
+    overrides = [f"experiment={study}", *EMBEDDED.get(study, [])]
     jobs = jobs_of([*sweep_parameters(overrides), *overrides])
     assert len(jobs) > 1
-    for job in {tuple(o for o in job if not o.startswith("seed=")) for job in jobs}:
+    numbers = ("seed=", "optimizer.lr=")
+    for job in {tuple(o for o in job if not o.startswith(numbers)) for job in jobs}:
         build.build(composed(*job))
 
 

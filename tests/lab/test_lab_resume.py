@@ -14,18 +14,66 @@ from alphagrad.lab.store import open_store, store_uri
 
 RECIPES = sorted(file.stem for file in (Path(__file__).parents[2] / "conf/recipe").glob("[!_]*.yaml"))
 SHORT = {
-    "dqn_cartpole": ("recipe.total_steps=3000", "recipe.learning_starts=100", "recipe.log_every=50"),
+    "dqn_cartpole": (
+        "recipe.total_steps=3000",
+        "recipe.eval_episodes=1",
+        "recipe.learning_starts=100",
+        "recipe.log_every=50",
+    ),
     "td3_hopper": (
         "recipe.total_steps=500",
+        "recipe.eval_episodes=1",
         "recipe.learning_starts=100",
         "recipe.log_every=50",
         "recipe.batch_size=16",
         "recipe.hidden=[24,16]",
     ),
-    "ppo_halfcheetah": ("recipe.total_steps=1536", "recipe.num_steps=128", "recipe.minibatches=4", "recipe.epochs=2"),
+    "ppo_halfcheetah": (
+        "recipe.total_steps=1536",
+        "recipe.eval_episodes=1",
+        "recipe.num_steps=128",
+        "recipe.minibatches=4",
+        "recipe.epochs=2",
+    ),
+    "image": (
+        "recipe.epochs=8",
+        "recipe.batch_size=64",
+        "recipe.log_every=10",
+        "recipe.ema=0.9",
+        "recipe.target=0.5",
+        "data.pad=1",
+        "model=cnn",
+        "model.channels=[4]",
+        "model.norm=batch",
+    ),
+    "text": (
+        "recipe.epochs=4",
+        "recipe.batch_size=256",
+        "recipe.vocabulary=500",
+        "recipe.max_length=16",
+        "recipe.dropout=0.1",
+        "recipe.log_every=7",
+        "model.hidden=[8]",
+        "checkpoint.every_steps=5",
+    ),
+    "lm": (
+        "recipe.total_steps=60",
+        "recipe.length=16",
+        "recipe.batch_size=4",
+        "recipe.dropout=0.1",
+        "recipe.ema=0.9",
+        "recipe.log_every=7",
+        "recipe.eval_every=0",
+        "recipe.eval_batch_size=256",
+        "recipe.sample_tokens=4",
+        "model.width=8",
+        "model.layers=1",
+        "model.heads=2",
+        "checkpoint.every_steps=5",
+    ),
 }
 """Settings that make a run of each recipe take a second or two; a recipe that is added needs some, too."""
-OFTEN = ("recipe.eval_episodes=1", "recipe.compile=false", "checkpoint.every_steps=50", "tracking.flush_seconds=0.05")
+OFTEN = ("recipe.compile=false", "checkpoint.every_steps=50", "tracking.flush_seconds=0.05")
 
 
 def outcome_of(root: Path) -> tuple[dict, dict]:
@@ -49,7 +97,7 @@ def same(a, b) -> bool:
 
 def kill_and_resume(recipe: str, tmp_path: Path, empty_store: Path, moments: int) -> None:
     assert recipe in SHORT, f"{recipe}: give it settings in SHORT, so that it is killed and resumed as well"
-    words = (f"recipe={recipe}", "optimizer=adam", *SHORT[recipe], *OFTEN)
+    words = (f"recipe={recipe}", "optimizer=adam", *OFTEN, *SHORT[recipe])
 
     def root_of(name: str) -> Path:
         (tmp_path / name).mkdir()

@@ -64,18 +64,18 @@ def test_observations_as_gymnasium_normalises_them(record):
 def test_rewards_as_gymnasium_normalises_them(record):
     _, _, steps = record
     normalize = RewardNormalizer(1, 0.9)
-    found = [normalize(np.array([raw]), np.array([float(t)])) for raw, _, t, _ in steps]
-    assert found[0].dtype == np.float32
-    np.testing.assert_allclose(np.concatenate(found), [r for _, r, _, _ in steps], rtol=2e-5, atol=2e-6)
+    raw, ended = np.array([[r, float(t)] for r, _, t, _ in steps]).T[..., None]
+    found = np.concatenate([normalize(raw[part], ended[part]) for part in (slice(0, 7), slice(7, None))])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[:, 0], [r for _, r, _, _ in steps], rtol=2e-5, atol=2e-6)
     assert max(abs(r) for _, r, _, _ in steps) == 10  # the clip was reached
 
 
 def test_a_truncation_does_not_end_the_return_but_a_termination_does():
     normalize = RewardNormalizer(2, 0.5)
-    for _ in range(3):
-        normalize(np.ones(2), np.zeros(2))
+    normalize(np.ones((3, 2)), np.zeros((3, 2)))
     np.testing.assert_array_equal(normalize.returns, [1.75, 1.75])
-    normalize(np.ones(2), np.array([0.0, 1.0]))
+    normalize(np.ones((1, 2)), np.array([[0.0, 1.0]]))
     np.testing.assert_array_equal(normalize.returns, [1.875, 1.0])
 
 
@@ -101,11 +101,22 @@ def test_rows_of_a_stack_are_independent():
         np.testing.assert_array_equal(together.moments.var[k], single.moments.var[0])
 
     rewards, singles = RewardNormalizer(3, 0.99), [RewardNormalizer(1, 0.99) for _ in range(3)]
-    for _ in range(40):
-        r, ended = rng.normal(size=3) * scale[:, 0], (rng.random(3) < 0.2).astype(np.float32)
+    for steps in (1, 40, 300):
+        r, ended = rng.normal(size=(steps, 3)) * scale[:, 0], (rng.random((steps, 3)) < 0.2).astype(np.float32)
         found = rewards(r, ended)
         for k, single in enumerate(singles):
-            np.testing.assert_array_equal(found[k : k + 1], single(r[k : k + 1], ended[k : k + 1]))
+            np.testing.assert_array_equal(found[:, k : k + 1], single(r[:, k : k + 1], ended[:, k : k + 1]))
+
+
+def test_samples_taken_in_together_are_those_taken_in_one_by_one():
+    x = 1e3 + np.random.default_rng(0).normal(size=(500, 2, 3))
+    together, single = RunningMoments((2, 3)), RunningMoments((2, 3))
+    found = np.concatenate([together.add_each(x[:200]), together.add_each(x[200:])])
+    for variance, sample in zip(found, x, strict=True):
+        single.add(sample)
+        np.testing.assert_allclose(variance, single.var, rtol=1e-9)
+    np.testing.assert_allclose(together.mean, single.mean, rtol=1e-12)
+    np.testing.assert_array_equal(together.count, single.count)
 
 
 def test_without_learning_nothing_is_taken_in():

@@ -67,7 +67,7 @@ class RunLauncher(Launcher):
             returns.append(JobReturn(overrides=overrides, cfg=config, hydra_cfg=config, working_dir=str(folder)))
         for job, outcome in zip(returns, self.outcomes(assignments, study), strict=True):
             if outcome.failure is None:
-                job.status, job.return_value = JobStatus.COMPLETED, outcome.metrics.get(metrics.EVAL_RETURN)
+                job.status, job.return_value = JobStatus.COMPLETED, metrics.objective(outcome.metrics)
             else:
                 job.status, job.return_value = JobStatus.FAILED, RuntimeError(outcome.failure)
         return returns

@@ -1,0 +1,133 @@
+"""Image classification: embedded digits to ImageNet, an MLP to any model of torchvision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import nn
+
+from alphagrad.lab import metrics
+from alphagrad.lab.recipe import Log
+from alphagrad.lab.stack import RunStack
+
+from .supervised import classify
+from .supervised.confusion import draw_confusion
+from .supervised.learner import Learner, Training, learner_of, undecayed
+from .supervised.loop import Plan, Target, fit
+from .supervised.parallel import connected
+from .supervised.precision import Numbers
+from .supervised.settings import SupervisedSettings, check_batch, vmaps
+from .vision.data import DataSettings, Sweep, dataset
+from .vision.models import STACKED, ModelSettings, build
+from .vision.pictures import MISTAKES, draw_mistakes
+
+
+class ImageSettings(SupervisedSettings):
+    """See conf/recipe/image.yaml for what each means."""
+
+    data: DataSettings
+    model: ModelSettings
+    epochs: PositiveInt
+    label_smoothing: float = Field(ge=0, lt=1)
+    channels_last: bool
+    gap_images: NonNegativeInt
+    target: float | None = Field(gt=0, le=1)
+
+
+class Image:
+    """A classifier of images, trained and tested as the settings say."""
+
+    Settings = ImageSettings
+
+    def __init__(self, settings: ImageSettings) -> None:
+        self.settings = settings
+        self.data = dataset(settings.data)
+        check_batch(settings, self.data.count)
+        self.training = Training(
+            build=self._model,
+            objective=classify.objective(settings.label_smoothing),
+            undecayed=undecayed(self._model()) if settings.decay == "weights" else frozenset(),
+            ema=settings.ema,
+            accumulate=settings.accumulate,
+            compile=settings.compile,
+            channels_last=settings.channels_last,
+        )
+        self.vmaps(runs=1)  # can it be as it is asked for?
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """An epoch's last, smaller batch is left out."""
+        return self.data.count // self.settings.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of each run."""
+        return self.settings.epochs * self.steps_per_epoch
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The classifier."""
+        return {"model": self._model()}
+
+    def _model(self) -> nn.Module:
+        return build(self.settings.model, self.data.shape, len(self.data.classes))
+
+    def vmaps(self, runs: int) -> bool:
+        """Whether so many runs train as one tensor program."""
+        return vmaps(self.settings, self.training, runs, self.settings.model.name in STACKED)
+
+    def train(self, stack: RunStack, log: Log) -> list[dict[str, Any]]:
+        """Trains all runs in lockstep; see :class:`alphagrad.lab.recipe.Recipe`."""
+        s = self.settings
+        with connected(stack.device, s.parallel) as parallel:
+            numbers = Numbers(s.precision, stack.device)
+            learner = learner_of(stack, self.training, numbers, parallel, self.vmaps(len(stack)))
+            batches = self.data.batches(stack, s.batch_size, (parallel.rank, parallel.processes))
+            exam = Exam(self, stack, log)
+            plan = Plan(
+                total_steps=self.total_steps,
+                schedule=s.schedule,
+                log_every=s.log_every,
+                eval_every=s.eval_every * self.steps_per_epoch,
+                measures=classify.MEASURES,
+                rates={metrics.IMAGES_PER_SECOND: s.batch_size},
+                target=None if s.target is None else Target(metrics.EVAL_ACCURACY, s.target),
+            )
+            fit(plan, learner, batches, exam, stack, log)
+            return [{**learner.result(run), "steps": self.total_steps} for run in range(len(stack))]
+
+
+class Exam:
+    """What is asked of the classifiers at an evaluation: the test images, and some they have seen.
+
+    After the last step each run's confusion matrix and its most confident mistakes are drawn.
+    """
+
+    def __init__(self, recipe: Image, stack: RunStack, log: Log) -> None:
+        self.s, self.classes, self.stack, self.log = recipe.settings, recipe.data.classes, stack, log
+        size = self.s.eval_batch_size
+        self.test = recipe.data.test(stack.device, size)
+        self.seen = recipe.data.sample(stack.device, size, self.s.gap_images) if self.s.gap_images else None
+
+    def __call__(self, learner: Learner, step: int, last: bool) -> list[dict[str, float]]:
+        """Each run's scores."""
+        scores = self._scores(learner, self.test, MISTAKES if last else 0)
+        rows = scores.rows()
+        for run, row in enumerate(rows) if last else ():
+            self._draw(run, scores, f"{row[metrics.EVAL_ACCURACY]:.2%} right after {step + 1} steps")
+        if self.seen is not None:
+            known = self._scores(learner, self.seen).rows()
+            rows = [classify.with_gap(row, own) for row, own in zip(rows, known, strict=True)]
+        return rows
+
+    def _scores(self, learner: Learner, images: Sweep, mistakes: int = 0) -> classify.Scores:
+        runs, classes = len(self.stack), len(self.classes)
+        return classify.judged(learner.predict, images, runs, classes, self.stack.device, mistakes)
+
+    def _draw(self, run: int, scores: classify.Scores, title: str) -> None:
+        title = f"{self.s.data.name}, {self.s.model.name}: {title}"
+        counts, mistakes = scores.confusion[run].cpu().numpy(), scores.mistakes(run)
+        self.log.artifact(run, "confusion.png", lambda file: draw_confusion(file, counts, self.classes, title))
+        self.log.artifact(
+            run, "mistakes.png", lambda file: draw_mistakes(file, mistakes, self.test.picture, self.classes, title)
+        )

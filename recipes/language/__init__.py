@@ -1,0 +1,1 @@
+"""What the recipes on text share: corpora, tokenizers, batches, models, scores."""

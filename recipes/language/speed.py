@@ -1,0 +1,37 @@
+"""How much arithmetic a language model's training does, and what the device could do: the MFU."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import nn
+
+SIDE, TRIES = 1024, 3
+"""Of the matrix products that measure the device, and how many are timed; the fastest counts."""
+
+
+def flops_per_token(model: nn.Module, layers: int, width: int, length: int) -> float:
+    """Floating-point operations of training on one token: 6·N + 12·layers·width·length.
+
+    As in PaLM (Chowdhery et al. 2022, appendix B): N counts the weights of matrix products, which embeddings
+    are not unless they are the output layer as well; attention is counted whole, though half is masked.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, (nn.Linear, Conv1D)))
+    return 6 * weights + 12 * layers * width * length
+
+
+@torch.no_grad()
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a matrix product, measured: what MFU is a share of unless a number is given."""
+    a = torch.ones(SIDE, SIDE, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(TRIES):
+        begun = time.perf_counter()
+        a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - begun)
+    return 2 * SIDE**3 / best

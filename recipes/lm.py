@@ -1,0 +1,203 @@
+"""Causal language modelling: GPT-2- and Llama-shaped models on packed sequences."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from alphagrad.lab import metrics
+from alphagrad.lab.recipe import Log
+from alphagrad.lab.stack import RunStack
+
+from .language.batches import Packed, Sequences
+from .language.data import DataSettings, corpus
+from .language.models import CAUSAL, ModelSettings, causal, check
+from .language.sampling import Sampler
+from .language.speed import flops_per_token, peak_flops
+from .language.tokens import END_OF_TEXT, Kind, Tokenizer, stream, trained
+from .supervised.classify import MEASURES
+from .supervised.learner import Learner, LoopLearner, Training, undecayed
+from .supervised.loop import Plan, fit
+from .supervised.orders import Orders
+from .supervised.parallel import connected
+from .supervised.precision import AUTOCAST, Numbers
+from .supervised.settings import SupervisedSettings, check_batch
+
+END = 0
+"""The number of the token between documents."""
+
+
+class LMSettings(SupervisedSettings):
+    """See conf/recipe/lm.yaml for what each means."""
+
+    data: DataSettings
+    model: ModelSettings
+    tokenizer: Kind
+    vocabulary: PositiveInt | None
+    length: int = Field(ge=2)
+    total_steps: PositiveInt
+    dropout: float = Field(ge=0, lt=1)
+    stack: Literal["auto", "loop"]
+    sample_every: NonNegativeInt
+    sample_tokens: PositiveInt
+    temperature: PositiveFloat
+    peak_flops: PositiveFloat | None
+
+
+class LM:
+    """Cross-entropy of the next token; evaluated on the whole validation text.
+
+    Documents follow one another in one row of tokens with an end-of-text token after each; it is cut into
+    sequences of ``length`` tokens that begin without a memory of what was before.
+    """
+
+    Settings = LMSettings
+
+    def __init__(self, settings: LMSettings) -> None:
+        s = self.settings = settings
+        check(s.model, "lm", CAUSAL)
+        if s.tokenizer == "words":
+            raise ValueError("recipe.tokenizer=words: recipe lm has bpe and bytes, which can write every text")
+        if s.model.name == "llama" and s.dropout:
+            raise ValueError(f"recipe.dropout={s.dropout}: llama has none; give 0.0")
+        self.tokens = tokenizer_of(s.data, s.tokenizer, s.vocabulary)
+        train_tokens, test_tokens = (len(row) for row in tokenized(s.data, s.tokenizer, s.vocabulary))
+        if test_tokens < 2:
+            raise ValueError(f"data.test: has {test_tokens} tokens; there is nothing to predict")
+        check_batch(s, (train_tokens - 1) // s.length)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps."""
+        return self.settings.total_steps
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The language model."""
+        return {"model": self._model()}
+
+    def _model(self) -> nn.Module:
+        s = self.settings
+        return causal(s.model, self.tokens.size, s.length, s.dropout, END)
+
+    def train(self, stack: RunStack, log: Log) -> list[dict[str, Any]]:
+        """Trains all runs in lockstep; see :class:`alphagrad.lab.recipe.Recipe`."""
+        s = self.settings
+        with connected(stack.device, s.parallel) as parallel:
+            training = Training(
+                build=self._model,
+                objective=objective,
+                undecayed=undecayed(self._model()) if s.decay == "weights" else frozenset(),
+                ema=s.ema,
+                accumulate=s.accumulate,
+                compile=s.compile,
+                channels_last=False,
+            )
+            learner = LoopLearner(stack, training, Numbers(s.precision, stack.device), parallel)
+            rows = tokenized(s.data, s.tokenizer, s.vocabulary)
+            packed, held_out = (Packed(row, s.length, stack.device) for row in rows)
+            share = (parallel.rank, parallel.processes)
+            orders = Orders(stack.generators("minibatch"), len(packed), s.batch_size, share)
+            tokens = s.batch_size * s.length
+            plan = Plan(
+                total_steps=s.total_steps,
+                schedule=s.schedule,
+                log_every=s.log_every,
+                eval_every=s.eval_every,
+                measures=MEASURES,
+                rates={
+                    metrics.TOKENS_PER_SECOND: tokens,
+                    metrics.MFU: tokens * self.share_of_peak(stack.device) / parallel.processes,
+                },
+            )
+            for run in range(len(stack)):
+                log.artifact(run, "tokenizer.json", self._write_tokenizer)
+            fit(plan, learner, Sequences(packed, orders), Exam(self, held_out, learner, stack, log), stack, log)
+            return [{**learner.result(run), "steps": s.total_steps} for run in range(len(stack))]
+
+    def share_of_peak(self, device: torch.device) -> float:
+        """Training's FLOPs a token over the device's FLOP/s."""
+        s = self.settings
+        assert s.model.layers is not None
+        assert s.model.width is not None
+        dtype = AUTOCAST.get(s.precision, torch.bfloat16 if s.precision == "bfloat16" else torch.float32)
+        work = flops_per_token(self._model(), s.model.layers, s.model.width, s.length)
+        return work / (s.peak_flops or peak_flops(device, dtype))
+
+    def _write_tokenizer(self, path: Path) -> None:
+        path.write_text(self.tokens.described(), encoding="utf-8")
+
+
+class Exam:
+    """The models' cross-entropy on the whole validation text; at intervals also a text that each writes."""
+
+    def __init__(self, recipe: LM, held_out: Packed, learner: LoopLearner, stack: RunStack, log: Log) -> None:
+        self.s, self.tokens, self.held_out, self.log = recipe.settings, recipe.tokens, held_out, log
+        self.learner, self.device = learner, stack.device
+        self.size = sum(len(document.encode()) for document in corpus(self.s.data)[1])
+        self.samplers = [Sampler(rng, self.s.temperature, self.s.length) for rng in stack.generators("sampling")]
+
+    def __call__(self, learner: Learner, step: int, last: bool) -> list[dict[str, float]]:
+        """Each run's loss, perplexity and bits per byte."""
+        losses = torch.zeros(len(self.samplers), dtype=torch.float64, device=self.device)
+        for inputs, targets in self.held_out.sweep(self.s.eval_batch_size):
+            losses += torch.stack([_total(outputs, targets) for outputs in learner.predict(inputs)])
+        if self.s.sample_every and (last or (step + 1) % self.s.sample_every == 0):
+            for run in set(range(len(self.samplers))) - learner.frozen:
+                self._sample(run, step + 1)
+        return [scores(nats, len(self.held_out.tokens) - 1, self.size) for nats in losses.tolist()]
+
+    def _sample(self, run: int, step: int) -> None:
+        predict = self.learner.runs[run].predict
+        with torch.no_grad():
+            ids = self.samplers[run].sample(predict, END, self.s.sample_tokens, step, self.device)
+        text = self.tokens.decode(ids)
+        self.log.artifact(run, f"sample-{step:07d}.txt", lambda path: _write(path, text))
+
+
+def scores(nats: float, tokens: int, size: int) -> dict[str, float]:
+    """Loss, perplexity and bits per byte from a text's whole cross-entropy, its tokens and its bytes."""
+    loss = nats / tokens
+    return {
+        metrics.EVAL_LOSS: loss,
+        metrics.EVAL_PERPLEXITY: math.exp(min(loss, 700.0)),
+        metrics.EVAL_BITS: nats / math.log(2) / size,
+    }
+
+
+def _total(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The summed cross-entropy of one run, float64."""
+    return F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none").double().sum()
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def objective(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy of logits [B, T, V] and tokens [B, T]; and what is logged: that, and the accuracy."""
+    flat, expected = outputs.flatten(0, 1), targets.flatten()
+    loss = F.cross_entropy(flat, expected)
+    right = (flat.detach().argmax(-1) == expected).float().mean()
+    return loss, torch.stack([loss.detach(), right])
+
+
+@lru_cache(maxsize=2)
+def tokenizer_of(data: DataSettings, kind: Kind, vocabulary: int | None) -> Tokenizer:
+    """The tokenizer, trained on the training text."""
+    return trained(kind, vocabulary, corpus(data)[0], [END_OF_TEXT])
+
+
+@lru_cache(maxsize=2)
+def tokenized(data: DataSettings, kind: Kind, vocabulary: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation text as rows of tokens, int32."""
+    tokenizer = tokenizer_of(data, kind, vocabulary)
+    train, test = (stream(tokenizer, documents, END) for documents in corpus(data))
+    return train, test

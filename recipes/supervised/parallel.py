@@ -1,0 +1,114 @@
+"""One run on several processes under torchrun: DDP, or FSDP2 with sharded parameters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+Kind = Literal["ddp", "fsdp"]
+
+
+def processes() -> int:
+    """How many processes torchrun has started for this run; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """This process's place among those of a run."""
+
+    rank: int = 0
+    processes: int = 1
+    kind: Kind | None = None
+    """None for a run in one process."""
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module with gradients averaged over the processes; FSDP shards each of its children and the rest."""
+        if self.kind == "ddp":
+            return nn.parallel.DistributedDataParallel(module)
+        if self.kind == "fsdp":
+            from torch.distributed.device_mesh import init_device_mesh
+            from torch.distributed.fsdp import fully_shard
+
+            mesh = init_device_mesh(next(module.parameters()).device.type, (self.processes,))
+            # parameters start equal everywhere: every process built the module under the run's seed
+            for child in module.children():
+                if any(True for _ in child.parameters()):
+                    fully_shard(child, mesh=mesh)
+            fully_shard(module, mesh=mesh)
+        return module
+
+    @contextmanager
+    def synchronized(self, module: nn.Module, last: bool) -> Iterator[None]:
+        """Context of a backward pass; gradients meet in the ``last`` of those that are accumulated."""
+        if self.kind == "ddp" and not last:
+            assert isinstance(module, nn.parallel.DistributedDataParallel)
+            with module.no_sync():
+                yield
+            return
+        if self.kind == "fsdp":
+            module.set_requires_gradient_sync(last)  # type: ignore[operator]
+        yield
+
+    def agree(self, tensors: Iterable[Tensor]) -> None:
+        """Gives every process the first one's tensors, which are not sharded."""
+        if self.kind is not None:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
+    def mean(self, measures: Tensor) -> Tensor:
+        """The mean over the processes."""
+        if self.kind is not None:
+            dist.all_reduce(measures)
+            measures /= self.processes
+        return measures
+
+
+@contextmanager
+def connected(device: torch.device, kind: Kind) -> Iterator[Parallel]:
+    """This process's place among those that torchrun started; alone without torchrun.
+
+    Where they are not connected yet they are for so long, by NCCL on GPUs and gloo on CPUs.
+    """
+    if processes() == 1:
+        yield Parallel()
+        return
+    if dist.is_initialized():
+        yield Parallel(dist.get_rank(), dist.get_world_size(), kind)
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Parallel(dist.get_rank(), dist.get_world_size(), kind)
+    finally:
+        dist.destroy_process_group()
+
+
+def whole(value: Any) -> Any:
+    """Tensors, also in mappings and lists, in full where they are sharded; every process must ask."""
+    if isinstance(value, Tensor):
+        return value.full_tensor() if hasattr(value, "full_tensor") else value
+    if isinstance(value, Mapping):
+        return {key: whole(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [whole(part) for part in value]
+    return value
+
+
+def sharded_as(value: Any, like: Tensor) -> Any:
+    """A whole tensor of the shape of ``like``, sharded as it is; anything else as it stands."""
+    if not hasattr(like, "full_tensor"):
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if isinstance(like, DTensor) and isinstance(value, Tensor) and value.shape == like.shape:
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    return value

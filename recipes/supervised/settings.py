@@ -1,0 +1,75 @@
+"""What recipes that learn from examples let one set, beside what is their own."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import nn
+
+from alphagrad.lab.recipe import Settings
+
+from .learner import Training
+from .parallel import Kind, processes
+from .precision import Precision
+from .schedules import ScheduleSettings
+
+
+class SupervisedSettings(Settings):
+    """See conf/recipe/image.yaml for what each means."""
+
+    name: str
+    lr: float = Field(ge=0)
+    sgd_lr: float = Field(ge=0)
+    alphagrad_lr: float = Field(ge=0)
+    batch_size: PositiveInt
+    accumulate: PositiveInt
+    schedule: ScheduleSettings
+    decay: Literal["all", "weights"]
+    ema: float | None = Field(gt=0, lt=1)
+    precision: Precision
+    compile: bool
+    stack: Literal["auto", "vmap", "loop"]
+    parallel: Kind
+    log_every: PositiveInt
+    eval_every: NonNegativeInt
+    eval_batch_size: PositiveInt
+
+
+def check_batch(s: SupervisedSettings, examples: int) -> None:
+    """Raises ``ValueError`` for a batch that cannot be had of so many examples, or not be divided."""
+    if s.batch_size > examples:
+        raise ValueError(f"recipe.batch_size={s.batch_size}: there are only {examples} training examples")
+    parts = s.accumulate * processes()
+    if s.batch_size % parts:
+        among = f"recipe.accumulate={s.accumulate}" + (f" × {processes()} processes" if processes() > 1 else "")
+        raise ValueError(f"recipe.batch_size={s.batch_size}: cannot be divided by {among}")
+
+
+def vmaps(s: SupervisedSettings, training: Training, runs: int, repays: bool) -> bool:
+    """Whether ``runs`` runs train as one tensor program.
+
+    *auto* does so with several runs of a model of which ``repays`` says that it is faster so, where it can be
+    done: in float32, in one process, in one pass a step, for a model without buffers and dropout.
+
+    Raises:
+        ValueError: ``recipe.stack=vmap`` where it cannot be done.
+    """
+    if s.stack == "loop" or (s.stack == "auto" and not (repays and runs > 1)):
+        return False
+    against = ""
+    if s.precision != "float32":
+        against = f"recipe.precision={s.precision}"
+    elif s.accumulate > 1:
+        against = f"recipe.accumulate={s.accumulate}"
+    elif processes() > 1:
+        against = f"{processes()} processes"
+    elif training.channels_last:
+        against = "recipe.channels_last=true"
+    else:
+        modules = training.build().modules()
+        kinds = {type(m).__name__ for m in modules if isinstance(m, nn.modules.dropout._DropoutNd) or m._buffers}
+        against = f"a model with {', '.join(sorted(kinds))}" if kinds else ""
+    if against and s.stack == "vmap":
+        raise ValueError(f"recipe.stack=vmap: cannot be with {against}; use loop or auto")
+    return not against

@@ -1,0 +1,147 @@
+"""Text classification: a bag of embeddings, a small transformer, or a pretrained model fine-tuned."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveInt
+from torch import nn
+
+from alphagrad.lab import metrics
+from alphagrad.lab.recipe import Log
+from alphagrad.lab.stack import RunStack
+
+from .language.batches import Padded, Sweep, Texts
+from .language.data import DataSettings, labelled
+from .language.models import CLASSIFIERS, ModelSettings, check, classifier
+from .language.reading import Reading, encoded, tokenizer_of
+from .language.scores import macro_f1, write_confusion
+from .language.tokens import START, Kind
+from .supervised import classify
+from .supervised.confusion import draw_confusion
+from .supervised.learner import Learner, LoopLearner, Training, undecayed
+from .supervised.loop import Plan, fit
+from .supervised.orders import Orders
+from .supervised.parallel import connected
+from .supervised.precision import Numbers
+from .supervised.settings import SupervisedSettings, check_batch
+
+
+class TextSettings(SupervisedSettings):
+    """See conf/recipe/text.yaml for what each means."""
+
+    data: DataSettings
+    model: ModelSettings
+    tokenizer: Kind | Literal["auto"]
+    vocabulary: PositiveInt | None
+    max_length: PositiveInt
+    epochs: PositiveInt
+    label_smoothing: float = Field(ge=0, lt=1)
+    dropout: float | None = Field(ge=0, lt=1)
+    stack: Literal["auto", "loop"]
+
+
+class Text:
+    """A classifier of texts, trained and tested as the settings say.
+
+    The tokenizer is trained on the training split, or comes with a pretrained model. Texts are cut at
+    ``max_length`` tokens and padded to the longest of their batch.
+    """
+
+    Settings = TextSettings
+
+    def __init__(self, settings: TextSettings) -> None:
+        s = self.settings = settings
+        check(s.model, "text", CLASSIFIERS)
+        if s.model.name == "pretrained":
+            for setting, none in (("tokenizer", "auto"), ("vocabulary", None), ("dropout", None)):
+                if (value := getattr(s, setting)) != none:
+                    told = none or "null"
+                    raise ValueError(f"recipe.{setting}={value}: a pretrained model has its own; give {told}")
+        self.data = labelled(s.data)
+        check_batch(s, len(self.data.train.texts))
+        kind: Kind = "words" if s.tokenizer == "auto" else s.tokenizer
+        own = s.model.path, bool(s.model.download), s.max_length
+        self.reading = Reading(s.data, kind, s.vocabulary, own if s.model.name == "pretrained" else None)
+        self.tokens, self.pad = tokenizer_of(self.reading)
+        self.networks()  # can the model be built?
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """An epoch's last, smaller batch is left out."""
+        return len(self.data.train.texts) // self.settings.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of each run."""
+        return self.settings.epochs * self.steps_per_epoch
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The classifier."""
+        return {"model": self._model()}
+
+    def _model(self) -> nn.Module:
+        s = self.settings
+        return classifier(s.model, self.tokens.size, len(self.data.classes), s.max_length, s.dropout, self.pad)
+
+    def texts(self, split: Literal["train", "test"], device: torch.device) -> Texts:
+        """A split's tokens; a transformer's begin with ``[START]``, where its class is read off."""
+        ids = encoded(self.reading, split)
+        if self.settings.model.name == "transformer":
+            ids = [np.concatenate([[START], row]) for row in ids]
+        return Texts(ids, getattr(self.data, split).labels, self.settings.max_length, self.pad, device)
+
+    def train(self, stack: RunStack, log: Log) -> list[dict[str, Any]]:
+        """Trains all runs in lockstep; see :class:`alphagrad.lab.recipe.Recipe`."""
+        s = self.settings
+        with connected(stack.device, s.parallel) as parallel:
+            training = Training(
+                build=self._model,
+                objective=classify.objective(s.label_smoothing),
+                undecayed=undecayed(self._model()) if s.decay == "weights" else frozenset(),
+                ema=s.ema,
+                accumulate=s.accumulate,
+                compile=s.compile,
+                channels_last=False,
+            )
+            learner = LoopLearner(stack, training, Numbers(s.precision, stack.device), parallel)
+            texts = self.texts("train", stack.device)
+            share = (parallel.rank, parallel.processes)
+            orders = Orders(stack.generators("minibatch"), len(texts), s.batch_size, share)
+            # a compiled model is compiled anew for every length
+            batches = Padded(texts, orders, s.max_length if s.compile else None)
+            plan = Plan(
+                total_steps=self.total_steps,
+                schedule=s.schedule,
+                log_every=s.log_every,
+                eval_every=s.eval_every * self.steps_per_epoch,
+                measures=classify.MEASURES,
+                rates={metrics.TOKENS_PER_SECOND: s.batch_size * float(texts.lengths.double().mean())},
+            )
+            fit(plan, learner, batches, Exam(self, stack, log), stack, log)
+            return [{**learner.result(run), "steps": self.total_steps} for run in range(len(stack))]
+
+
+class Exam:
+    """The classifiers' scores on the whole test split; after the last step also their confusion matrices."""
+
+    def __init__(self, recipe: Text, stack: RunStack, log: Log) -> None:
+        self.s, self.classes, self.stack, self.log = recipe.settings, recipe.data.classes, stack, log
+        self.test = Sweep(recipe.texts("test", stack.device), self.s.eval_batch_size)
+
+    def __call__(self, learner: Learner, step: int, last: bool) -> list[dict[str, float]]:
+        """Each run's loss, accuracies and macro-F1."""
+        runs, classes = len(self.stack), len(self.classes)
+        scores = classify.judged(learner.predict, self.test, runs, classes, self.stack.device)
+        means = macro_f1(scores.confusion).tolist()
+        rows = [{**row, metrics.EVAL_F1: f1} for row, f1 in zip(scores.rows(), means, strict=True)]
+        for run, row in enumerate(rows) if last else ():
+            counts = scores.confusion[run].cpu().numpy()
+            title = f"{self.s.model.name}: {row[metrics.EVAL_ACCURACY]:.2%} right after {step + 1} steps"
+            write = partial(draw_confusion, counts=counts, classes=self.classes, title=title)
+            self.log.artifact(run, "confusion.png", write)
+            self.log.artifact(run, "confusion.csv", partial(write_confusion, counts=counts, classes=self.classes))
+        return rows

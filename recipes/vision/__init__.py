@@ -1,0 +1,1 @@
+"""Image data, models and pictures of the recipe ``image``."""

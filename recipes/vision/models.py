@@ -1,0 +1,180 @@
+"""Image models: an MLP, a small CNN, and torchvision's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from alphagrad.lab.recipe import Settings
+
+Norm = Literal["none", "group", "batch"]
+GROUPS = 8
+"""Groups of a group normalisation, or as many as a layer has channels if these are fewer."""
+
+
+class ModelSettings(Settings):
+    """Which model; see conf/model/. A model has the settings that :data:`USES` lists, the others are None."""
+
+    name: str = Field(min_length=1)
+    hidden: list[PositiveInt] | None = None
+    """mlp: its hidden layers. cnn: those after the convolutions."""
+    channels: list[PositiveInt] | None = Field(default=None, min_length=1)
+    """cnn: of its convolutions, each followed by a pooling that halves the image."""
+    norm: Norm | None = None
+    """cnn: what follows a convolution."""
+    stem: Literal["small", "imagenet"] | None = None
+    """resnet18, resnet50: a 3×3 convolution without pooling, for small images, or the 7×7 one with pooling."""
+    patch: PositiveInt | None = None
+    """vit_tiny: side of a patch."""
+
+
+def build(s: ModelSettings, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The model for images of ``shape`` [C, H, W].
+
+    Raises:
+        ValueError: there is no such model, or it does not fit the images.
+    """
+    if s.name not in MAKERS and s.name not in (known := torchvision_models()):
+        raise ValueError(f"model.name={s.name}: no such model; there are {', '.join([*MAKERS, *known])}")
+    maker = MAKERS.get(s.name, from_torchvision)
+    wanted = USES.get(s.name, ())
+    for setting in ("hidden", "channels", "norm", "stem", "patch"):
+        given = getattr(s, setting) is not None
+        if given and setting not in wanted:
+            uses = f"; it has {', '.join(wanted)}" if wanted else ""
+            raise ValueError(f"model.{setting}={getattr(s, setting)}: {s.name} has no such setting{uses}")
+        if setting in wanted and not given:
+            raise ValueError(f"model.{setting}=null: {s.name} needs it")
+    return maker(s, shape, classes)
+
+
+def mlp(s: ModelSettings, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Linear layers with ReLU between them on the flattened image."""
+    assert s.hidden is not None
+    channels, height, width = shape
+    return nn.Sequential(nn.Flatten(), *_head(channels * height * width, s.hidden, classes))
+
+
+def cnn(s: ModelSettings, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """3×3 convolutions, each with normalisation, 2×2 max pooling and ReLU, then linear layers."""
+    assert s.channels is not None
+    assert s.hidden is not None
+    width, height, side = shape[0], shape[1], shape[2]
+    layers: list[nn.Module] = []
+    for channels in s.channels:
+        if min(height, side) < 2:
+            raise ValueError(
+                f"model.channels={s.channels}: {len(s.channels)} poolings are too many for images of "
+                f"{shape[1]}×{shape[2]}"
+            )
+        layers += [nn.Conv2d(width, channels, 3, padding=1, bias=s.norm == "none"), *_norm(s.norm, channels)]
+        layers += [nn.MaxPool2d(2), nn.ReLU()]  # which is ReLU and pooling, with a quarter of the ReLUs
+        width, height, side = channels, height // 2, side // 2
+    return nn.Sequential(*layers, nn.Flatten(), *_head(width * height * side, s.hidden, classes))
+
+
+def _head(inputs: int, hidden: list[int], classes: int) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for units in hidden:
+        layers += [nn.Linear(inputs, units), nn.ReLU()]
+        inputs = units
+    return [*layers, nn.Linear(inputs, classes)]
+
+
+def _norm(kind: Norm | None, channels: int) -> list[nn.Module]:
+    if kind == "batch":
+        return [nn.BatchNorm2d(channels)]
+    if kind == "group":
+        groups = min(GROUPS, channels)
+        if channels % groups:
+            raise ValueError(f"model.channels: {channels} channels cannot be split into {groups} groups (model.norm)")
+        return [nn.GroupNorm(groups, channels)]
+    return []
+
+
+def resnet(s: ModelSettings, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """ResNet (He et al. 2016) of torchvision; the small stem is the one that is usual for CIFAR."""
+    from torchvision import models
+
+    net: nn.Module = getattr(models, s.name)(weights=None, num_classes=classes)
+    if s.stem == "small":
+        net.conv1 = nn.Conv2d(shape[0], 64, 3, padding=1, bias=False)
+        net.maxpool = nn.Identity()
+        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's
+        return net
+    return three_channels(net, shape)
+
+
+def vit_tiny(s: ModelSettings, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """ViT-Tiny (Touvron et al. 2021, DeiT-Ti): 12 layers of 192 with 3 heads, for square images."""
+    from torchvision.models import VisionTransformer
+
+    assert s.patch is not None
+    if shape[1] != shape[2] or shape[1] % s.patch:
+        raise ValueError(f"model.patch={s.patch}: must divide the side of square images, got {shape[1]}×{shape[2]}")
+    net = VisionTransformer(
+        image_size=shape[1],
+        patch_size=s.patch,
+        num_layers=12,
+        num_heads=3,
+        hidden_dim=192,
+        mlp_dim=768,
+        num_classes=classes,
+    )
+    return three_channels(net, shape)
+
+
+def torchvision_models() -> list[str]:
+    """The names of torchvision's classification models."""
+    from torchvision import models
+
+    return models.list_models(module=models)
+
+
+def from_torchvision(s: ModelSettings, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Any classification model of torchvision by its name, untrained."""
+    from torchvision import models
+
+    try:
+        net = models.get_model(s.name, weights=None, num_classes=classes)
+    except TypeError as error:
+        raise ValueError(f"model.name={s.name}: torchvision cannot build it so ({error})") from error
+    return three_channels(net, shape)
+
+
+class GrayAsColour(nn.Module):
+    """Repeats the one channel of gray images three times, for models that know colour alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        return self.model(x.expand(-1, 3, -1, -1))
+
+
+def three_channels(net: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
+    """The net for images of any number of channels."""
+    return net if shape[0] == 3 else GrayAsColour(net)
+
+
+MAKERS: dict[str, Callable[[ModelSettings, tuple[int, int, int], int], nn.Module]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "resnet18": resnet,
+    "resnet50": resnet,
+    "vit_tiny": vit_tiny,
+}
+USES = {
+    "mlp": ("hidden",),
+    "cnn": ("channels", "hidden", "norm"),
+    "resnet18": ("stem",),
+    "resnet50": ("stem",),
+    "vit_tiny": ("patch",),
+}
+STACKED = ("mlp",)
+"""Models of which several runs are faster as one tensor program than one after the other (docs/vision.md)."""
