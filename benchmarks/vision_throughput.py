@@ -1,49 +1,47 @@
-"""Images per second of the recipe image and of loops written by hand, in turn, on one machine.
+"""Images per second of the recipe image and of loops written by hand, in turn, in one process.
 
-    python benchmarks/vision_throughput.py [--task mlp cnn resnet18] [--rounds 3] [--threads 1] [--runs 8] [SETTING ...]
+    python benchmarks/vision_throughput.py [--task mlp cnn resnet18] [--turn 10] [--threads 1] [--runs 8] [SETTING ...]
 
-A round trains once with `alphagrad run`, store, instruments and all, and once with a plain loop: the same model,
-images, batch, crops and flips, Adam, PyTorch's one-cycle schedule. Both are timed over the second half of their steps,
-evaluations left out. The images are noise, which takes as long as any. The table holds the medians over the rounds and
-the ratio of each round.
+A run of the recipe, with its store, instruments and all, stands still after every turn of so many steps while a plain
+loop does as many: the same model, images, batch, crops and flips, Adam, PyTorch's one-cycle schedule. So both meet the
+same machine, whatever else it does. Evaluations and the first turn are left out. The images are noise, which takes as
+long as any. The table holds the rates over all turns, their ratio, the middle half of the ratios of single turns, and
+the ratio by CPU time.
 
 A second table holds the images per second of a stack of ``--runs`` runs, summed over them, as one tensor program
-(vmap) and one after the other (loop); 0 for none.
+(vmap) and one after the other (loop), in turn as well; 0 for none.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from turns import Turns
 
-from alphagrad.lab import metrics
 from alphagrad.lab.build import build
 from alphagrad.lab.compose import compose, hydra_initialized
-from alphagrad.lab.results import Results
+from alphagrad.lab.runner import assignment_of, run_stack
 from alphagrad.lab.stack import RunSpec, RunStack
-from alphagrad.lab.store import store_uri
 
-LOG_EVERY = 10
-BASE = ["recipe=image", "optimizer=adam", "recipe.eval_every=0", f"recipe.log_every={LOG_EVERY}", "data.name=noise"]
-BASE += ["recipe.schedule.kind=one_cycle", "recipe.gap_images=0"]
+BASE = ["recipe=image", "optimizer=adam", "recipe.eval_every=0", "recipe.gap_images=0", "data.name=noise"]
+BASE += ["recipe.schedule.kind=one_cycle"]
 TASKS = {
-    "mlp": ["data=mnist", "model=mlp", "recipe.epochs=5"],
-    "cnn": ["data=cifar10", "model=cnn", "model.norm=batch"],
-    "resnet18": ["data=cifar10", "model=resnet18", "recipe.batch_size=32"],
+    "mlp": ["data=mnist", "model=mlp", "recipe.epochs=10"],
+    "cnn": ["data=cifar10", "model=cnn", "model.norm=batch", "recipe.epochs=2"],
+    "resnet18": ["data=cifar10", "model=resnet18", "recipe.batch_size=16", "recipe.epochs=2"],
 }
-SHAPES = {"mlp": (12_800, 28, 28, 1), "cnn": (12_800, 32, 32, 3), "resnet18": (640, 32, 32, 3)}
-STACKED = ("mlp", "cnn")
+SHAPES = {"mlp": (12_800, 28, 28, 1), "cnn": (12_800, 32, 32, 3), "resnet18": (160, 32, 32, 3)}
+# of the runs in a stack; vmap knows no statistics of batches
+STACKED = {"mlp": TASKS["mlp"], "cnn": ["data=cifar10", "model=cnn"]}
 
 
 def make_noise(root: Path, shape: tuple[int, ...]) -> None:
@@ -55,21 +53,8 @@ def make_noise(root: Path, shape: tuple[int, ...]) -> None:
         np.savez(root / f"noise/{split}.npz", images=images, labels=np.arange(count) % 10)
 
 
-def ours(settings: list[str], steps: int, threads: int) -> float:
-    """Images per second of a run over the second half of its steps, from its store."""
-    with tempfile.TemporaryDirectory() as root:
-        command = [sys.executable, "-m", "alphagrad_cli", "run", *settings, f"threads={threads}", f"output_root={root}"]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MLFLOW_DISABLE_TELEMETRY": "true"}
-        subprocess.run(command, check=True, capture_output=True, env=environment)
-        results = Results(store_uri(f"sqlite:///{root}/mlflow.db", Path(root)), "alphagrad")
-        ((run,),) = (group.finished() for group in results.study().groups)
-        at, values = results.history(run, metrics.IMAGES_PER_SECOND)
-        late = values[at >= steps / 2]
-        return float(len(late) / sum(1 / v for v in late))
-
-
-def by_hand(recipe: Any, root: Path, device: torch.device) -> float:
-    """Images per second of a plain loop over the second half of its steps."""
+def by_hand(recipe: Any, root: Path, device: torch.device) -> Iterator[int]:
+    """A plain loop that stands still after every step; yields its images."""
     s = recipe.settings
     torch.manual_seed(0)
     model = recipe.networks()["model"].to(device)
@@ -84,14 +69,9 @@ def by_hand(recipe: Any, root: Path, device: torch.device) -> float:
     padded = nn.functional.pad(images, [pad] * 4)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=recipe.total_steps)
-    step, begun = 0, 0.0
     model.train()
     for _ in range(s.epochs):
         for chosen in torch.randperm(len(images), device=device).split(s.batch_size):
-            if len(chosen) < s.batch_size:
-                continue
-            if step == recipe.total_steps // 2:
-                begun = now(device)
             x = padded[chosen]
             if pad:  # each image has its own crop
                 top, left = torch.randint(2 * pad + 1, (2, len(x), 1), device=device)
@@ -107,10 +87,8 @@ def by_hand(recipe: Any, root: Path, device: torch.device) -> float:
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-            if step % LOG_EVERY == 0:
-                loss.item()  # what is printed
-            step += 1
-    return (step - recipe.total_steps // 2) * s.batch_size / (now(device) - begun)
+            now(device)
+            yield len(chosen)
 
 
 def now(device: torch.device) -> float:
@@ -120,60 +98,68 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def of_a_stack(settings: list[str], runs: int, steps: int = 20) -> float:
-    """Images per second of a stack, summed over its runs, of training steps alone."""
+def stack(settings: list[str], runs: int) -> Iterator[int]:
+    """The training steps of a stack; stands still after every one, yields its images."""
     from alphagrad.recipes.supervised.learner import learner_of
     from alphagrad.recipes.supervised.parallel import Parallel
     from alphagrad.recipes.supervised.precision import Numbers
 
-    with hydra_initialized():
-        job = build(compose(settings))
+    job = build(compose(settings))
     recipe: Any = job.recipe
     s = recipe.settings
-    stack = RunStack([RunSpec(seed, job.optimizer) for seed in range(runs)], job.device)
-    numbers = Numbers(s.precision, job.device)
-    learner = learner_of(stack, recipe.training, numbers, Parallel(), recipe.vmaps(runs))
-    batches = recipe.data.batches(stack, s.batch_size, (0, 1))
-    for step in range(2 * steps):
-        if step == steps:
-            begun = now(job.device)
+    together = RunStack([RunSpec(seed, job.optimizer) for seed in range(runs)], job.device)
+    learner = learner_of(together, recipe.training, Numbers(s.precision, job.device), Parallel(), recipe.vmaps(runs))
+    batches = recipe.data.batches(together, s.batch_size, (0, 1))
+    for step in range(recipe.total_steps):
         learner.step(*batches.at(step), None)
-    return steps * runs * s.batch_size / (now(job.device) - begun)
+        now(job.device)
+        yield runs * s.batch_size
+
+
+def compare(settings: list[str], runs: int, steps: int) -> str:
+    """A row on stacks that train by vmap and by loop, step by step in turn; the first five are left out."""
+    ways = [stack([*settings, f"recipe.stack={how}"], runs) for how in ("vmap", "loop")]
+    seconds: list[list[float]] = [[], []]
+    for _ in range(steps):
+        for way, spent in zip(ways, seconds, strict=True):
+            begun = time.perf_counter()
+            images = next(way)
+            spent.append(time.perf_counter() - begun)
+    vmapped, looped = (images * len(spent[5:]) / sum(spent[5:]) for spent in seconds)
+    return f"{vmapped:,.0f} | {looped:,.0f} | {vmapped / looped:.2f} |"
 
 
 def main() -> None:
-    """Runs the rounds and prints the tables."""
+    """Runs the tasks and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", nargs="*", choices=list(TASKS), default=list(TASKS))
-    parser.add_argument("--rounds", type=int, default=3, help="(default %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of both (default %(default)s)")
+    parser.add_argument("--turn", type=int, default=10, help="steps of a turn (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="(default %(default)s)")
     parser.add_argument("--runs", type=int, default=8, help="of a stack (default %(default)s)")
     parser.add_argument("settings", nargs="*", help="of the recipe")
     args = parser.parse_args()
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     torch.set_num_threads(args.threads)
-    print("| model | ours, images/s | by hand, images/s | ratio, each round |\n|---|---|---|---|")
-    stacks = []
+    rows = []
+    print("| model | ours, images/s | by hand, images/s | ratio | of single turns | by CPU time |")
+    print("|---|---|---|---|---|---|", flush=True)
     for name in args.task:
-        with tempfile.TemporaryDirectory() as folder:
+        with hydra_initialized(), tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             make_noise(root, SHAPES[name])
-            settings = [*TASKS[name], *BASE, f"data.root={root}", *args.settings]
-            with hydra_initialized():
-                job = build(compose(settings))
-            recipe, steps = job.recipe, job.recipe.total_steps
-            pairs = [
-                (ours(settings, steps, args.threads), by_hand(recipe, root, job.device)) for _ in range(args.rounds)
-            ]
+            common = [*BASE, f"data.root={root}", *args.settings]
+            settings = [*TASKS[name], *common, f"recipe.log_every={args.turn}", f"threads={args.threads}"]
+            settings.append(f"output_root={root}/out")
+            job = build(compose(settings))
+            recipe: Any = job.recipe
+            turns = Turns(by_hand(recipe, root, job.device), recipe.settings.batch_size)
+            run_stack([assignment_of(compose(settings), settings, root / "out/run")], line=turns)
+            print(f"| {name} | {turns.row()}", flush=True)
             if name in STACKED and args.runs:
-                small = [*settings, "model.norm=none"] if name == "cnn" else settings  # vmap knows no batch statistics
-                ways = ([*small, f"recipe.stack={how}"] for how in ("vmap", "loop"))
-                stacks.append((name, *(of_a_stack(way, args.runs) for way in ways)))
-        mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-        print(f"| {name} | {mine:,.0f} | {theirs:,.0f} | {', '.join(f'{a / b:.2f}' for a, b in pairs)} |", flush=True)
-    if stacks:
+                rows.append(f"| {name} | {compare([*STACKED[name], *common], args.runs, 25)}")
+    if rows:
         print(f"\n| model | {args.runs} runs by vmap, images/s | by loop, images/s | ratio |\n|---|---|---|---|")
-    for name, vmapped, looped in stacks:
-        print(f"| {name} | {vmapped:,.0f} | {looped:,.0f} | {vmapped / looped:.2f} |")
+        print("\n".join(rows))
 
 
 if __name__ == "__main__":

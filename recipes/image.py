@@ -74,7 +74,9 @@ class Image:
 
     def vmaps(self, runs: int) -> bool:
         """Whether so many runs train as one tensor program."""
-        return vmaps(self.settings, self.training, runs, self.settings.model.name in STACKED)
+        parameters = sum(p.numel() for p in self._model().parameters())
+        repays = parameters <= STACKED.get(self.settings.model.name, 0)
+        return vmaps(self.settings, self.training, runs, repays)
 
     def train(self, stack: RunStack, log: Log) -> list[dict[str, Any]]:
         """Trains all runs in lockstep; see :class:`alphagrad.lab.recipe.Recipe`."""

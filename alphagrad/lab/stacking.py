@@ -80,14 +80,14 @@ def run_stacks(assignments: Sequence[Assignment], max_runs: int, processes: int)
     interrupted, every process closes its runs first.
     """
     stacks = planned(assignments, max_runs, processes)
-    context = _context()
+    context = multiprocessing.get_context("spawn")
     reports: Any = context.Queue()
     outcomes: dict[int, Outcome] = {}
     starting, stopped = threading.Lock(), threading.Event()
 
     def train(index: int) -> list[Outcome]:
         # a pool for each stack: one whose process is killed is broken for good
-        with ProcessPoolExecutor(1, context, _prepare, (reports, dict(os.environ))) as pool:
+        with ProcessPoolExecutor(1, context, _prepare, (reports,)) as pool:
             with starting:
                 if stopped.is_set():
                     return []
@@ -115,34 +115,16 @@ def run_stacks(assignments: Sequence[Assignment], max_runs: int, processes: int)
     return [outcomes[number] for number in range(len(assignments))]
 
 
-HEAVY = [__name__, "torch._dynamo", "mlflow.store.tracking.sqlalchemy_store", "alembic.command"]
-"""What takes seconds to import, most of it only for the first optimizer and the first run."""
-
-
-def _context() -> Any:
-    """How processes start: forked from one that has imported what they need and done nothing else, where there is such.
-
-    So the imports are made once and not for every stack, and nothing of CUDA is forked.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(HEAVY)
-    return context
-
-
 _reports: Any = None
 
 
-def _prepare(reports: Any, environment: Mapping[str, str]) -> None:
-    """In a new process: its environment, how it reports progress, and how it takes signals."""
+def _prepare(reports: Any) -> None:
+    """In a new process: how it reports progress, and how it takes signals."""
     global _reports  # noqa: PLW0603
-    os.environ.clear()
-    os.environ.update(environment)
     _reports = reports
     warn_on_stderr()
     closing_runs_on_signals().__enter__()
-    driver = multiprocessing.parent_process()  # not the one that forked us, which lives as long as we do
+    driver = multiprocessing.parent_process()
     assert driver is not None
     follow(driver.is_alive)
 

@@ -96,14 +96,13 @@ class LoopLearner:
             for run, module in zip(stack.runs, modules, strict=True)
         ]
         self.frozen: set[int] = set()
-        self._none: Tensor | None = None
         self._steps, self._device = 0, stack.device
         self._noise = [int(rng.integers(2**63)) for rng in stack.generators("noise")]
 
     def step(
         self, inputs: Tensor, targets: Tensor, observe: Observation | None
     ) -> tuple[Tensor, list[dict[str, float]]]:
-        parts = self.parallel.processes
+        parts, like = self.parallel.processes, None
         columns: list[Tensor | None] = []
         signals: list[dict[str, float]] = []
         for number, run in enumerate(self.runs):
@@ -114,12 +113,12 @@ class LoopLearner:
             # what dropout draws depends on run, step and process alone
             _seed((self._noise[number] + self._steps * parts + self.parallel.rank) % 2**63, self._device)
             measures, seen = run.step(inputs[number], targets[number], observe)
-            self._none = torch.zeros_like(measures)
+            like = measures
             columns.append(measures)
             signals.append(seen)
         self._steps += 1
-        assert self._none is not None  # the log ends a stack in which every run is frozen
-        stacked = torch.stack([self._none if column is None else column for column in columns], dim=1)
+        assert like is not None  # the log ends a stack in which every run is frozen
+        stacked = torch.stack([torch.zeros_like(like) if c is None else c for c in columns], dim=1)
         return self.parallel.mean(stacked), signals if observe is not None else []
 
     @torch.no_grad()

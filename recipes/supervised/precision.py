@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,7 +37,7 @@ class Numbers:
     def autocast(self) -> AbstractContextManager[None]:
         """The context of a forward pass."""
         dtype = AUTOCAST.get(self.precision)
-        return torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
 
     def scaler(self) -> torch.amp.GradScaler:
         """Scales losses under float16, and does nothing otherwise."""

@@ -60,7 +60,7 @@ class ModuleRun:
                 with self.numbers.autocast():
                     outputs = self.wrapped(self._given(x))
                 loss, measures = self.training.objective(outputs.float(), y)
-                self.scaler.scale(loss / count).backward()
+                self.scaler.scale(loss / count if count > 1 else loss).backward()
             measured.append(measures)
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
@@ -80,7 +80,9 @@ class ModuleRun:
         if self.average is not None:
             self.average.update(self.module.state_dict())
         self._fresh = False
-        return torch.stack(measured).mean(0), {name: float(value) for name, value in seen.items()}
+        return measured[0] if count == 1 else torch.stack(measured).mean(0), {
+            name: float(value) for name, value in seen.items()
+        }
 
     def _given(self, x: Tensor) -> Tensor:
         """Inputs as the model takes them."""

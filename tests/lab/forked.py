@@ -25,10 +25,11 @@ HEAVY = [
 
 
 @lru_cache
-def _context() -> multiprocessing.context.ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(HEAVY)
-    return context
+def context() -> multiprocessing.context.ForkServerContext:
+    """How processes are made that have imported everything."""
+    made = multiprocessing.get_context("forkserver")
+    made.set_forkserver_preload(HEAVY)
+    return made
 
 
 def start(*words: str, cwd: Path | None = None, said: Path | None = None) -> BaseProcess:
@@ -39,7 +40,7 @@ def start(*words: str, cwd: Path | None = None, said: Path | None = None) -> Bas
         cwd: where it runs.
         said: a file for its stderr.
     """
-    process = _context().Process(target=_command, args=(dict(os.environ), words, cwd, said))
+    process = context().Process(target=_command, args=(dict(os.environ), words, cwd, said))
     process.start()
     return process
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from alphagrad.recipes.mlp import mlp
+from forked import context
 
 from alphagrad.lab import metrics, tracking
 from alphagrad.lab.errors import StorageLost
@@ -416,30 +417,28 @@ def test_odd_values_of_parameters_and_metrics(tracker, root, store_runs):
     assert run.data.metrics["inf"] > 1e308
 
 
-def test_processes_that_open_a_fresh_store_at_once(tmp_path):
+def first_use(uri: str, name: str, together) -> None:
+    """A run that begins when all processes are there."""
+    together.wait()
+    with Tracker(uri, "together").run(name, {}, {}) as tracker:
+        tracker.metrics(0, {"a": 1.0})
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(8, marks=pytest.mark.slow)])
+def test_processes_that_open_a_fresh_store_at_once(tmp_path, count):
     """MLflow's own first call corrupts the file when several make it together."""
-    code = (
-        "import sys, time\n"
-        "from alphagrad.lab.tracking import Tracker\n"
-        "import mlflow\n"
-        "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
-        "tracker = Tracker(sys.argv[1], 'together')\n"
-        "with tracker.run(sys.argv[3], {}, {}):\n"
-        "    tracker.metrics(0, {'a': 1.0})\n"
-    )
     uri = store_uri(None, tmp_path)
-    start = str(time.time() + 8)
-    jobs = [
-        subprocess.Popen([sys.executable, "-c", code, uri, start, str(k)], stderr=subprocess.PIPE, text=True)
-        for k in range(4)
-    ]
+    together = context().Barrier(count)
+    jobs = [context().Process(target=first_use, args=(uri, str(k), together)) for k in range(count)]
     for job in jobs:
-        _, said = job.communicate(timeout=120)
-        assert job.returncode == 0, said
+        job.start()
+    for job in jobs:
+        job.join(600)
+    assert [job.exitcode for job in jobs] == [0] * count
     client = open_store(uri)
     (experiment,) = [e for e in client.search_experiments() if e.name == "together"]
     runs = client.search_runs([experiment.experiment_id])
-    assert sorted(run.info.run_name for run in runs) == ["0", "1", "2", "3"]
+    assert sorted(run.info.run_name for run in runs) == [str(k) for k in range(count)]
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 

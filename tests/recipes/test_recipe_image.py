@@ -401,6 +401,7 @@ def test_what_cannot_be_is_refused(said):
 def test_auto_stacks_where_it_repays():
     assert [recipe().vmaps(runs) for runs in (1, 2)] == [False, True]
     assert not recipe("cnn").vmaps(8)
+    assert not recipe(shape={"hidden": [1024, 512]}).vmaps(8)
     assert recipe("cnn", stack="vmap").vmaps(1)
     assert not recipe(stack="loop").vmaps(8)
     assert not recipe(precision="bfloat16").vmaps(8)
