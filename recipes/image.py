@@ -13,11 +13,11 @@ from alphagrad.lab.stack import RunStack
 
 from .supervised import classify
 from .supervised.confusion import draw_confusion
-from .supervised.learner import Learner, Training, learner_of, undecayed
+from .supervised.learner import Learner, learner_of
 from .supervised.loop import Plan, Target, fit
-from .supervised.parallel import connected
+from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers
-from .supervised.settings import SupervisedSettings, check_batch, vmaps
+from .supervised.settings import SupervisedSettings, check_batch, training_of, vmaps
 from .vision.data import DataSettings, Sweep, dataset
 from .vision.models import STACKED, ModelSettings, build
 from .vision.pictures import MISTAKES, draw_mistakes
@@ -44,15 +44,8 @@ class Image:
         self.settings = settings
         self.data = dataset(settings.data)
         check_batch(settings, self.data.count)
-        self.training = Training(
-            build=self._model,
-            objective=classify.objective(settings.label_smoothing),
-            undecayed=undecayed(self._model()) if settings.decay == "weights" else frozenset(),
-            ema=settings.ema,
-            accumulate=settings.accumulate,
-            compile=settings.compile,
-            channels_last=settings.channels_last,
-        )
+        objective = classify.objective(settings.label_smoothing)
+        self.training = training_of(settings, self._model, objective, settings.channels_last)
         self.vmaps(runs=1)  # can it be as it is asked for?
 
     @property
@@ -81,22 +74,21 @@ class Image:
     def train(self, stack: RunStack, log: Log) -> list[dict[str, Any]]:
         """Trains all runs in lockstep; see :class:`alphagrad.lab.recipe.Recipe`."""
         s = self.settings
-        with connected(stack.device, s.parallel) as parallel:
-            numbers = Numbers(s.precision, stack.device)
-            learner = learner_of(stack, self.training, numbers, parallel, self.vmaps(len(stack)))
-            batches = self.data.batches(stack, s.batch_size, (parallel.rank, parallel.processes))
-            exam = Exam(self, stack, log)
-            plan = Plan(
-                total_steps=self.total_steps,
-                schedule=s.schedule,
-                log_every=s.log_every,
-                eval_every=s.eval_every * self.steps_per_epoch,
-                measures=classify.MEASURES,
-                rates={metrics.IMAGES_PER_SECOND: s.batch_size},
-                target=None if s.target is None else Target(metrics.EVAL_ACCURACY, s.target),
-            )
-            fit(plan, learner, batches, exam, stack, log)
-            return [{**learner.result(run), "steps": self.total_steps} for run in range(len(stack))]
+        parallel = parallel_of(s.parallel)
+        numbers = Numbers(s.precision, stack.device)
+        learner = learner_of(stack, self.training, numbers, parallel, self.vmaps(len(stack)))
+        batches = self.data.batches(stack, s.batch_size, parallel.share)
+        exam = Exam(self, stack, log)
+        plan = Plan(
+            total_steps=self.total_steps,
+            schedule=s.schedule,
+            log_every=s.log_every,
+            eval_every=s.eval_every * self.steps_per_epoch,
+            measures=classify.MEASURES,
+            rates={metrics.IMAGES_PER_SECOND: s.batch_size},
+            target=None if s.target is None else Target(metrics.EVAL_ACCURACY, s.target),
+        )
+        return fit(plan, learner, batches, exam, stack, log)
 
 
 class Exam:

@@ -24,12 +24,12 @@ from .language.sampling import Sampler
 from .language.speed import flops_per_token, peak_flops
 from .language.tokens import END_OF_TEXT, Kind, Tokenizer, stream, trained
 from .supervised.classify import MEASURES
-from .supervised.learner import Learner, LoopLearner, Training, undecayed
+from .supervised.learner import Learner, LoopLearner
 from .supervised.loop import Plan, fit
 from .supervised.orders import Orders
-from .supervised.parallel import connected
+from .supervised.parallel import parallel_of
 from .supervised.precision import AUTOCAST, Numbers
-from .supervised.settings import SupervisedSettings, check_batch
+from .supervised.settings import SupervisedSettings, check_batch, training_of
 
 END = 0
 """The number of the token between documents."""
@@ -90,37 +90,27 @@ class LM:
     def train(self, stack: RunStack, log: Log) -> list[dict[str, Any]]:
         """Trains all runs in lockstep; see :class:`alphagrad.lab.recipe.Recipe`."""
         s = self.settings
-        with connected(stack.device, s.parallel) as parallel:
-            training = Training(
-                build=self._model,
-                objective=objective,
-                undecayed=undecayed(self._model()) if s.decay == "weights" else frozenset(),
-                ema=s.ema,
-                accumulate=s.accumulate,
-                compile=s.compile,
-                channels_last=False,
-            )
-            learner = LoopLearner(stack, training, Numbers(s.precision, stack.device), parallel)
-            rows = tokenized(s.data, s.tokenizer, s.vocabulary)
-            packed, held_out = (Packed(row, s.length, stack.device) for row in rows)
-            share = (parallel.rank, parallel.processes)
-            orders = Orders(stack.generators("minibatch"), len(packed), s.batch_size, share)
-            tokens = s.batch_size * s.length
-            plan = Plan(
-                total_steps=s.total_steps,
-                schedule=s.schedule,
-                log_every=s.log_every,
-                eval_every=s.eval_every,
-                measures=MEASURES,
-                rates={
-                    metrics.TOKENS_PER_SECOND: tokens,
-                    metrics.MFU: tokens * self.share_of_peak(stack.device) / parallel.processes,
-                },
-            )
-            for run in range(len(stack)):
-                log.artifact(run, "tokenizer.json", self._write_tokenizer)
-            fit(plan, learner, Sequences(packed, orders), Exam(self, held_out, learner, stack, log), stack, log)
-            return [{**learner.result(run), "steps": s.total_steps} for run in range(len(stack))]
+        parallel = parallel_of(s.parallel)
+        training = training_of(s, self._model, objective)
+        learner = LoopLearner(stack, training, Numbers(s.precision, stack.device), parallel)
+        rows = tokenized(s.data, s.tokenizer, s.vocabulary)
+        packed, held_out = (Packed(row, s.length, stack.device) for row in rows)
+        orders = Orders(stack.generators("minibatch"), len(packed), s.batch_size, parallel.share)
+        tokens = s.batch_size * s.length
+        plan = Plan(
+            total_steps=s.total_steps,
+            schedule=s.schedule,
+            log_every=s.log_every,
+            eval_every=s.eval_every,
+            measures=MEASURES,
+            rates={
+                metrics.TOKENS_PER_SECOND: tokens,
+                metrics.MFU: tokens * self.share_of_peak(stack.device) / parallel.processes,
+            },
+        )
+        for run in range(len(stack)):
+            log.artifact(run, "tokenizer.json", self._write_tokenizer)
+        return fit(plan, learner, Sequences(packed, orders), Exam(self, held_out, learner, stack, log), stack, log)
 
     def share_of_peak(self, device: torch.device) -> float:
         """Training's FLOPs a token over the device's FLOP/s."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+
+from alphagrad.lab.errors import ConfigError
 
 from .envs import make_env
 
@@ -28,19 +31,19 @@ class Watchable:
         """One episode: a frame [H, W, 3] uint8 of each state, with the reward of the step that led there.
 
         Raises:
-            ValueError: the environment cannot be drawn.
+            ConfigError: the environment cannot be drawn.
         """
         env_id, policy = self.settings.env.id, self.policy(checkpoint)
         env = make_env(env_id, render_mode="rgb_array")
         try:
             observation, _ = env.reset(seed=seed)
-            yield _frame(env.render(), env_id), 0.0
+            yield _frame(env, env_id), 0.0
             over = False
             while not over:
                 action = policy(np.asarray(observation, dtype=np.float32)[None])[0]
                 observation, reward, terminated, truncated, _ = env.step(action)
                 over = terminated or truncated
-                yield _frame(env.render(), env_id), float(reward)
+                yield _frame(env, env_id), float(reward)
         finally:
             env.close()
 
@@ -52,7 +55,11 @@ class Watchable:
         return int(rate)
 
 
-def _frame(rendered: object, env_id: str) -> np.ndarray:
+def _frame(env: gym.Env, env_id: str) -> np.ndarray:
+    try:
+        rendered: Any = env.render()
+    except NotImplementedError:  # gymnasium's own, for environments without pictures
+        rendered = None
     if not isinstance(rendered, np.ndarray) or rendered.ndim != 3:
-        raise ValueError(f"env.id={env_id}: cannot be drawn off the screen")
+        raise ConfigError(f"env.id={env_id}: cannot be drawn off the screen")
     return rendered

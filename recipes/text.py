@@ -22,12 +22,12 @@ from .language.scores import macro_f1, write_confusion
 from .language.tokens import START, Kind
 from .supervised import classify
 from .supervised.confusion import draw_confusion
-from .supervised.learner import Learner, LoopLearner, Training, undecayed
+from .supervised.learner import Learner, LoopLearner
 from .supervised.loop import Plan, fit
 from .supervised.orders import Orders
-from .supervised.parallel import connected
+from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers
-from .supervised.settings import SupervisedSettings, check_batch
+from .supervised.settings import SupervisedSettings, check_batch, training_of
 
 
 class TextSettings(SupervisedSettings):
@@ -97,32 +97,22 @@ class Text:
     def train(self, stack: RunStack, log: Log) -> list[dict[str, Any]]:
         """Trains all runs in lockstep; see :class:`alphagrad.lab.recipe.Recipe`."""
         s = self.settings
-        with connected(stack.device, s.parallel) as parallel:
-            training = Training(
-                build=self._model,
-                objective=classify.objective(s.label_smoothing),
-                undecayed=undecayed(self._model()) if s.decay == "weights" else frozenset(),
-                ema=s.ema,
-                accumulate=s.accumulate,
-                compile=s.compile,
-                channels_last=False,
-            )
-            learner = LoopLearner(stack, training, Numbers(s.precision, stack.device), parallel)
-            texts = self.texts("train", stack.device)
-            share = (parallel.rank, parallel.processes)
-            orders = Orders(stack.generators("minibatch"), len(texts), s.batch_size, share)
-            # a compiled model is compiled anew for every length
-            batches = Padded(texts, orders, s.max_length if s.compile else None)
-            plan = Plan(
-                total_steps=self.total_steps,
-                schedule=s.schedule,
-                log_every=s.log_every,
-                eval_every=s.eval_every * self.steps_per_epoch,
-                measures=classify.MEASURES,
-                rates={metrics.TOKENS_PER_SECOND: s.batch_size * float(texts.lengths.double().mean())},
-            )
-            fit(plan, learner, batches, Exam(self, stack, log), stack, log)
-            return [{**learner.result(run), "steps": self.total_steps} for run in range(len(stack))]
+        parallel = parallel_of(s.parallel)
+        training = training_of(s, self._model, classify.objective(s.label_smoothing))
+        learner = LoopLearner(stack, training, Numbers(s.precision, stack.device), parallel)
+        texts = self.texts("train", stack.device)
+        orders = Orders(stack.generators("minibatch"), len(texts), s.batch_size, parallel.share)
+        # a compiled model is compiled anew for every length
+        batches = Padded(texts, orders, s.max_length if s.compile else None)
+        plan = Plan(
+            total_steps=self.total_steps,
+            schedule=s.schedule,
+            log_every=s.log_every,
+            eval_every=s.eval_every * self.steps_per_epoch,
+            measures=classify.MEASURES,
+            rates={metrics.TOKENS_PER_SECOND: s.batch_size * float(texts.lengths.double().mean())},
+        )
+        return fit(plan, learner, batches, Exam(self, stack, log), stack, log)
 
 
 class Exam:

@@ -12,7 +12,10 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import logging
 import shutil
+import signal
+import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +32,17 @@ TINY = (
     "recipe.target_every=25",
     "instruments.every=4",
 )
+
+
+@pytest.fixture
+def started():
+    """Takes processes that lead sessions of their own; of these none is left after the test."""
+    taken: list[subprocess.Popen] = []
+    yield taken
+    for process in taken:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @dataclass

@@ -171,9 +171,11 @@ class TrackedLog:
                 told += f"; {again}" if str(again) not in told else ""
         processes.tell(processes.END)
         files = self._checkpoints.files()
-        kept = (
-            f"step {int(files[-1].stem.rpartition('-')[2])} is kept in {files[-1].parent}" if files else "no state kept"
-        )
+        kept = "no state kept"
+        if files:
+            home = files[-1].parent
+            where = "" if home == self._folders[0] else f" in {home}"
+            kept = f"step {int(files[-1].stem.rpartition('-')[2])} is kept{where}"
         return StorageLost(f"{told}; {kept}; once that is put right, `alphagrad resume {self._folders[0]}` goes on")
 
     def drain(self) -> None:

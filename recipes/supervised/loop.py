@@ -93,9 +93,16 @@ class Clock(Stateful):
         self._since = now
         return self.seconds
 
+    def state_dict(self) -> dict[str, Any]:
+        """The seconds up to now."""
+        self.stop()
+        return super().state_dict()
 
-def fit(plan: Plan, learner: Learner, batches: Batches, evaluate: Evaluate, stack: RunStack, log: Log) -> None:
-    """Trains the runs of a stack to the end of the plan, from wherever ``log`` has kept them."""
+
+def fit(
+    plan: Plan, learner: Learner, batches: Batches, evaluate: Evaluate, stack: RunStack, log: Log
+) -> list[dict[str, Any]]:
+    """Trains the runs of a stack to the end of the plan, from wherever ``log`` has kept them; returns their results."""
     runs = len(stack)
     window, clock = Window(runs, plan.measures), Clock(runs, stack.device)
     parts: dict[str, Any] = {"learner": learner, "window": window, "clock": clock}
@@ -103,8 +110,8 @@ def fit(plan: Plan, learner: Learner, batches: Batches, evaluate: Evaluate, stac
     def result(run: int) -> dict[str, Any]:
         return {**learner.result(run), "steps": plan.total_steps}
 
-    seconds, since = 0.0, log.restore(parts)
-    first, seconds = since, clock.seconds
+    first = since = log.restore(parts)
+    seconds = clock.seconds
     clock.start()
     for step in range(first, plan.total_steps):
         learner.scale_lr(factor(plan.schedule, step, plan.total_steps))
@@ -117,12 +124,12 @@ def fit(plan: Plan, learner: Learner, batches: Batches, evaluate: Evaluate, stac
         done, last = step + 1, step + 1 == plan.total_steps
         if done % plan.log_every == 0 or last:
             rows = window.take(done)
-            spent, shown = clock.stop() - seconds, ""
-            seconds, steps, since = clock.seconds, done - since, done
-            for run, row in enumerate(rows):
-                row[metrics.LEARNING_RATE] = learner.learning_rates()[run]
-                row |= {name: units * steps / spent for name, units in plan.rates.items()}
-                log.metrics(run, step, {**row, **learner.skipped()[run]})
+            pace = (done - since) / (clock.stop() - seconds)
+            since, seconds = done, clock.seconds
+            speed = {name: units * pace for name, units in plan.rates.items()}
+            told = zip(rows, learner.learning_rates(), learner.skipped(), strict=True)
+            for run, (row, rate, skipped) in enumerate(told):
+                log.metrics(run, step, {**row, metrics.LEARNING_RATE: rate, **speed, **skipped})
             stop_diverged(window, rows, step, log, learner)
             shown = f"loss {rows[0][metrics.TRAIN_LOSS]:.3f}" if metrics.TRAIN_LOSS in rows[0] else ""
             log.progress(done, shown)
@@ -135,3 +142,4 @@ def fit(plan: Plan, learner: Learner, batches: Batches, evaluate: Evaluate, stac
                 log.metrics(run, step, row)
             clock.start()
         log.checkpoint(done, parts, result)
+    return [result(run) for run in range(runs)]

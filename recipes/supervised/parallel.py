@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from alphagrad.lab import processes
+
 Kind = Literal["ddp", "fsdp"]
-
-
-def processes() -> int:
-    """How many processes torchrun has started for this run; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True)
@@ -28,6 +23,11 @@ class Parallel:
     processes: int = 1
     kind: Kind | None = None
     """None for a run in one process."""
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """(rank, processes): which part of a batch is this process's."""
+        return self.rank, self.processes
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module with gradients averaged over the processes; FSDP shards each of its children and the rest."""
@@ -71,25 +71,11 @@ class Parallel:
         return measures
 
 
-@contextmanager
-def connected(device: torch.device, kind: Kind) -> Iterator[Parallel]:
-    """This process's place among those that torchrun started; alone without torchrun.
-
-    Where they are not connected yet they are for so long, by NCCL on GPUs and gloo on CPUs.
-    """
-    if processes() == 1:
-        yield Parallel()
-        return
-    if dist.is_initialized():
-        yield Parallel(dist.get_rank(), dist.get_world_size(), kind)
-        return
-    if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Parallel(dist.get_rank(), dist.get_world_size(), kind)
-    finally:
-        dist.destroy_process_group()
+def parallel_of(kind: Kind) -> Parallel:
+    """This process's place among those that torchrun started, which are connected; alone without torchrun."""
+    if processes.count() == 1:
+        return Parallel()
+    return Parallel(dist.get_rank(), dist.get_world_size(), kind)
 
 
 def whole(value: Any) -> Any:

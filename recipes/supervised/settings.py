@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import nn
 
+from alphagrad.lab import processes
 from alphagrad.lab.recipe import Settings
 
-from .learner import Training
-from .parallel import Kind, processes
+from .learner import Objective, Training, undecayed
+from .parallel import Kind
 from .precision import Precision
 from .schedules import ScheduleSettings
 
@@ -36,13 +38,30 @@ class SupervisedSettings(Settings):
     eval_batch_size: PositiveInt
 
 
+def training_of(
+    s: SupervisedSettings, build: Callable[[], nn.Module], objective: Objective, channels_last: bool = False
+) -> Training:
+    """How a model is trained by these settings."""
+    return Training(
+        build=build,
+        objective=objective,
+        undecayed=undecayed(build()) if s.decay == "weights" else frozenset(),
+        ema=s.ema,
+        accumulate=s.accumulate,
+        compile=s.compile,
+        channels_last=channels_last,
+    )
+
+
 def check_batch(s: SupervisedSettings, examples: int) -> None:
     """Raises ``ValueError`` for a batch that cannot be had of so many examples, or not be divided."""
     if s.batch_size > examples:
         raise ValueError(f"recipe.batch_size={s.batch_size}: there are only {examples} training examples")
-    parts = s.accumulate * processes()
+    parts = s.accumulate * processes.count()
     if s.batch_size % parts:
-        among = f"recipe.accumulate={s.accumulate}" + (f" × {processes()} processes" if processes() > 1 else "")
+        among = f"recipe.accumulate={s.accumulate}"
+        if processes.count() > 1:
+            among += f" × {processes.count()} processes"
         raise ValueError(f"recipe.batch_size={s.batch_size}: cannot be divided by {among}")
 
 
@@ -62,8 +81,8 @@ def vmaps(s: SupervisedSettings, training: Training, runs: int, repays: bool) ->
         against = f"recipe.precision={s.precision}"
     elif s.accumulate > 1:
         against = f"recipe.accumulate={s.accumulate}"
-    elif processes() > 1:
-        against = f"{processes()} processes"
+    elif processes.count() > 1:
+        against = f"{processes.count()} processes"
     elif training.channels_last:
         against = "recipe.channels_last=true"
     else:

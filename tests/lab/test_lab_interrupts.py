@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import weakref
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,9 +31,8 @@ def wait_for(condition, process: subprocess.Popen, what: str) -> None:
 
 
 @pytest.fixture
-def start(lab, root):
-    """``start("seed=1")`` → the process of a run that never ends by itself; none is left after the test."""
-    started: list[subprocess.Popen] = []
+def start(lab, root, started):
+    """``start("seed=1")`` → the process of a run that never ends by itself."""
 
     def call(*words: str) -> subprocess.Popen:
         command = [*COMMAND, *words, *ENDLESS, f"output_root={root}"]
@@ -42,11 +40,7 @@ def start(lab, root):
         started.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=root, start_new_session=True))
         return started[-1]
 
-    yield call
-    for process in started:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    return call
 
 
 def begun(root: Path) -> list[Path]:

@@ -89,7 +89,7 @@ def test_a_full_disk(cli, disk, at, undisturbed, tmp_path, empty_store, full):
     assert failed.status == 1
     assert "Traceback" not in failed.err
     (said,) = [line for line in failed.err.splitlines() if line.startswith("alphagrad: ")]
-    assert len(said) < 800
+    assert len(said) < 600
     assert "full" in said or "No space" in said
     told = {"store": f"tracking.uri=sqlite:///{store}", "folder": "cannot be written"}
     assert any(told[where] in said for where in told if full in (where, "both"))

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
@@ -145,19 +145,14 @@ def test_a_diverged_run_is_told_once(two, store_runs):
 
 
 @pytest.fixture
-def torchrun(lab, root):
-    """``torchrun("seed=1")`` → its process; none is left after the test."""
-    started: list[subprocess.Popen] = []
+def torchrun(lab, root, started):
+    """``torchrun("seed=1")`` → its process."""
 
     def call(*words: str) -> subprocess.Popen:
         started.append(start(root, *words))
         return started[-1]
 
-    yield call
-    for process in started:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    return call
 
 
 def start(root: Path, *words: str) -> subprocess.Popen:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes.util
+from typing import ClassVar
 
 import gymnasium as gym
 import imageio.v2 as imageio
 import pytest
 import torch
 from alphagrad.recipes.mlp import mlp
+from gymnasium.envs.classic_control import CartPoleEnv
 
 SHORT = ("recipe.eval_every=0", "recipe.eval_episodes=1", "instruments.every=0")
 
@@ -85,6 +87,25 @@ def test_wrong_words_are_named(cli, run, words, said):
     assert said in seen.err
     assert len(seen.err.splitlines()) == 1
     assert not list(run.glob("watch*"))
+
+
+class Blind(CartPoleEnv):
+    """CartPole without pictures."""
+
+    metadata: ClassVar[dict] = {"render_modes": []}
+
+    def render(self):
+        return gym.Env.render(self)
+
+
+def test_an_environment_without_pictures(cli, root, tiny):
+    gym.register("alphagrad_watch/Blind-v0", Blind, max_episode_steps=20)
+    assert cli("run", *tiny, *SHORT, "env.id=alphagrad_watch/Blind-v0", f"output_root={root}").status == 0
+    folder = next(root.rglob("run_id")).parent
+    seen = cli("watch", str(folder))
+    assert seen.status == 2, seen.err
+    assert seen.err.splitlines()[-1] == "alphagrad: env.id=alphagrad_watch/Blind-v0: cannot be drawn off the screen"
+    assert not list(folder.glob("watch*"))
 
 
 def test_a_checkpoint_that_runs_code_is_refused(cli, run):

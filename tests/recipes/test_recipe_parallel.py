@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from alphagrad.recipes.supervised.learner import LoopLearner, Training
-from alphagrad.recipes.supervised.parallel import Parallel, connected
+from alphagrad.recipes.supervised.parallel import Parallel, parallel_of
 from alphagrad.recipes.supervised.precision import Numbers
 from gloo import in_processes
 from torch import nn
@@ -89,24 +89,24 @@ def trained(parallel, learner=None, start=0, **case):
 def all_cases():
     found = {}
     for kind in ("ddp", "fsdp"):
-        with connected(torch.device("cpu"), kind) as parallel:
-            found[kind] = {name: trained(parallel, **case) for name, case in CASES.items()}
-            # stopped half-way; a learner of its own takes the state
-            case = CASES["accumulated"]
-            half = learner_of(parallel, **case)
-            for step in range(3):
-                half.scale_lr(1 - step / STEPS)
-                half.step(*batch(step, parallel), None)
-            state = copy.deepcopy(half.state_dict())
-            again = learner_of(parallel, **case)
-            again.load_state_dict(copy.deepcopy(state))  # like torch's optimizers it takes tensors as they are
-            found[kind]["state"] = state
-            found[kind]["resumed"] = trained(parallel, again, start=3)
-            # batch normalisation's statistics are those of a process's own part
-            normalizing = learner_of(parallel, "sgd", norm=True)
-            normalizing.step(*batch(0, parallel), None)
-            predicted = normalizing.predict(batch(99, Parallel())[0][0])
-            found[kind]["norm"] = {"predicted": predicted, **normalizing.result(0)["model"]}
+        parallel = parallel_of(kind)
+        found[kind] = {name: trained(parallel, **case) for name, case in CASES.items()}
+        # stopped half-way; a learner of its own takes the state
+        case = CASES["accumulated"]
+        half = learner_of(parallel, **case)
+        for step in range(3):
+            half.scale_lr(1 - step / STEPS)
+            half.step(*batch(step, parallel), None)
+        state = copy.deepcopy(half.state_dict())
+        again = learner_of(parallel, **case)
+        again.load_state_dict(copy.deepcopy(state))  # like torch's optimizers it takes tensors as they are
+        found[kind]["state"] = state
+        found[kind]["resumed"] = trained(parallel, again, start=3)
+        # batch normalisation's statistics are those of a process's own part
+        normalizing = learner_of(parallel, "sgd", norm=True)
+        normalizing.step(*batch(0, parallel), None)
+        predicted = normalizing.predict(batch(99, Parallel())[0][0])
+        found[kind]["norm"] = {"predicted": predicted, **normalizing.result(0)["model"]}
     return found
 
 
@@ -176,8 +176,8 @@ def test_all_processes_evaluate_the_same_statistics(two, kind):
 def compiled():
     found = {}
     for kind in ("ddp", "fsdp"):
-        with connected(torch.device("cpu"), kind) as parallel:
-            found[kind] = trained(parallel, optimizer="adaptive", compile=True)["result"]["model"]
+        parallel = parallel_of(kind)
+        found[kind] = trained(parallel, optimizer="adaptive", compile=True)["result"]["model"]
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from alphagrad.recipes.supervised.learner import LoopLearner, Training
-from alphagrad.recipes.supervised.parallel import connected
+from alphagrad.recipes.supervised.parallel import parallel_of
 from alphagrad.recipes.supervised.precision import Numbers
 from torch import nn
 
@@ -46,21 +46,21 @@ class Together:
 
     def train(self, stack, log) -> list[dict[str, Any]]:
         s = self.settings
-        with connected(stack.device, s.parallel) as parallel:
-            training = Training(self.model, objective, frozenset(), 0.5, 1, False, False)
-            learner = LoopLearner(stack, training, Numbers("float32", stack.device), parallel)
-            parts = {"learner": learner}
-            for step in range(log.restore(parts), s.total_steps):
-                time.sleep(s.pause)
-                if step == int(os.environ.get("INTERRUPTED_AT", "-1")):
-                    os.kill(os.getpid(), signal.SIGINT)
-                x = torch.randn(1, 8, 3, generator=torch.Generator().manual_seed(step))
-                part = slice(parallel.rank * 8 // parallel.processes, (parallel.rank + 1) * 8 // parallel.processes)
-                measures, _ = learner.step(x[:, part], x[:, part].sum(-1, keepdim=True), None)
-                for run in range(len(stack)):
-                    if step == s.diverging_at:
-                        log.diverged(run, step, "on demand")
-                    log.metrics(run, step, {metrics.EVAL_RETURN: -float(measures[0, run]), "world": parallel.processes})
-                log.progress(step + 1, "")
-                log.checkpoint(step + 1, parts, learner.result)
-            return [learner.result(run) for run in range(len(stack))]
+        parallel = parallel_of(s.parallel)
+        training = Training(self.model, objective, frozenset(), 0.5, 1, False, False)
+        learner = LoopLearner(stack, training, Numbers("float32", stack.device), parallel)
+        parts = {"learner": learner}
+        for step in range(log.restore(parts), s.total_steps):
+            time.sleep(s.pause)
+            if step == int(os.environ.get("INTERRUPTED_AT", "-1")):
+                os.kill(os.getpid(), signal.SIGINT)
+            x = torch.randn(1, 8, 3, generator=torch.Generator().manual_seed(step))
+            part = slice(parallel.rank * 8 // parallel.processes, (parallel.rank + 1) * 8 // parallel.processes)
+            measures, _ = learner.step(x[:, part], x[:, part].sum(-1, keepdim=True), None)
+            for run in range(len(stack)):
+                if step == s.diverging_at:
+                    log.diverged(run, step, "on demand")
+                log.metrics(run, step, {metrics.EVAL_RETURN: -float(measures[0, run]), "world": parallel.processes})
+            log.progress(step + 1, "")
+            log.checkpoint(step + 1, parts, learner.result)
+        return [learner.result(run) for run in range(len(stack))]
