@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.recipe import NotDrawable
 
 from .envs import make_env
 
@@ -31,7 +31,7 @@ class Watchable:
         """One episode: a frame [H, W, 3] uint8 of each state, with the reward of the step that led there.
 
         Raises:
-            ConfigError: the environment cannot be drawn.
+            NotDrawable: the environment cannot be drawn.
         """
         env_id, policy = self.settings.env.id, self.policy(checkpoint)
         env = make_env(env_id, render_mode="rgb_array")
@@ -61,5 +61,5 @@ def _frame(env: gym.Env, env_id: str) -> np.ndarray:
     except NotImplementedError:  # gymnasium's own, for environments without pictures
         rendered = None
     if not isinstance(rendered, np.ndarray) or rendered.ndim != 3:
-        raise ConfigError(f"env.id={env_id}: cannot be drawn off the screen")
+        raise NotDrawable(f"env.id={env_id}: cannot be drawn off the screen")
     return rendered

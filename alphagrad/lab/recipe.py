@@ -24,6 +24,10 @@ class EnvSettings(Settings):
     id: str
 
 
+class NotDrawable(Exception):
+    """An environment has no pictures."""
+
+
 class Log(Protocol):
     """Where a recipe reports; cheap, and off the training path."""
 

@@ -105,6 +105,8 @@ def _write(recipe: Any, model: dict[str, Any], file: Path, seeds: range) -> list
     import imageio.v2 as imageio
     from rich.console import Console
 
+    from alphagrad.lab.recipe import NotDrawable
+
     rate = recipe.frames_per_second()
     options: dict[str, Any] = {"fps": rate, "codec": "libx264", "macro_block_size": 2, "ffmpeg_log_level": "error"}
     if file.suffix == ".webm":
@@ -123,6 +125,8 @@ def _write(recipe: Any, model: dict[str, Any], file: Path, seeds: range) -> list
                     shown.update(f"episode {episode} of {len(seeds)}, frame {frames}")
                 returns.append(total)
         temporary.replace(file)
+    except NotDrawable as error:
+        raise ConfigError(str(error)) from error
     except Exception as error:
         if cannot_render(error):
             raise ConfigError(no_renderer(error)) from error

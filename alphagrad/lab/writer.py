@@ -130,7 +130,11 @@ class MetricWriter:
 
 
 def root_of(error: BaseException) -> str:
-    """What lies behind an error of the store, in a line: MLflow and SQLAlchemy wrap it in theirs, with their SQL."""
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
+    """What lies behind an error of the store, in a line: MLflow and SQLAlchemy wrap it in theirs, with their SQL.
+
+    Only what an error was raised *from* lies behind it: while MLflow deals with one (a metric that is there
+    already) it may meet another (a full disk), and the first was none.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -10,9 +10,12 @@ from typing import Any, Literal
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from alphagrad.lab import processes
-
 Kind = Literal["ddp", "fsdp"]
+
+
+def processes() -> int:
+    """How many processes are connected to train this run."""
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Parallel:
 
 def parallel_of(kind: Kind) -> Parallel:
     """This process's place among those that torchrun started, which are connected; alone without torchrun."""
-    if processes.count() == 1:
+    if processes() == 1:
         return Parallel()
     return Parallel(dist.get_rank(), dist.get_world_size(), kind)
 

@@ -8,11 +8,10 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import nn
 
-from alphagrad.lab import processes
 from alphagrad.lab.recipe import Settings
 
 from .learner import Objective, Training, undecayed
-from .parallel import Kind
+from .parallel import Kind, processes
 from .precision import Precision
 from .schedules import ScheduleSettings
 
@@ -57,11 +56,11 @@ def check_batch(s: SupervisedSettings, examples: int) -> None:
     """Raises ``ValueError`` for a batch that cannot be had of so many examples, or not be divided."""
     if s.batch_size > examples:
         raise ValueError(f"recipe.batch_size={s.batch_size}: there are only {examples} training examples")
-    parts = s.accumulate * processes.count()
+    parts = s.accumulate * processes()
     if s.batch_size % parts:
         among = f"recipe.accumulate={s.accumulate}"
-        if processes.count() > 1:
-            among += f" × {processes.count()} processes"
+        if processes() > 1:
+            among += f" × {processes()} processes"
         raise ValueError(f"recipe.batch_size={s.batch_size}: cannot be divided by {among}")
 
 
@@ -81,8 +80,8 @@ def vmaps(s: SupervisedSettings, training: Training, runs: int, repays: bool) ->
         against = f"recipe.precision={s.precision}"
     elif s.accumulate > 1:
         against = f"recipe.accumulate={s.accumulate}"
-    elif processes.count() > 1:
-        against = f"{processes.count()} processes"
+    elif processes() > 1:
+        against = f"{processes()} processes"
     elif training.channels_last:
         against = "recipe.channels_last=true"
     else:

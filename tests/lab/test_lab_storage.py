@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import threading
 from contextlib import ExitStack, suppress
@@ -14,6 +15,7 @@ import torch
 from servers import free_port, mlflow_server
 
 from alphagrad.lab.store import open_store, store_uri
+from alphagrad.lab.writer import root_of
 
 STEPS, LOST_AT = 400, 149
 RUN = ("optimizer=adam", f"recipe.total_steps={STEPS}", "recipe.learning_starts=20", "recipe.log_every=10")
@@ -89,7 +91,7 @@ def test_a_full_disk(cli, disk, at, undisturbed, tmp_path, empty_store, full):
     assert failed.status == 1
     assert "Traceback" not in failed.err
     (said,) = [line for line in failed.err.splitlines() if line.startswith("alphagrad: ")]
-    assert len(said) < 600
+    assert len(said) < 600, said
     assert "full" in said or "No space" in said
     told = {"store": f"tracking.uri=sqlite:///{store}", "folder": "cannot be written"}
     assert any(told[where] in said for where in told if full in (where, "both"))
@@ -103,6 +105,16 @@ def test_a_full_disk(cli, disk, at, undisturbed, tmp_path, empty_store, full):
     resumed = cli("resume", str(folder))
     assert resumed.status == 0, resumed.err
     assert_same(outcome(f"sqlite:///{store}", folder), undisturbed)
+
+
+def test_what_lies_behind_an_error_of_the_store():
+    """MLflow deals with a metric that is there already and meets a full disk: that is told, without its SQL."""
+    full = OSError("(sqlite3.OperationalError) database or disk is full [SQL: INSERT ...]")
+    full.__context__ = ValueError("UNIQUE constraint failed")
+    full.__cause__ = sqlite3.OperationalError("database or disk is full")
+    store = RuntimeError("the store's own")
+    store.__cause__ = full
+    assert root_of(store) == "OperationalError: database or disk is full"
 
 
 def test_a_disk_that_is_full_for_a_while(cli, disk, at, undisturbed, tmp_path, empty_store):
