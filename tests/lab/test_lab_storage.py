@@ -109,11 +109,10 @@ def test_a_full_disk(cli, disk, at, undisturbed, tmp_path, empty_store, full):
 
 def test_what_lies_behind_an_error_of_the_store():
     """MLflow deals with a metric that is there already and meets a full disk: that is told, without its SQL."""
-    full = OSError("(sqlite3.OperationalError) database or disk is full [SQL: INSERT ...]")
-    full.__context__ = ValueError("UNIQUE constraint failed")
-    full.__cause__ = sqlite3.OperationalError("database or disk is full")
-    store = RuntimeError("the store's own")
-    store.__cause__ = full
+    full = sqlite3.OperationalError("database or disk is full")
+    full.__context__ = sqlite3.IntegrityError("UNIQUE constraint failed")
+    wrapped, store = OSError("database or disk is full [SQL: INSERT ...]"), RuntimeError("the store's own")
+    wrapped.__cause__, store.__cause__ = full, wrapped
     assert root_of(store) == "OperationalError: database or disk is full"
 
 
