@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 
 from alphagrad.lab import interrupts, processes
 from alphagrad.lab.build import Job, build
+from alphagrad.lab.cpu import computing
 from alphagrad.lab.runlog import put_back
 from alphagrad.lab.stack import Observation, RunSpec, RunStack
 from alphagrad.lab.state import pack
@@ -50,12 +50,12 @@ def follow() -> None:
     if config is None:
         return
     job = build(OmegaConf.create(config))
-    torch.set_num_threads(job.settings.threads)
     stack = RunStack([RunSpec(job.settings.seed, job.optimizer)], job.device)
     log = FollowingLog(job)
     try:
-        job.recipe.train(stack, log)
-        log.gather()
+        with computing(job.settings.threads):
+            job.recipe.train(stack, log)
+            log.gather()
     except Ended:
         return
     except Exception:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from alphagrad.lab import interrupts, processes
 from alphagrad.lab.build import Job, build
 from alphagrad.lab.checkpoint import Checkpoints, save_atomically
 from alphagrad.lab.compose import JOB_KEY, config_hash, job_key, settings_of
+from alphagrad.lab.cpu import computing
 from alphagrad.lab.errors import ConfigError, StorageLost
 from alphagrad.lab.folder import (
     CONFIG,
@@ -104,7 +104,6 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
     configs = [OmegaConf.create(a.config) for a in assignments]
     jobs = [build(config) for config in configs]
     job = jobs[0]
-    torch.set_num_threads(job.settings.threads)
     # where a CUDA toolkit stands without a GPU, compiling warns of it
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     shared = provenance()
@@ -112,7 +111,7 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
     home = home_of(folders)
     checkpoints = Checkpoints(home, job.settings.checkpoint)
     trackers = [_tracker(own) for own in jobs]
-    with ExitStack() as runs:
+    with computing(job.settings.threads), ExitStack() as runs:
         # the folder of a run that has ended may be another's by now
         for folder in _going_on(folders, begun(assignments, trackers[0], home)):
             runs.enter_context(claimed(folder / LOCK))
