@@ -40,7 +40,8 @@ def stacked_mlp(params: Mapping[str, Tensor], x: Tensor, activation: str = "relu
             # for one output a batched product rounds differently alone than in a stack
             x = (x * weight).sum(-1, keepdim=True) + bias.unsqueeze(1)
         else:
-            x = torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+            # not baddbmm, which copies the bias out to the whole product first
+            x = torch.bmm(x, weight.mT) + bias.unsqueeze(1)
         if layer + 2 < len(tensors):
             x = on_tensors(x)
     return x

@@ -1,0 +1,55 @@
+"""Subnormal numbers: taken as 0 in training, and there alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from alphagrad.recipes.dqn import DQN
+
+from alphagrad.lab.cpu import computing, flushes
+
+
+def halves() -> float:
+    """A product that is subnormal."""
+    return float(torch.tensor(2e-38) * torch.tensor(0.1))
+
+
+def test_subnormal_numbers_are_0_within_and_come_back_after_an_error():
+    assert halves() > 0 and not flushes()
+    with pytest.raises(ZeroDivisionError), computing(1):
+        assert halves() == 0 and flushes()
+        raise ZeroDivisionError
+    assert halves() > 0
+
+
+def test_who_had_them_as_0_before_keeps_them_so():
+    torch.set_flush_denormal(True)
+    try:
+        with computing(1):
+            pass
+        assert flushes()
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_averages_of_a_dead_unit_end_at_0():
+    weight = torch.ones(8, requires_grad=True)
+    optimizer = torch.optim.Adam([weight], fused=True)
+    with computing(1):
+        for gradient in (1e-30, *[0.0] * 400):
+            weight.grad = torch.full_like(weight, gradient)
+            optimizer.step()
+    assert not optimizer.state[weight]["exp_avg"].any()
+
+
+def test_a_run_trains_with_them_as_0(cli, root, tiny, lab):
+    seen: list[bool] = []
+    train = DQN.train
+
+    def noted(self, stack, log):
+        seen.append(flushes())
+        return train(self, stack, log)
+
+    lab.setattr(DQN, "train", noted)
+    assert cli("run", "optimizer=adam", f"output_root={root}", *tiny).status == 0
+    assert seen == [True] and not flushes()
