@@ -14,6 +14,9 @@ from alphagrad.lab.state import pack, unpack
 
 from .actions import Actions
 
+LONGEST = 100_000
+"""Steps of an evaluation's episode; Gymnasium's own environments end after at most 1,600."""
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -83,6 +86,11 @@ class EnvStack:
             self._actions.reset(k)
             self.observations[k] = env.reset()[0]
         return reached, rewards.astype(np.float32), terminations, finished
+
+    def unfinished(self) -> list[Episode]:
+        """The episodes that go on, as they are."""
+        told = zip(self._returns.tolist(), self._lengths.tolist(), strict=True)
+        return [Episode(k, total, length) for k, (total, length) in enumerate(told)]
 
     def state_dict(self) -> dict[str, Any]:
         """What :meth:`load_state_dict` needs to bring every environment to where it is."""
@@ -160,16 +168,23 @@ def quiet_mujoco() -> None:
 def evaluate_episodes(envs: EnvStack, act: Callable[[np.ndarray], np.ndarray], runs: int) -> list[dict[str, float]]:
     """Each run's mean return and length over the first episode of each of its environments.
 
+    An episode that does not end, where an environment has no time limit, counts as it is after ``LONGEST`` steps.
+
     Args:
         envs: runs · n environments, those of a run side by side; closed at the end.
         act: observations of all environments → their actions.
         runs: R.
     """
     returns, lengths = np.zeros(len(envs.envs)), np.zeros(len(envs.envs))
-    while not lengths.all():  # lengths, because the return of a run that diverges may be NaN
+    for _ in range(LONGEST):
         for episode in envs.step(act(envs.observations))[3]:
             if not lengths[episode.env]:
                 returns[episode.env], lengths[episode.env] = episode.episodic_return, episode.length
+        if lengths.all():  # lengths, because the return of a run that diverges may be NaN
+            break
+    for episode in envs.unfinished():
+        if not lengths[episode.env]:
+            returns[episode.env], lengths[episode.env] = episode.episodic_return, episode.length
     envs.close()
     return [
         {metrics.EVAL_RETURN: float(r.mean()), metrics.EVAL_LENGTH: float(n.mean())}

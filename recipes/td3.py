@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from alphagrad.lab import metrics
 from alphagrad.lab.recipe import EnvSettings, Log
 from alphagrad.lab.recipe import Settings as BaseSettings
-from alphagrad.lab.stack import RunStack
+from alphagrad.lab.stack import Observation, RunStack
 from alphagrad.lab.state import pack, unpack
 
 from .envs import EnvStack, evaluate_episodes, flat_boxes
@@ -30,6 +31,7 @@ COMPILE_FROM = 10_000
 """Gradient steps from which compilation repays itself: it takes 15 to 20 s and saves 1 to 2 ms a step."""
 CRITIC_MEASURES = {metrics.CRITIC_LOSS: "mean", metrics.Q_VALUES: "mean"}
 ACTOR_MEASURES = {metrics.ACTOR_LOSS: "mean"}
+NOTHING: Mapping[str, float] = {}
 
 
 class TD3Settings(BaseSettings):
@@ -123,6 +125,10 @@ class TD3(Watchable):
                 "steps": s.total_steps,
             }
 
+        def observation(updates: Window) -> Observation | None:
+            # by its own count, else an actor that is updated at odd steps alone would never be observed
+            return log.observation if log.observe_every and updates.updates % log.observe_every == 0 else None
+
         for step in range(log.restore(parts), s.total_steps):
             if step < s.learning_starts:
                 actions = self.low + (self.high - self.low) * explore.uniform()
@@ -139,14 +145,12 @@ class TD3(Watchable):
                 noise = torch.from_numpy(smooth.normal()).to(stack.device)
                 grads, measures = critic_gradients(critics, target_critics, target_actor, minibatch, noise)
                 window.add(measures)
-                observe = log.observe_every and window.updates % log.observe_every == 0
-                wanted = log.observation if observe else None
-                signals = critic_optimizer.step(grads, wanted)
+                signals = critic_optimizer.step(grads, observation(window))
                 if step % s.policy_every == 0:
                     grads, measures = actor_gradients(actor, critics, minibatch)
                     actor_window.add(measures)
-                    more = actor_optimizer.step(grads, wanted)
-                    signals = [{**a, **b} for a, b in zip(signals, more, strict=True)]
+                    more = actor_optimizer.step(grads, observation(actor_window))
+                    signals = [{**row, **also} for row, also in zip_longest(signals, more, fillvalue=NOTHING)]
                     for online, target in ((actor, target_actor), (critics, target_critics)):
                         target.flat.lerp_(online.flat, s.tau)
                 for run, row in enumerate(signals):

@@ -21,6 +21,9 @@ class Freezable(Protocol):
     def frozen(self) -> set[int]:
         """The runs that are out of it."""
 
+    def finite(self) -> list[bool]:
+        """For each run whether its parameters are finite."""
+
     def freeze(self, run: int) -> None: ...
 
 
@@ -80,8 +83,13 @@ class Window:
 def stop_diverged(
     window: Window, rows: Sequence[Mapping[str, float]], step: int, log: Log, *optimizers: Freezable
 ) -> None:
-    """Freezes the runs that have just turned non-finite, and says so."""
-    for run, reason in window.diverged(rows).items():
+    """Freezes the runs whose measures or parameters have turned non-finite, and says so."""
+    reasons = window.diverged(rows)
+    # an update that was not followed by another has spoilt no measure yet
+    for run, finite in enumerate(zip(*(optimizer.finite() for optimizer in optimizers), strict=True)):
+        if not all(finite):
+            reasons.setdefault(run, "non-finite parameters")
+    for run, reason in reasons.items():
         if run not in optimizers[0].frozen:
             for optimizer in optimizers:
                 optimizer.freeze(run)

@@ -7,15 +7,17 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 
 @contextmanager
 def computing(threads: int) -> Iterator[None]:
-    """Training: torch on ``threads`` threads, and subnormal numbers (below 1.2e-38 in float32) taken as 0.
+    """Training: torch and NumPy's BLAS on ``threads`` threads, subnormal numbers taken as 0.
 
     Where a unit's gradient has become exactly 0, as a dead ReLU's does, Adam's averages decay into the
-    subnormal numbers and stay there, because 0.9 of the smallest one rounds to itself. Processors compute
-    with these many times slower: Adam's step on a DQN of five runs took four times as long.
+    subnormal numbers (below 1.2e-38 in float32) and stay there, because 0.9 of the smallest one rounds to
+    itself. Processors compute with these many times slower: Adam's step on a DQN of five runs took four
+    times as long.
 
     NumPy does not warn of overflow: a run that diverges says so itself.
     """
@@ -23,7 +25,7 @@ def computing(threads: int) -> Iterator[None]:
     before = flushes()
     torch.set_flush_denormal(True)  # does nothing where the processor cannot
     try:
-        with np.errstate(over="ignore", invalid="ignore"):
+        with threadpool_limits(threads, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
             yield
     finally:
         torch.set_flush_denormal(before)

@@ -178,6 +178,11 @@ class StackOptimizer:
             self._hold_frozen()
         return observed
 
+    def finite(self) -> list[bool]:
+        """For each run whether its parameters are finite."""
+        finite: list[bool] = self.params.flat.isfinite().all(dim=1).tolist()
+        return finite
+
     def freeze(self, run: int) -> None:
         """Takes a run out of the race: its parameters are 0 from now on, so that it cannot disturb anything."""
         self.frozen.add(run)

@@ -112,9 +112,24 @@ def open_store(uri: str):  # type: ignore[no-untyped-def]
     if uri.startswith(("http://", "https://")):
         return MlflowClient(tracking_uri=uri)
     with _alone(uri):
+        file = sqlite_file(uri)
+        if file is not None and not (file.is_file() and file.stat().st_size):
+            _build(file)
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
         return client
+
+
+def _build(file: Path) -> None:
+    """A new SQLite store: whole or not at all, since MLflow cannot go on with tables that a killed process left."""
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    unfinished = file.with_name(f"{file.name}.new")
+    for left in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
+        left.unlink(missing_ok=True)
+    SqlAlchemyStore(f"sqlite:///{unfinished}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+    unfinished.replace(file)
 
 
 @contextmanager

@@ -50,6 +50,9 @@ class Learner(Protocol):
     def predict(self, inputs: Tensor) -> Tensor:
         """Each run's outputs [R, B, ...] for the same inputs [B, ...]; of the average of its weights if it has one."""
 
+    def finite(self) -> list[bool]:
+        """For each run whether its parameters are finite; processes must ask together."""
+
     def freeze(self, run: int) -> None: ...
 
     def scale_lr(self, factor: float) -> None: ...
@@ -124,6 +127,10 @@ class LoopLearner:
     @torch.no_grad()
     def predict(self, inputs: Tensor) -> Tensor:
         return torch.stack([run.predict(inputs) for run in self.runs])
+
+    def finite(self) -> list[bool]:
+        finite = torch.stack([run.finite() for run in self.runs]).float()
+        return [share == 1 for share in self.parallel.mean(finite).tolist()]
 
     def freeze(self, run: int) -> None:
         """Takes a run out of the race: it is neither updated nor evaluated any more."""

@@ -131,6 +131,12 @@ class ModuleRun:
         self.parallel.agree([*buffers.values(), *averaged])
 
     @torch.no_grad()
+    def finite(self) -> Tensor:
+        """Whether this process's part of the parameters is finite."""
+        parts = (getattr(p, "to_local", lambda p=p: p)() for p in self.params.values())
+        return torch.stack([part.isfinite().all() for part in parts]).all()
+
+    @torch.no_grad()
     def clear(self) -> None:
         """Sets the parameters to 0, so that nothing that is computed of them disturbs."""
         for p in self.params.values():

@@ -58,6 +58,9 @@ class StackLearner:
     def predict(self, inputs: Tensor) -> Tensor:
         return self._outputs(self.params if self._averaged is None else self._averaged, inputs, shared=True)
 
+    def finite(self) -> list[bool]:
+        return self.optimizer.finite()
+
     def freeze(self, run: int) -> None:
         """Takes a run out of the race."""
         self.optimizer.freeze(run)
