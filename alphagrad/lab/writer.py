@@ -132,9 +132,17 @@ class MetricWriter:
 def root_of(error: BaseException) -> str:
     """What lies behind an error of the store, in a line: MLflow and SQLAlchemy wrap it in theirs, with their SQL.
 
-    Only what an error was raised *from* lies behind it: while MLflow deals with one (a metric that is there
-    already) it may meet another (a full disk), and the first was none.
+    What an error was raised *from* lies behind it, and what it repeats in its own words (MLflow's of a server).
+    What it merely followed does not: while MLflow deals with one error (a metric that is there already) it may
+    meet another (a full disk).
     """
-    while error.__cause__ is not None:
-        error = error.__cause__
+    while (behind := error.__cause__ or _repeated(error)) is not None:
+        error = behind
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def _repeated(error: BaseException) -> BaseException | None:
+    """The error that was dealt with when this one was raised, if this one tells of it."""
+    before = error.__context__
+    told = before is not None and not error.__suppress_context__ and str(before)
+    return before if told and told in str(error) else None

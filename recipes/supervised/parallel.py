@@ -81,6 +81,12 @@ def parallel_of(kind: Kind) -> Parallel:
     return Parallel(dist.get_rank(), dist.get_world_size(), kind)
 
 
+def own_part(tensor: Tensor) -> Tensor:
+    """This process's shard of a tensor, all of one that is not sharded."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
+
+
 def whole(value: Any) -> Any:
     """Tensors, also in mappings and lists, in full where they are sharded; every process must ask."""
     if isinstance(value, Tensor):

@@ -14,7 +14,7 @@ from alphagrad.observe import signals
 from alphagrad.optimizer import AlphaGrad
 
 from .averaging import Average
-from .parallel import Parallel, sharded_as, whole
+from .parallel import Parallel, own_part, sharded_as, whole
 from .precision import Numbers
 
 if TYPE_CHECKING:
@@ -133,8 +133,8 @@ class ModuleRun:
     @torch.no_grad()
     def finite(self) -> Tensor:
         """Whether this process's part of the parameters is finite."""
-        parts = (getattr(p, "to_local", lambda p=p: p)() for p in self.params.values())
-        return torch.stack([part.isfinite().all() for part in parts]).all()
+        parts = [own_part(p).isfinite().all() for p in self.params.values()]
+        return torch.stack(parts).all()
 
     @torch.no_grad()
     def clear(self) -> None:

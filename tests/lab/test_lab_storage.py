@@ -116,6 +116,17 @@ def test_what_lies_behind_an_error_of_the_store():
     assert root_of(store) == "OperationalError: database or disk is full"
 
 
+def test_what_lies_behind_an_error_that_tells_of_another():
+    """MLflow words anew what its client raised of a server that does not answer, without raising it from that."""
+    refused, pool = ConnectionRefusedError(111, "Connection refused"), OSError("pool: max retries (Connection refused)")
+    pool.__cause__ = refused
+    store = RuntimeError(f"API request failed with exception {pool}")
+    store.__context__ = pool
+    assert root_of(store) == "ConnectionRefusedError: [Errno 111] Connection refused"
+    store.__context__ = OSError()  # in whose words is nothing that could be repeated
+    assert root_of(store).startswith("RuntimeError: API request failed")
+
+
 def test_a_disk_that_is_full_for_a_while(cli, disk, at, undisturbed, tmp_path, empty_store):
     """The run only says so, and goes on."""
     store = disk.folder / "store.db"

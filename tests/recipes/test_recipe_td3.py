@@ -545,10 +545,11 @@ def test_unsuitable_environments_are_one_line(cli, tmp_path, env_id, said):
 @pytest.mark.parametrize("spec", [ADAM, OURS, LAMB], ids=lambda spec: spec.name)
 def test_compiled_equals_eager(spec):
     runs = [RunSpec(1, spec), RunSpec(2, spec)]
-    eager, log_e = train(recipe(), *runs, observe=20)
-    compiled, log_c = train(recipe(compile=True), *runs, observe=20)
+    # under AlphaGrad a difference in rounding grows tenfold in 20 updates: 3e-8 after 3, 4e-7 after 60, 5e-2 after 180
+    eager, log_e = train(recipe(total_steps=120), *runs, observe=20)
+    compiled, log_c = train(recipe(total_steps=120, compile=True), *runs, observe=20)
     for k in range(2):
-        assert all(largest_gap(eager[k][net], compiled[k][net]) < 1e-4 for net in NETS)
+        assert all(largest_gap(eager[k][net], compiled[k][net]) < 5e-6 for net in NETS)
         for name in (metrics.CRITIC_LOSS, metrics.ACTOR_LOSS, metrics.EPISODIC_RETURN, "grad_norm/qf1.2.weight"):
             a, b = log_e.of(k, name), log_c.of(k, name)
             assert a
