@@ -69,6 +69,8 @@ class Checkpoints:
         state = load_safely(files[-1])
         if state.get("version") != VERSION:
             raise ConfigError(f"{files[-1]}: of version {state.get('version')}, this alphagrad reads {VERSION}")
+        if "step" not in state:
+            raise ConfigError(f"{files[-1]}: is damaged, it does not say its step; delete it")
         self._step = state["step"]
         return state
 

@@ -106,7 +106,10 @@ def write_members(home: Path, members: Sequence[tuple[Path, str, str]], going_on
 def members_of(home: Path) -> list[Member]:
     """The runs of the stack that has this folder; none if it had not begun to train."""
     file = home / MEMBERS
-    return [Member(**entry) for entry in json.loads(file.read_text())] if file.exists() else []
+    try:
+        return [Member(**entry) for entry in json.loads(file.read_text())] if file.exists() else []
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{file}: is damaged ({error}); delete {home} to train its runs anew") from error
 
 
 def stack_of(folder: Path) -> tuple[Path, list[Member]]:
@@ -139,5 +142,8 @@ def forget(folder: Path) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Writes a file that is there whole or not at all."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)

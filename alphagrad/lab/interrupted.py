@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from alphagrad.lab.compose import BOOKKEEPING
+from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import CONFIG, Member, stack_of
 from alphagrad.lab.runner import Assignment, Outcome
 from alphagrad.lab.store import open_store, store_uri
-from alphagrad.lab.tracking import can_go_on, is_deleted
+from alphagrad.lab.tracking import can_go_on, is_deleted, recorded
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,8 @@ def interrupted(assignments: Sequence[Assignment]) -> list[Stack]:
 def _unfinished(home: Path, members: Sequence[Member], folders: Sequence[Path], like: Assignment) -> list[int]:
     """The rows whose runs can go on in their stack; none if it was being broken up."""
     client = open_store(store_uri(like.config["tracking"]["uri"], str(like.config["output_root"])))
-    runs = [client.get_run(member.run_id) for member in members]
-    if any(is_deleted(run) for run in runs):
+    runs = [recorded(client, member.run_id) for member in members]
+    if any(run is None or is_deleted(run) for run in runs):
         return []
     return [row for row, run in enumerate(runs) if stack_of(folders[row])[0] == home and can_go_on(run)]
 
@@ -75,6 +78,10 @@ def _ended(folder: Path, member: Member, like: Assignment) -> Assignment:
 
 def plain_config(folder: Path) -> dict[str, Any]:
     """The configuration that a run has noted in its folder."""
-    plain = OmegaConf.to_container(OmegaConf.load(folder / CONFIG), resolve=True)
-    assert isinstance(plain, Mapping)
+    try:
+        plain = OmegaConf.to_container(OmegaConf.load(folder / CONFIG), resolve=True)
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{folder / CONFIG}: cannot be read ({' '.join(str(error).split())[:200]})") from error
+    if not isinstance(plain, Mapping):
+        raise ConfigError(f"{folder / CONFIG}: holds no settings")
     return {str(key): value for key, value in plain.items()}

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.store import check_store, open_store, sqlite_file
+from alphagrad.lab.store import open_existing
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -61,11 +61,7 @@ class Results:
     """
 
     def __init__(self, uri: str, experiment: str) -> None:
-        file = sqlite_file(uri)
-        if file is not None and not file.exists():
-            raise ConfigError(f"tracking.uri={uri}: there is no such store yet; `alphagrad run` makes one")
-        check_store(uri)
-        self.client = open_store(uri)
+        self.client = open_existing(uri)
         found = self.client.get_experiment_by_name(experiment)
         if found is None:
             names = ", ".join(e.name for e in self.client.search_experiments())

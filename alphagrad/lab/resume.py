@@ -10,9 +10,9 @@ from pathlib import Path
 from alphagrad.lab import processes
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import CONFIG, run_id_of, stack_of
-from alphagrad.lab.store import check_store, open_store, store_uri
+from alphagrad.lab.store import open_existing, store_uri
 from alphagrad.lab.study import ARGUMENTS, find_run
-from alphagrad.lab.tracking import FOLDER, PRUNED, REASON
+from alphagrad.lab.tracking import FOLDER, PRUNED, REASON, recorded
 
 
 def resume(what: str, uri: str | None, output_root: str, launch: Callable[[Sequence[str]], None]) -> None:
@@ -53,8 +53,7 @@ def folder_named(what: str, uri: str) -> Path:
 
 
 def _folder_of(run_id: str, uri: str) -> Path:
-    check_store(uri)
-    run = find_run(open_store(uri), run_id)
+    run = find_run(open_existing(uri), run_id)
     if FOLDER not in run.data.tags:
         raise ConfigError(f"{run_id}: the store does not say where it was written")
     folder = Path(run.data.tags[FOLDER])
@@ -75,9 +74,13 @@ def _resume_stack(folder: Path) -> None:
     home, members = stack_of(folder)
     config = plain_config(folder)
     run_id = run_id_of(folder)
-    client = open_store(store_uri(config["tracking"]["uri"], config["output_root"]))
     if run_id is not None:
-        run = client.get_run(run_id)
+        uri = store_uri(config["tracking"]["uri"], config["output_root"])
+        run = recorded(open_existing(uri), run_id)
+        if run is None:
+            raise ConfigError(
+                f"{folder}: its run {run_id} is not in the store {uri}; put the store back, or start the run anew"
+            )
         reason = run.data.tags.get(REASON, "")
         if run.info.status == "FINISHED" or reason.startswith(PRUNED):
             print(f"{folder}: is finished, nothing is left to do" if not reason else f"{folder}: was {reason}")

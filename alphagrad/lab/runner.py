@@ -37,7 +37,18 @@ from alphagrad.lab.progress import ProgressLine
 from alphagrad.lab.runlog import BEST, DIVERGED, Pruned, TrackedLog, Watch
 from alphagrad.lab.stack import RunSpec, RunStack
 from alphagrad.lab.store import artifact_root, store_uri
-from alphagrad.lab.tracking import FOLDER, HOST, PRUNED, REASON, Tracker, can_go_on, is_deleted, provenance, reason_of
+from alphagrad.lab.tracking import (
+    FOLDER,
+    HOST,
+    PRUNED,
+    REASON,
+    Tracker,
+    can_go_on,
+    is_deleted,
+    provenance,
+    reason_of,
+    recorded,
+)
 
 LOG = logging.getLogger("alphagrad")
 CHECKPOINT = "checkpoint.pt"
@@ -204,8 +215,8 @@ def begun(assignments: Sequence[Assignment], tracker: Tracker, home: Path) -> li
         return _unnoted(assignments, tracker)
     found: list[Begun] = []
     for assignment, member in zip(assignments, members, strict=True):
-        run = tracker.client.get_run(member.run_id)
-        if is_deleted(run):
+        run = recorded(tracker.client, member.run_id)
+        if run is None or is_deleted(run):
             return []
         status, reason = run.info.status, run.data.tags.get(REASON, "")
         again = assignment.resume and not reason.startswith((DIVERGED, PRUNED))

@@ -120,6 +120,15 @@ def open_store(uri: str):  # type: ignore[no-untyped-def]
         return client
 
 
+def open_existing(uri: str):  # type: ignore[no-untyped-def]
+    """The client of a store that is there; :class:`ConfigError` if it is not, and nothing is created."""
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        raise ConfigError(f"tracking.uri={uri}: there is no such store yet; `alphagrad run` makes one")
+    check_store(uri)
+    return open_store(uri)
+
+
 def _build(file: Path) -> None:
     """A new SQLite store: whole or not at all, since MLflow cannot go on with tables that a killed process left."""
     from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH

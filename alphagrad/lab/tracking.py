@@ -202,6 +202,19 @@ def can_go_on(run: Any) -> bool:
     return run.info.status in ("RUNNING", "KILLED") and not pruned and not is_deleted(run)
 
 
+def recorded(client: Any, run_id: str) -> Any:
+    """A run of the store; None if it has none of this id, as one that was set up anew."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        LOG.warning("run %s is not in the store any more", run_id)
+        return None
+
+
 def is_deleted(run: Any) -> bool:
     """Whether a run of the store was taken back, by :meth:`Tracker.take_back` or by the user."""
     return bool(run.info.lifecycle_stage != "active")

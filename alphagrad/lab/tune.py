@@ -33,7 +33,7 @@ from alphagrad.lab.stacking import run_stacks, stacks_of
 from alphagrad.lab.store import artifact_root, check_store, check_writable, store_uri
 from alphagrad.lab.study import KIND, LOCK_TAG, as_parent
 from alphagrad.lab.sweep import jobs_of
-from alphagrad.lab.tracking import FOLDER, Tracker, provenance, reason_of
+from alphagrad.lab.tracking import FOLDER, Tracker, is_deleted, provenance, reason_of, recorded
 from alphagrad.lab.verdict import FAILURE, Contender, Plan, Verdict, judge, spent_trials
 
 SAMPLERS = ("tpe", "random")
@@ -129,7 +129,9 @@ def _tune(
     folder = root / "tunings" / key
     # the lock tells others, as a study's does, that a tuning left RUNNING is dead
     tags = {**provenance(), KIND: "tuning", FOLDER: str(folder), LOCK_TAG: lock}
-    with tracker.run(name, {}, tags, resume=first.user_attrs.get("run_id")):
+    begun = first.user_attrs.get("run_id")
+    known = recorded(tracker.client, begun) if begun else None
+    with tracker.run(name, {}, tags, resume=begun if known is not None and not is_deleted(known) else None):
         first.set_user_attr("run_id", tracker.run_id)
         with as_parent(tracker):
             while round_ := [

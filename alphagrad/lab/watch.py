@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import CONFIG, run_id_of
 from alphagrad.lab.resume import folder_named
-from alphagrad.lab.store import check_store, open_store, store_uri
+from alphagrad.lab.store import open_existing, store_uri
 
 SUFFIXES = (".mp4", ".gif", ".webm")
 CHECKPOINTS = ("checkpoint.pt", "best.pt")
@@ -74,9 +74,7 @@ def watch(
         run_id = run_id_of(folder)
         if run_id is None:
             raise ConfigError(f"{folder}: does not say which run of the store it belongs to; watch without --artifact")
-        store = store_uri(config.tracking.uri, config.output_root)
-        check_store(store)
-        client = open_store(store)
+        client = open_existing(store_uri(config.tracking.uri, config.output_root))
     model = torch.load(checkpoint, map_location="cpu", weights_only=True)
     returns = _write(recipe, model, file, range(seed, seed + episodes))
     if artifact:

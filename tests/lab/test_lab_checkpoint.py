@@ -13,7 +13,8 @@ import torch
 from alphagrad.lab.build import CheckpointSettings
 from alphagrad.lab.checkpoint import Checkpoints, load_safely, save_atomically
 from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import claimed, is_held
+from alphagrad.lab.folder import CONFIG, MEMBERS, claimed, is_held, members_of
+from alphagrad.lab.interrupted import plain_config
 from alphagrad.lab.state import pack, unpack
 from alphagrad.lab.store import open_store, store_uri
 
@@ -39,6 +40,27 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "x.pt").write_bytes(b"no archive")
     with pytest.raises(ConfigError, match=r"x\.pt"):
         load_safely(tmp_path / "x.pt")
+
+
+def test_a_state_without_its_step_is_damaged(tmp_path):
+    torch.save({"version": 1}, tmp_path / "state-000000000001.pt")
+    with pytest.raises(ConfigError, match=r"state-000000000001\.pt: is damaged"):
+        Checkpoints(tmp_path, settings()).load()
+
+
+@pytest.mark.parametrize("text", ["[", '[{"folder": "a"}]', "7"])
+def test_a_damaged_list_of_members_is_named(tmp_path, text):
+    (tmp_path / MEMBERS).write_text(text)
+    with pytest.raises(ConfigError, match=rf"{MEMBERS}: is damaged"):
+        members_of(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["a: [1", "a: ${b}", "- 1"])
+def test_a_damaged_configuration_is_named(tmp_path, text):
+    (tmp_path / CONFIG).write_text(text)
+    with pytest.raises(ConfigError, match=rf"{CONFIG}: ") as caught:
+        plain_config(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def settings(**changes) -> CheckpointSettings:

@@ -442,3 +442,24 @@ def test_the_papers_dqn_study(composed):
     assert {c.optimizer.eps for c in configs} == {1e-5}
     assert {c.optimizer.momentum for c in configs if c.optimizer.name == "alphagrad"} == {0.9}
     assert {c.recipe.total_steps for c in configs} == {500_000}
+
+
+@pytest.mark.parametrize(
+    ("study", "alphas", "env_id", "steps", "clip"),
+    [
+        ("paper_ppo", [98, 196, 294], "HalfCheetah-v5", 1_000_000, 0.5),
+        ("paper_td3", [100, 150, 200, 250, 457], "Hopper-v4", 500_000, None),
+    ],
+)
+def test_the_papers_other_studies(composed, study, alphas, env_id, steps, clip):
+    from alphagrad.lab.sweep import jobs_of, sweep_parameters
+
+    overrides = [f"experiment={study}"]
+    configs = [composed(*job) for job in jobs_of([*sweep_parameters(overrides), *overrides])]
+    told = [(c.optimizer.name, OmegaConf.select(c, "alpha.value"), c.seed) for c in configs]
+    rows = [("adam", None), *(("alphagrad", alpha) for alpha in alphas)]
+    assert sorted(told, key=str) == sorted([(*row, s) for row in rows for s in range(10)], key=str)
+    assert {c.env.id for c in configs} == {env_id}
+    assert {c.recipe.total_steps for c in configs} == {steps}
+    assert {(c.optimizer.name, c.optimizer.clip_grad_norm) for c in configs} == {("adam", clip), ("alphagrad", None)}
+    assert {c.optimizer.eps for c in configs if c.optimizer.name == "adam"} == {1e-5 if clip else 1e-8}

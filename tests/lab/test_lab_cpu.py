@@ -1,10 +1,11 @@
-"""Subnormal numbers: taken as 0 in training, and there alone."""
+"""How a run computes: its threads, and subnormal numbers taken as 0 in training alone."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from alphagrad.recipes.dqn import DQN
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from alphagrad.lab.cpu import computing, flushes
 
@@ -65,3 +66,14 @@ def test_a_run_that_diverges_says_so_without_numpy_s_warnings(cli, root, tiny):
     done = cli("run", "optimizer=sgd", "optimizer.lr=1e30", f"output_root={root}", *tiny)
     assert done.status == 1
     assert "diverged at step" in done.err
+
+
+def test_numpy_has_the_run_s_threads_within():
+    def threads() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        with computing(1):
+            assert threads() == {1}
+        assert threads() == before

@@ -219,6 +219,29 @@ def test_a_malicious_state_is_refused(cli, at, root, tiny, store_runs):
     assert cli("resume", str(folder)).status == 0
 
 
+def test_a_run_that_its_store_does_not_have(cli, at, root, tiny, store_runs):
+    at(20, interrupt)
+    folder = root / "run"
+    assert cli("run", f"output_root={root}", f"hydra.run.dir={folder}", *tiny, *EVERY).status == 130
+    (run,) = store_runs(root)
+    states = list(folder.glob("state-*.pt"))
+    (root / "mlflow.db").unlink()
+    open_store(store_uri(None, root))
+    failed = cli("resume", str(folder))
+    assert failed.status == 2
+    (said,) = [line for line in failed.err.splitlines() if line.startswith("alphagrad: ")]
+    assert f"{folder}: its run {run.info.run_id} is not in the store sqlite:///" in said
+    assert list(folder.glob("state-*.pt")) == states != []
+
+
+def test_an_unknown_run_makes_no_store(cli, tmp_path):
+    none = tmp_path / "none"
+    failed = cli("resume", "deadbeef", "--output-root", str(none))
+    assert failed.status == 2
+    assert "there is no such store yet" in failed.err
+    assert not none.exists()
+
+
 def test_what_cannot_be_gone_on_with(cli, root, tmp_path):
     for what, needed in ((str(tmp_path), "is not the folder of a run or study"), ("feed", "0 runs have an id")):
         failed = cli("resume", what, "--output-root", str(root))

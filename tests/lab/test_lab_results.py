@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from alphagrad.lab import metrics, report, results
+from alphagrad.lab import metrics, report
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.results import Group, Results, Run, Study, grouped, interval
-from alphagrad.lab.store import store_uri
+from alphagrad.lab.store import open_store, store_uri
 from alphagrad.lab.study import study
 from alphagrad.lab.tracking import PARENT_RUN, Tracker
 
@@ -283,8 +283,8 @@ def test_report_says_what_is_wrong(studied, cli, tmp_path):
 
 def test_reading_changes_nothing(studied, cli):
     root, _, _ = studied
-    before = results.open_store(store_uri(None, root)).search_runs(["1"], order_by=["start_time"])
+    before = open_store(store_uri(None, root)).search_runs(["1"], order_by=["start_time"])
     assert before
     assert cli("report", "--output-root", str(root), "--experiment", "unit").status == 0
-    after = results.open_store(store_uri(None, root)).search_runs(["1"], order_by=["start_time"])
+    after = open_store(store_uri(None, root)).search_runs(["1"], order_by=["start_time"])
     assert [r.to_dictionary() for r in before] == [r.to_dictionary() for r in after]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
+import sys
 import threading
+import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -181,3 +184,20 @@ def test_a_server_that_is_stopped(cli, at, undisturbed, tmp_path, empty_store, f
             done = cli("resume", str(folder))
         assert done.status == 0, done.err
         assert_same(outcome(uri, folder), undisturbed)
+
+
+def test_a_store_whose_making_was_killed_is_made_anew(tmp_path):
+    """Half of MLflow's tables are worth nothing, so they never stand where the store is looked for."""
+    store = tmp_path / "mlflow.db"
+    making = [sys.executable, "-c", f"from alphagrad.lab.store import open_store; open_store('sqlite:///{store}')"]
+    with subprocess.Popen(making) as process:
+        unfinished = tmp_path / "mlflow.db.new"
+        while process.poll() is None and not (unfinished.exists() and unfinished.stat().st_size > 100_000):
+            time.sleep(0.005)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert unfinished.exists()
+    assert not store.exists()
+    client = open_store(f"sqlite:///{store}")
+    assert client.create_run("0").info.status == "RUNNING"
+    assert [file.name for file in tmp_path.glob("*.new*")] == []

@@ -177,6 +177,20 @@ def test_a_tuning_whose_process_is_gone_is_closed_and_goes_on(cli, odd, root, st
     assert len(store_runs(root)) == 1 + 2
 
 
+def test_a_tuning_whose_run_was_deleted_gets_another(cli, odd, root, store_runs):
+    def parents():
+        return [r.info.run_id for r in store_runs(root) if r.data.tags.get("alphagrad.kind") == "tuning"]
+
+    assert cli(*words(root, 1, 1, "sgd")).status == 0
+    (first,) = parents()
+    open_store(store_uri(None, root)).delete_run(first)
+    assert cli(*words(root, 2, 1, "sgd")).status == 0
+    (second,) = parents()
+    assert second != first
+    assert len(trials_of(root)) == 1  # of the one study, which went on
+    assert [len(trials) for trials in trials_of(root).values()] == [2]
+
+
 def test_two_at_once_are_refused(cli, odd, root, lab):
     def again(assignments, stack):
         raise RuntimeError(f"inner status {cli(*words(root, 1, 1, 'sgd')).status}")

@@ -530,3 +530,21 @@ def test_a_run_that_diverges_ends_alone():
         assert log.of(k, metrics.EPISODIC_RETURN) == single_log.of(0, metrics.EPISODIC_RETURN)
         assert largest_gap(together[k]["q_network"], single["q_network"]) < 1e-5
         assert all(p.isfinite().all() for p in together[k]["q_network"].values())
+
+
+def test_a_run_whose_last_update_is_not_finite_has_diverged():
+    """Nothing is measured after it, so the parameters themselves are looked at."""
+
+    class Late(torch.optim.SGD):
+        def step(self, closure=None):
+            self.taken = getattr(self, "taken", 0) + 1
+            for group in self.param_groups:
+                group["lr"] = float("inf") if self.taken == 3 else 1e-3
+            super().step()
+
+    late = OptimizerSpec("late", lambda params: Late(params, lr=1e-3), "elementwise")
+    dqn = recipe(total_steps=131, learning_starts=100, log_every=1000, train_every=10)
+    (broken, _), log = train(dqn, RunSpec(1, late), RunSpec(2, ADAM))
+    ((run, step, reason),) = log.ended
+    assert (run, step, reason) == (0, 130, "non-finite parameters")
+    assert all(not p.any() for p in broken["q_network"].values())

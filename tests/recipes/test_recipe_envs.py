@@ -5,6 +5,7 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 import pytest
+from alphagrad.recipes import envs
 from alphagrad.recipes.envs import EnvStack, evaluate_episodes, make_env
 
 from alphagrad.lab import metrics
@@ -105,3 +106,28 @@ def test_an_unknown_environment_is_one_line(env_id):
     with pytest.raises(ValueError, match=rf"env\.id={env_id}: ") as caught:
         make_env(env_id)
     assert "\n" not in str(caught.value)
+
+
+class Endless(gym.Env):
+    """It goes on for ever, unless it is seeded with 0."""
+
+    observation_space, action_space = gym.spaces.Box(0, 1, (1,), np.float32), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.ends = seed == 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 0.5, self.ends, False, {}
+
+
+gym.register("alphagrad_envs/Endless-v0", entry_point=Endless)
+
+
+def test_an_episode_without_end_counts_as_it_is(monkeypatch):
+    monkeypatch.setattr(envs, "LONGEST", 40)
+    stack = EnvStack("alphagrad_envs/Endless-v0", [0, 7])
+    ended, endless = evaluate_episodes(stack, lambda o: np.zeros(len(o), dtype=int), runs=2)
+    assert ended == {metrics.EVAL_RETURN: 0.5, metrics.EVAL_LENGTH: 1}
+    assert endless == {metrics.EVAL_RETURN: 20, metrics.EVAL_LENGTH: 40}

@@ -554,3 +554,12 @@ def test_compiled_equals_eager(spec):
             a, b = log_e.of(k, name), log_c.of(k, name)
             assert a
             np.testing.assert_allclose([v for _, v in a], [v for _, v in b], rtol=5e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("learning_starts", [60, 61])
+def test_actor_and_critics_are_observed_each_by_its_own_count(learning_starts):
+    """Also where the actor is updated at steps at which the critics never are observed."""
+    _, log = train(recipe(learning_starts=learning_starts), RunSpec(1, OURS), observe=20)
+    updates = 239 - learning_starts
+    assert len(log.of(0, "saturation/qf1.2.weight")) == updates // 20
+    assert len(log.of(0, "saturation/actor.2.weight")) == 89 // 20  # one in two steps, from 62 to 238

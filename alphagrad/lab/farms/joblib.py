@@ -43,7 +43,7 @@ def run_joblib(train: Train, parcels: Sequence[Any], options: JoblibOptions, fol
     pinned = {f"{library}_NUM_THREADS": str(options.threads) for library in ("OMP", "MKL", "OPENBLAS")}
     waiting = list(range(len(parcels)))
     while waiting:
-        workers = get_reusable_executor(count, reuse=False, env=pinned, initializer=_deaf)
+        workers = get_reusable_executor(count, reuse=False, env=pinned, initializer=_deaf, initargs=(os.getpid(),))
         running: dict[Any, int] = {}
         broken = False
         try:
@@ -67,9 +67,8 @@ def run_joblib(train: Train, parcels: Sequence[Any], options: JoblibOptions, fol
             workers.shutdown(kill_workers=True)
 
 
-def _deaf() -> None:
+def _deaf(driver: int) -> None:
     """In a new worker: signals concern it only while it trains; an idle one that dies takes the others along."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    driver = os.getppid()
     follow(lambda: os.getppid() == driver)
