@@ -25,6 +25,10 @@ import numpy as np
 from rl_throughput import ENVIRONMENT, TASKS, Task
 from scipy import stats
 
+USUAL = {"ppo": 1_000_000, "dqn": 500_000, "td3": 1_000_000}
+"""Steps of a run in CleanRL's scripts."""
+ROLLOUT = 2048
+"""Steps between PPO's updates; neither program trains on what is left over."""
 LAST = 0.1
 """The share of a run's steps, at its end, that its score is taken from."""
 
@@ -55,7 +59,9 @@ def ours(task: Task, seeds: range) -> list[float]:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **ENVIRONMENT})
         results = Results(store_uri(f"sqlite:///{root}/mlflow.db", root), "alphagrad")
         runs = [run for group in results.study().groups for run in group.finished()]
-        return [score(*results.history(run, EPISODIC_RETURN), task.steps) for run in runs]
+        histories = [results.history(run, EPISODIC_RETURN) for run in runs]
+        # CleanRL's PPO says the number of steps taken, the others of both say the step's, from 0
+        return [score(steps + task.recipe.startswith("ppo"), returns, task.steps) for steps, returns in histories]
 
 
 def cleanrl(task: Task, folder: Path, python: str, seeds: range, at_once: int) -> list[float]:
@@ -93,7 +99,7 @@ def main() -> None:
     parser.add_argument("--task", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--seeds", type=int, default=5, help="runs of each program (default %(default)s)")
     parser.add_argument("--first", type=int, default=1, help="the first seed (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=1_000_000, help="of a run (default %(default)s)")
+    parser.add_argument("--steps", type=int, help="of a run (default CleanRL's)")
     parser.add_argument("--learning-starts", type=int, default=0, help="DQN, TD3: first update (default CleanRL's)")
     parser.add_argument("--at-once", type=int, default=2, help="CleanRL's scripts side by side (default %(default)s)")
     args = parser.parse_args()
@@ -105,7 +111,10 @@ def main() -> None:
         base = TASKS[name]
         # PPO learns from the start
         late = 0 if name == "ppo" else args.learning_starts
-        task = Task(base.recipe, base.script, base.env_id, args.steps, late)
+        steps = args.steps or USUAL[name]
+        if name == "ppo":
+            steps -= steps % ROLLOUT
+        task = Task(base.recipe, base.script, base.env_id, steps, late)
         mine = ours(task, seeds)
         theirs = cleanrl(task, args.cleanrl.resolve(), args.python, seeds, args.at_once)
         test = stats.ttest_ind(mine, theirs, equal_var=False)

@@ -507,9 +507,9 @@ def test_a_run_that_diverges_ends_alone():
 
 
 def test_compiles_where_it_repays():
-    """From 10,000 gradient steps on."""
-    assert recipe(compile="auto", total_steps=64 * 834).compiles  # 834 rollouts of 12 steps
-    assert not recipe(compile="auto", total_steps=64 * 833).compiles
+    """From 15,000 gradient steps on."""
+    assert recipe(compile="auto", total_steps=64 * 1250).compiles  # 1250 rollouts of 12 steps
+    assert not recipe(compile="auto", total_steps=64 * 1249).compiles
     assert recipe(compile=True).compiles
     assert not recipe(compile=False, total_steps=10**7).compiles
 
