@@ -45,8 +45,8 @@ def task(config: DictConfig) -> float | None:
     return metrics.objective(outcome.metrics)
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Runs ``alphagrad run ARGUMENTS``.
+def run(arguments: Sequence[str], resumed: Path | None = None) -> None:
+    """Runs ``alphagrad run ARGUMENTS``; of a study's folder that is ``resumed`` nothing where it is finished.
 
     Raises:
         ConfigError: a setting is wrong; nothing was started and nothing written.
@@ -71,7 +71,7 @@ def run(arguments: Sequence[str]) -> None:
     def work() -> None:
         jobs = check(args.overrides, args.multirun, args.config_dir)
         if args.multirun:
-            run_study(jobs, list(arguments), args.overrides, args.config_dir)
+            run_study(jobs, list(arguments), args.overrides, args.config_dir, resumed)
         else:
             task()
 
@@ -79,12 +79,16 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def run_study(
-    jobs: Mapping[str, DictConfig], arguments: Sequence[str], overrides: Sequence[str], config_dir: str | None
+    jobs: Mapping[str, DictConfig],
+    arguments: Sequence[str],
+    overrides: Sequence[str],
+    config_dir: str | None,
+    resumed: Path | None = None,
 ) -> None:
     """Runs the jobs of a multirun as a study, and says at its end how each ended."""
     from alphagrad.lab.status import show, summary
     from alphagrad.lab.store import artifact_root, store_uri
-    from alphagrad.lab.study import ARGUMENTS, LOCK_TAG, study
+    from alphagrad.lab.study import ARGUMENTS, LOCK_TAG, newest_unfinished, study
     from alphagrad.lab.tracking import Tracker, provenance
 
     config = next(iter(jobs.values()))
@@ -98,6 +102,9 @@ def run_study(
         uri = store_uri(config.tracking.uri, config.output_root)
         artifacts = artifact_root(config.tracking.artifacts, uri, config.output_root)
         tracker = Tracker(uri, config.tracking.experiment, artifacts=artifacts)
+        if resumed is not None and newest_unfinished(tracker, key) is None:
+            print(f"{resumed}: is finished, nothing is left to do")
+            return
         titles = sweep.titles(jobs)
         folder = sweep_folder(overrides, config_dir)
         with study(tracker, name, key, tags, titles, folder, config.study.rerun) as running:

@@ -15,14 +15,14 @@ from alphagrad.lab.study import ARGUMENTS, find_run
 from alphagrad.lab.tracking import FOLDER, PRUNED, REASON, recorded
 
 
-def resume(what: str, uri: str | None, output_root: str, launch: Callable[[Sequence[str]], None]) -> None:
+def resume(what: str, uri: str | None, output_root: str, launch: Callable[[Sequence[str], Path], None]) -> None:
     """Goes on with what a folder or run id names.
 
     Args:
         what: a run's or study's folder, or its run id or the beginning of it.
         uri: the store to look a run id up in; None for the default.
         output_root: the folder of the default store.
-        launch: starts ``alphagrad run`` with arguments.
+        launch: starts ``alphagrad run`` with arguments, for a study's folder.
 
     Raises:
         ConfigError: there is nothing to go on with, or another process is at it.
@@ -32,14 +32,14 @@ def resume(what: str, uri: str | None, output_root: str, launch: Callable[[Seque
     lead(lambda: _resume(folder_named(what, store_uri(uri, output_root)), launch))
 
 
-def _resume(folder: Path, launch: Callable[[Sequence[str]], None]) -> None:
+def _resume(folder: Path, launch: Callable[[Sequence[str], Path], None]) -> None:
     if (folder / ARGUMENTS).exists():
         processes.alone("alphagrad resume of a study")
         noted = json.loads((folder / ARGUMENTS).read_text())
         if not Path(noted["cwd"]).is_dir():
             raise ConfigError(f"{folder}: the study was started in {noted['cwd']}, which is not there; start it again")
         os.chdir(noted["cwd"])
-        launch(noted["arguments"])
+        launch(noted["arguments"], folder)
     elif (folder / CONFIG).exists():
         _resume_stack(folder)
     else:

@@ -21,6 +21,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 # retries would hold a run for many minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of a list of jobs, in one blink
 
 ANSWER_SECONDS = 5.0
 SQLITE_HEADER = b"SQLite format 3\0"

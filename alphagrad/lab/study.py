@@ -170,7 +170,7 @@ def study(
     Raises:
         RuntimeError: when all is done, if not every job is finished.
     """
-    before = None if rerun == "all" else _unfinished(tracker, key)
+    before = None if rerun == "all" else newest_unfinished(tracker, key)
     if before is not None:
         folder = Path(before.data.tags[FOLDER])
     tags = {**tags, KIND: "study", STUDY_KEY: key, FOLDER: str(folder)}
@@ -194,7 +194,7 @@ def study(
             raise RuntimeError(f"{len(open_jobs)} of {len(states)} jobs are not finished")
 
 
-def _unfinished(tracker: Tracker, key: str) -> Any:
+def newest_unfinished(tracker: Tracker, key: str) -> Any:
     """The newest study with this key, unless it is finished."""
     condition = f"tags.`{STUDY_KEY}` = '{key}'"
     found = tracker.client.search_runs([tracker.experiment_id], condition, max_results=1, order_by=["start_time DESC"])

@@ -193,6 +193,10 @@ def test_a_whole_study(cli, lab, at, root, store_runs, odd, tmp_path, named):
     runs = store_runs(root)
     assert [run.info.status for run in runs] == ["FINISHED"] * 4
     assert sorted(run.data.metrics["resumed"] for run in runs if "seed" in run.data.tags) == [0, 0, 4]
+    again = cli("resume", what, "--output-root", str(root))
+    assert again.status == 0
+    assert "is finished, nothing is left to do" in again.out
+    assert len(store_runs(root)) == 4
 
 
 class Malicious:
