@@ -78,6 +78,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return explain(error)
 
 
+def script() -> int:
+    """:func:`main` as a program of its own."""
+    if "WORLD_SIZE" not in os.environ:
+        return main()
+    try:
+        status = main()
+    except SystemExit as left:
+        status = int(left.code or 0)
+    # torch keeps the connection's threads after it is closed; one that wakes while the interpreter is taken
+    # apart now and then aborts the process, and torchrun then ends the others. Everything is closed by now.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def explain(error: Exception) -> int:
     """Says an error in a line for each thing that is wrong; returns the exit status."""
     from alphagrad.lab.errors import ConfigError
@@ -311,4 +326,4 @@ HIDDEN = ("complete", "--version")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script())

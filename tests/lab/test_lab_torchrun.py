@@ -144,6 +144,19 @@ def test_a_diverged_run_is_told_once(two, store_runs):
     assert run.info.status == "FAILED"
 
 
+@pytest.mark.parametrize(
+    ("word", "rank", "status", "said"), [("--help", 0, 0, "out"), ("ls", 0, 2, "err"), ("ls", 1, 0, "")]
+)
+def test_a_process_ends_with_its_work(tmp_path, word, rank, status, said):
+    """What the interpreter would do afterwards, where threads of the connection can abort it, is left out."""
+    script = "import atexit, os, alphagrad_cli; atexit.register(os.abort); raise SystemExit(alphagrad_cli.script())"
+    under = {"WORLD_SIZE": "2", "RANK": str(rank)}
+    call = [sys.executable, "-c", script, word]
+    ended = subprocess.run(call, check=False, env=os.environ | under, capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == status, ended
+    assert (bool(ended.stdout), bool(ended.stderr)) == (said == "out", said == "err")
+
+
 @pytest.fixture
 def torchrun(lab, root, started):
     """``torchrun("seed=1")`` → its process."""
