@@ -76,7 +76,8 @@ class ModuleRun:
         self.scaler.update()
         for name, old in before.items():
             seen[metrics.per_tensor(metrics.UPDATE_NORM, name)] = _norm(self.params[name].detach() - old)
-        self.optimizer.zero_grad(set_to_none=True)
+        for p in self.params.values():  # zero_grad, without its 20 µs for the profiler
+            p.grad = None
         if self.average is not None:
             self.average.update(self.module.state_dict())
         self._fresh = False
