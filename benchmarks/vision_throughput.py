@@ -60,8 +60,8 @@ def by_hand(recipe: Any, root: Path, device: torch.device) -> Iterator[int]:
     s = recipe.settings
     torch.manual_seed(0)
     model = recipe.networks()["model"].to(device)
-    if s.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+    memory = torch.channels_last if recipe.training.channels_last else torch.contiguous_format
+    model = model.to(memory_format=memory)
     arrays = np.load(root / "noise/train.npz")
     images = torch.from_numpy(arrays["images"]).permute(0, 3, 1, 2).contiguous().to(device)
     labels = torch.from_numpy(arrays["labels"]).to(device)
@@ -83,7 +83,7 @@ def by_hand(recipe: Any, root: Path, device: torch.device) -> Iterator[int]:
             if s.data.flip:
                 x = torch.where(torch.rand(len(x), 1, 1, 1, device=device) < 0.5, x.flip(-1), x)
             x = (x - mean) / std
-            x = x.contiguous(memory_format=torch.channels_last if s.channels_last else torch.contiguous_format)
+            x = x.contiguous(memory_format=memory)
             loss = nn.functional.cross_entropy(model(x), labels[chosen])
             loss.backward()
             optimizer.step()

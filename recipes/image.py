@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import nn
@@ -30,7 +30,7 @@ class ImageSettings(SupervisedSettings):
     model: ModelSettings
     epochs: PositiveInt
     label_smoothing: float = Field(ge=0, lt=1)
-    channels_last: bool
+    channels_last: bool | Literal["auto"]
     gap_images: NonNegativeInt
     target: float | None = Field(gt=0, le=1)
 
@@ -45,7 +45,7 @@ class Image:
         self.data = dataset(settings.data)
         check_batch(settings, self.data.count)
         objective = classify.objective(settings.label_smoothing)
-        self.training = training_of(settings, self._model, objective, settings.channels_last)
+        self.training = training_of(settings, self._model, objective, self._channels_last())
         self.vmaps(runs=1)  # can it be as it is asked for?
 
     @property
@@ -64,6 +64,12 @@ class Image:
 
     def _model(self) -> nn.Module:
         return build(self.settings.model, self.data.shape, len(self.data.classes))
+
+    def _channels_last(self) -> bool:
+        s = self.settings
+        if s.channels_last != "auto":
+            return s.channels_last
+        return s.stack != "vmap" and any(isinstance(m, nn.Conv2d) for m in self._model().modules())
 
     def vmaps(self, runs: int) -> bool:
         """Whether so many runs train as one tensor program."""

@@ -249,11 +249,19 @@ def test_accumulation_is_the_whole_batch():
     assert torch.allclose(outcome(), outcome(accumulate=4), atol=1e-6)
 
 
+def test_channels_come_last_where_there_are_convolutions():
+    assert recipe("cnn").training.channels_last
+    assert not recipe("cnn", stack="vmap").training.channels_last
+    assert not recipe("mlp").training.channels_last
+    assert not recipe("cnn", channels_last=False).training.channels_last
+
+
 def test_channels_last_and_compilation_are_other_ways_to_the_same_numbers(monkeypatch):
     compiled = []
     monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(type(self)))
-    plain = outcome("cnn", OURS)
-    torch.testing.assert_close(outcome("cnn", OURS, channels_last=True), plain, rtol=1e-4, atol=1e-5)
+    plain = outcome("cnn", OURS, channels_last=False)
+    for how in (True, "auto"):
+        torch.testing.assert_close(outcome("cnn", OURS, channels_last=how), plain, rtol=1e-4, atol=1e-5)
     assert not compiled
     monkeypatch.setattr(AlphaGrad, "step", lambda self: seen.append(self.param_groups[0]["compile"]))
     seen: list[bool] = []
