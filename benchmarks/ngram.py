@@ -88,7 +88,8 @@ class KneserNey:
             weight = np.bincount(context, weights=taken, minlength=size) / totals
         # a context that nothing follows, as the text's last, leaves all to the shorter one
         self._backoff.append(np.where(totals > 0, weight, 1.0))
-        self._probability.append((counts - taken) / totals[context])
+        # nothing comes before the text's first n-gram: its context can have a count of 0, and so have all that follow
+        self._probability.append((counts - taken) / np.maximum(totals[context], 1))
 
     def probabilities(self, tokens: np.ndarray) -> np.ndarray:
         """p(token | the n − 1 before it) at each place of a text [N], of its first tokens given what there is."""
@@ -117,13 +118,19 @@ def main() -> None:
 
     from alphagrad.lab.build import build_recipe
     from alphagrad.lab.compose import compose, hydra_initialized
+    from alphagrad.lab.errors import ConfigError
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", help="of recipe lm")
     parser.add_argument("--order", type=int, default=5, help="n (default %(default)s)")
     args = parser.parse_args()
-    with hydra_initialized():
-        recipe = build_recipe(compose(["recipe=lm", *args.settings]))
+    if args.order < 1:
+        parser.error(f"--order {args.order}: must be at least 1")
+    try:
+        with hydra_initialized():
+            recipe = build_recipe(compose(["recipe=lm", *args.settings]))
+    except ConfigError as error:
+        parser.error(str(error))
     assert isinstance(recipe, LM)
     s = recipe.settings
     train, test = tokenized(s.data, s.tokenizer, s.vocabulary)

@@ -15,11 +15,11 @@ from .supervised import classify
 from .supervised.confusion import draw_confusion
 from .supervised.learner import Learner, learner_of
 from .supervised.loop import Plan, Target, fit
-from .supervised.parallel import parallel_of
+from .supervised.parallel import parallel_of, processes
 from .supervised.precision import Numbers
 from .supervised.settings import SupervisedSettings, check_batch, training_of, vmaps
 from .vision.data import DataSettings, Sweep, dataset
-from .vision.models import STACKED, ModelSettings, build
+from .vision.models import STACKED, ModelSettings, build, check_fit
 from .vision.pictures import MISTAKES, draw_mistakes
 
 
@@ -30,7 +30,7 @@ class ImageSettings(SupervisedSettings):
     model: ModelSettings
     epochs: PositiveInt
     label_smoothing: float = Field(ge=0, lt=1)
-    channels_last: bool | Literal["auto"]
+    channels_last: Literal[True, False, "auto"]
     gap_images: NonNegativeInt
     target: float | None = Field(gt=0, le=1)
 
@@ -44,6 +44,9 @@ class Image:
         self.settings = settings
         self.data = dataset(settings.data)
         check_batch(settings, self.data.count)
+        part = settings.batch_size // settings.accumulate // processes()
+        build(settings.model, self.data.shape, len(self.data.classes))
+        check_fit(settings.model, self.data.shape, len(self.data.classes), part)
         objective = classify.objective(settings.label_smoothing)
         self.training = training_of(settings, self._model, objective, self._channels_last())
         self.vmaps(runs=1)  # can it be as it is asked for?

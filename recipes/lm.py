@@ -48,7 +48,7 @@ class LMSettings(SupervisedSettings):
     stack: Literal["auto", "loop"]
     sample_every: NonNegativeInt
     sample_tokens: PositiveInt
-    temperature: PositiveFloat
+    temperature: float = Field(ge=1e-3)
     peak_flops: PositiveFloat | None
 
 
@@ -72,6 +72,8 @@ class LM:
         train_tokens, test_tokens = (len(row) for row in tokenized(s.data, s.tokenizer, s.vocabulary))
         if test_tokens < 2:
             raise ValueError(f"data.test: has {test_tokens} tokens; there is nothing to predict")
+        if train_tokens <= s.length:
+            raise ValueError(f"recipe.length={s.length}: data.train has only {train_tokens} tokens")
         check_batch(s, (train_tokens - 1) // s.length)
 
     @property
@@ -139,10 +141,14 @@ class Exam:
         losses = torch.zeros(len(self.samplers), dtype=torch.float64, device=self.device)
         for inputs, targets in self.held_out.sweep(self.s.eval_batch_size):
             losses += torch.stack([_total(outputs, targets) for outputs in learner.predict(inputs)])
-        if self.s.sample_every and (last or (step + 1) % self.s.sample_every == 0):
+        if self.s.sample_every and (last or self._due(step + 1)):
             for run in set(range(len(self.samplers))) - learner.frozen:
                 self._sample(run, step + 1)
         return [scores(nats, len(self.held_out.tokens) - 1, self.size) for nats in losses.tolist()]
+
+    def _due(self, done: int) -> bool:
+        """Whether a multiple of ``sample_every`` lies between the evaluation before and this one."""
+        return done // self.s.sample_every > (done - self.s.eval_every) // self.s.sample_every
 
     def _sample(self, run: int, step: int) -> None:
         predict = self.learner.runs[run].predict

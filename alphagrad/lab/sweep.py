@@ -29,9 +29,9 @@ def sweep_parameters(overrides: Sequence[str]) -> list[str]:
 def jobs_of(overrides: Sequence[str], announce: bool = False) -> list[list[str]]:
     """The override lists of a multirun: the product of all comma-separated values and ranges.
 
-    A setting that only some of the swept optimizers have goes to those; the others run once for what is
-    left, which ``announce`` prints. So ``optimizer=adam,alphagrad alpha.value=93,186`` is three jobs. Where no
-    optimizer has it, it stays, and composing the job says what is wrong. A continuous range, which a
+    A setting that only some of the swept optimizers or parts of their rule have goes to those; the others run
+    once for what is left, which ``announce`` prints. So ``optimizer=adam,alphagrad alpha.value=93,186`` is three
+    jobs. Where none has it, it stays, and composing the job says what is wrong. A continuous range, which a
     sweeper chooses from, gives no jobs.
     """
     try:
@@ -48,11 +48,12 @@ def jobs_of(overrides: Sequence[str], announce: bool = False) -> list[list[str]]
         else:
             choices[key] = [override.input_line or ""]
     jobs = [list(job) for job in product(*choices.values())]
-    return _for_their_optimizers(jobs, announce) if len(choices.get("optimizer", [])) > 1 else jobs
+    swept = [key for key in ("optimizer", *compose.SLOTS) if len(choices.get(key, [])) > 1]
+    return _for_their_optimizers(jobs, swept, announce) if swept else jobs
 
 
-def _for_their_optimizers(jobs: list[list[str]], announce: bool) -> list[list[str]]:
-    """The jobs without the settings that their optimizer lacks and another one has, duplicates removed."""
+def _for_their_optimizers(jobs: list[list[str]], swept: Collection[str], announce: bool) -> list[list[str]]:
+    """The jobs without the settings that their choice of what is ``swept`` lacks and another has, each once."""
     known = {tuple(job): _lacking(job) for job in jobs}
     keys = {_key(override) for job in jobs for override in job}
     hopeless = {key for key in keys if all(key in known[tuple(job)] for job in jobs)}
@@ -61,8 +62,8 @@ def _for_their_optimizers(jobs: list[list[str]], announce: bool) -> list[list[st
     for job in jobs:
         dropped = known[tuple(job)] - hopeless
         kept.setdefault(tuple(o for o in job if _key(o) not in dropped))
-        optimizer = next(o for o in job if _key(o) == "optimizer")
-        notices.update(dict.fromkeys(f"{key} does not apply to {optimizer}, which runs without it" for key in dropped))
+        chosen = " ".join(o for o in job if _key(o) in swept)
+        notices.update(dict.fromkeys(f"{key} does not apply to {chosen}, which runs without it" for key in dropped))
     for notice in notices if announce else ():
         print(f"alphagrad: {notice}", file=sys.stderr)
     return [list(job) for job in kept]

@@ -84,8 +84,9 @@ class Packed:
 
     def sweep(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All sequences in order: inputs and targets [B, T], the shorter one last."""
-        for chosen in torch.arange(len(self), device=self.tokens.device).split(batch_size):
-            yield self.sequences(chosen)
+        for first in range(0, len(self), batch_size):
+            last = min(first + batch_size, len(self))
+            yield self.sequences(torch.arange(first, last, device=self.tokens.device))
         rest = self.tokens[len(self) * self.length :].long()
         if len(rest) > 1:
             yield rest[None, :-1], rest[None, 1:]

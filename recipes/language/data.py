@@ -12,7 +12,7 @@ from pydantic import Field
 from alphagrad.lab.recipe import Settings
 
 from .embedded import pydocs, topics
-from .files import TABLES, columns_of, files_of, text_of
+from .files import TABLES, columns_of, files_of, kind_of, text_of
 from .hub import load_split
 
 USES = {"pydocs": (), "topics": (), "files": ("train", "test"), "hub": ("repo", "train", "test")}
@@ -83,15 +83,15 @@ def labelled(s: DataSettings) -> Dataset:
     else:
         splits = {split: _rows(s, split) for split in ("train", "test")}
     for split, rows in splits.items():
-        if not rows:
-            raise ValueError(f"data.{split}: has no text")
+        if not any(text.strip() for text, _ in rows):
+            raise ValueError(f"data.{split}={getattr(s, split)}: has no text")
     classes = sorted({label for _, label in splits["train"]})
     if len(classes) < 2:
         raise ValueError(f"data.label={s.label}: has the one class {classes[0]}; there is nothing to tell apart")
     number = {name: k for k, name in enumerate(classes)}
     for _, label in splits["test"]:
         if label not in number:
-            raise ValueError(f"data.test: has the class {label}, which the training split has not")
+            raise ValueError(f"data.test={s.test}: has the class {label}, which the training split has not")
     parts = [
         Labelled([text for text, _ in splits[split]], [number[label] for _, label in splits[split]])
         for split in ("train", "test")
@@ -107,12 +107,14 @@ def _rows(s: DataSettings, split: str) -> list[tuple[str, str]]:
         feature = names.features[s.label]
         told = getattr(feature, "int2str", str)
         return [(str(t), str(told(y))) for t, y in zip(names[s.text], names[s.label], strict=True)]
+    if s.text == s.label:
+        raise ValueError(f"data.label={s.label}: is the column of the text as well")
     rows: list[tuple[str, str]] = []
     for file in files_of(f"data.{split}", getattr(s, split), s.root):
-        if file.suffix not in TABLES:
+        if kind_of(file) not in TABLES:
             raise ValueError(f"data.{split}={file}: must be one of {', '.join(TABLES)}")
-        texts, labels = columns_of(file, [("data.text", s.text), ("data.label", s.label)])
-        rows += [(str(t), str(y)) for t, y in zip(texts, labels, strict=True)]
+        texts, labels = columns_of(f"data.{split}", file, [("data.text", s.text), ("data.label", s.label)])
+        rows += zip(texts, labels, strict=True)
     return rows
 
 
@@ -140,12 +142,12 @@ def _documents(s: DataSettings, split: str) -> list[str]:
         return [str(t) for t in _hub(s, split, [s.text])[s.text]]
     documents: list[str] = []
     for file in files_of(f"data.{split}", getattr(s, split), s.root):
-        if file.suffix in TABLES:
+        if kind_of(file) in TABLES:
             if s.text is None:
                 raise ValueError(f"data.text=null: {file} is a table; name the column with the text")
-            documents += [str(t) for t in columns_of(file, [("data.text", s.text)])[0]]
+            documents += columns_of(f"data.{split}", file, [("data.text", s.text)])[0]
         else:
-            documents.append(text_of(file))
+            documents.append(text_of(f"data.{split}", file))
     return documents
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +22,44 @@ def files_of(setting: str, pattern: str, root: str | None) -> list[Path]:
     """
     path = Path(pattern).expanduser()
     base, relative = (Path(path.anchor), path.relative_to(path.anchor)) if path.is_absolute() else (root_of(root), path)
-    found = sorted(f for f in base.glob(str(relative)) if f.is_file())
+    try:
+        found = sorted(f for f in base.glob(str(relative)) if f.is_file())
+    except (ValueError, IndexError, NotImplementedError) as error:  # what pathlib raises for ., / and a**
+        raise ValueError(f"{setting}={pattern}: is neither a file nor a pattern of files ({error})") from error
     if not found:
         where = "" if path.is_absolute() else f" below {base} (data.root, else $ALPHAGRAD_DATA, else ./data)"
         raise ValueError(f"{setting}={pattern}: no such file{where}")
     return found
 
 
-def columns_of(file: Path, names: list[tuple[str, str]]) -> list[list[Any]]:
-    """Columns of a table, given as (setting, column).
+def columns_of(asked: str, file: Path, names: list[tuple[str, str]]) -> list[list[str]]:
+    """Columns of a table as text, given as (setting, column); ``asked`` is the setting that named the file.
 
     Raises:
-        ValueError: it cannot be read, lacks a column, or a value is missing.
+        ValueError: it cannot be read, lacks a column, has two of one name, or a value is missing or no text.
     """
-    table = _read(file, [name for _, name in names])
+    try:
+        table = _read(file, [name for _, name in names])
+    # pyarrow's own are ValueErrors, and a KeyError where two columns have one name
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise ValueError(f"{asked}: {file} cannot be read as {file.suffix[1:]} ({told})") from error
     columns = []
     for setting, name in names:
-        if name not in table.column_names:
-            raise ValueError(f"{setting}={name}: {file} has no such column; it has {', '.join(table.column_names)}")
+        if (count := table.column_names.count(name)) != 1:
+            has = "has no such column" if count == 0 else f"has {count} such columns"
+            raise ValueError(f"{setting}={name}: {file} {has}; it has {', '.join(table.column_names)}")
         values = table.column(name).to_pylist()
-        if None in values:
-            raise ValueError(f"{setting}={name}: {file} has no value in row {values.index(None) + 1}")
-        columns.append(values)
+        for row, value in enumerate(values, start=1):
+            if (
+                value is None
+                or (isinstance(value, float) and math.isnan(value))
+                or (setting == "data.label" and value == "")
+            ):
+                raise ValueError(f"{setting}={name}: {file} has no value in row {row}")
+            if isinstance(value, (list, dict)):
+                raise ValueError(f"{setting}={name}: {file} has a {type(value).__name__} in row {row}, no text")
+        columns.append([str(value) for value in values])
     return columns
 
 
@@ -51,30 +68,33 @@ def _read(file: Path, columns: list[str]) -> Any:
     from pyarrow import csv, parquet
     from pyarrow import json as lines
 
-    try:
-        if file.suffix == ".csv":
-            return csv.read_csv(
-                file,
-                read_options=csv.ReadOptions(block_size=BLOCK),
-                parse_options=csv.ParseOptions(newlines_in_values=True),
-                convert_options=csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
-            )
-        if file.suffix == ".parquet":
-            return parquet.read_table(file)
-        with file.open(encoding="utf-8") as text:
-            array = text.read(1) == "["
-        if array:
-            return pa.Table.from_pylist(json.loads(file.read_text(encoding="utf-8")))
-        return lines.read_json(file, read_options=lines.ReadOptions(block_size=BLOCK))
-    except (OSError, ValueError, TypeError, AttributeError) as error:  # pyarrow's own are ValueErrors
-        raise ValueError(
-            f"{file}: cannot be read as {file.suffix[1:]} ({' '.join(str(error).split())[:200]})"
-        ) from error
+    if kind_of(file) == ".csv":
+        return csv.read_csv(
+            file,
+            read_options=csv.ReadOptions(block_size=BLOCK),
+            parse_options=csv.ParseOptions(newlines_in_values=True),
+            convert_options=csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
+        )
+    if kind_of(file) == ".parquet":
+        return parquet.read_table(file)
+    with file.open(encoding="utf-8-sig") as text:
+        while (first := text.read(1)).isspace():
+            pass
+    if first == "[":
+        rows = json.loads(file.read_text(encoding="utf-8-sig"))
+        names = dict.fromkeys(name for row in rows for name in row)
+        return pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
+    return lines.read_json(file, read_options=lines.ReadOptions(block_size=BLOCK))
 
 
-def text_of(file: Path) -> str:
-    """A text file whole; ``ValueError`` if it is not UTF-8."""
+def kind_of(file: Path) -> str:
+    """A file's ending, in small letters."""
+    return file.suffix.lower()
+
+
+def text_of(asked: str, file: Path) -> str:
+    """A text file whole; ``ValueError`` if it cannot be read or is not UTF-8."""
     try:
         return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: is not UTF-8 text ({error})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{asked}: {file} cannot be read as UTF-8 text ({error})") from error

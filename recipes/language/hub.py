@@ -34,6 +34,10 @@ def offline() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
+class Mismatch(Exception):
+    """What was loaded is not what it should be; says in what."""
+
+
 def load_split(repo: str, config: str | None, split: str, download: bool) -> Any:
     """A split of a hub data set as ``datasets.Dataset``.
 
@@ -48,16 +52,21 @@ def load_split(repo: str, config: str | None, split: str, download: bool) -> Any
     return _had(f"data.repo={repo}", repo, "dataset", download, load)
 
 
-def pretrained(path: str, download: bool, load: Callable[[], Any]) -> Any:
+def pretrained(path: str, download: bool, load: Callable[[str], Any]) -> Any:
     """What ``load`` makes of a local folder or of a model of the hub.
 
     Raises:
         ValueError: it is neither on this machine nor to be had, or ``load`` cannot read it.
     """
-    if not Path(path).expanduser().is_dir():
-        return _had(f"model.path={path}", path, "model", download, load)
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        if folder.is_absolute() or path.startswith("."):
+            raise ValueError(f"model.path={path}: no such folder")
+        return _had(f"model.path={path}", path, "model", download, lambda: load(path))
     try:
-        return load()
+        return load(str(folder))
+    except Mismatch as error:
+        raise ValueError(f"model.path={path}: {error}") from error
     except Exception as error:  # whatever a library raises on a damaged folder
         raise ValueError(f"model.path={path}: cannot be loaded ({_told(error)})") from error
 
@@ -67,16 +76,20 @@ def _had(setting: str, repo: str, kind: Literal["dataset", "model"], download: b
     try:
         with offline():
             return load()
+    except Mismatch as error:
+        raise ValueError(f"{setting}: {error}") from error
     except Exception as absent:  # the libraries raise many things for what is not there
         why = _unreachable(repo, kind)
         if not download or why is not None:
-            missing = f"data.download=false; {_told(absent)}" if not download else why
+            missing = f"{why if download else 'download=false'}; {_told(absent)}"
             raise ValueError(
                 f"{setting}: is not on this machine and was not fetched from the hub ({missing})"
             ) from absent
     print(f"alphagrad: {kind} {repo} is not on this machine: downloading it from the Hugging Face hub", file=sys.stderr)
     try:
         return load()
+    except Mismatch as error:
+        raise ValueError(f"{setting}: {error}") from error
     except Exception as error:
         raise ValueError(f"{setting}: cannot be loaded ({_told(error)})") from error
 

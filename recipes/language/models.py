@@ -118,7 +118,9 @@ def classifier(
         return Bag(vocabulary, s.hidden, classes, dropout or 0.0, pad)
     if s.name == "pretrained":
         assert s.path is not None
-        return Logits(load_classifier(s.path, bool(s.download), classes), pad)
+        return Logits(load_classifier(s.path, bool(s.download), classes, vocabulary, length, pad), pad)
+    if length < 2:
+        raise ValueError(f"recipe.max_length={length}: must be ≥ 2, [START] and one token of the text")
     from transformers import BertConfig, BertForSequenceClassification
 
     width, layers, heads = _shape(s)

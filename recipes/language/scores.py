@@ -13,11 +13,11 @@ from torch import Tensor
 def macro_f1(confusion: Tensor) -> Tensor:
     """The mean over classes of F1 = 2·tp/(2·tp + fp + fn) for counts of [..., true, predicted]: [...].
 
-    A class that is neither there nor predicted counts 0.
+    A class that is neither there nor predicted is left out, as in scikit-learn.
     """
     right = confusion.diagonal(dim1=-2, dim2=-1).double()
     both = confusion.sum(-1) + confusion.sum(-2)
-    return (2 * right / both.clamp(min=1)).mean(-1)
+    return (2 * right / both.clamp(min=1)).sum(-1) / (both > 0).sum(-1)
 
 
 def write_confusion(path: Path, counts: np.ndarray, classes: Sequence[str]) -> None:

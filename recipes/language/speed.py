@@ -7,8 +7,9 @@ import time
 import torch
 from torch import nn
 
-SIDE, TRIES = 1024, 3
-"""Of the matrix products that measure the device, and how many are timed; the fastest counts."""
+SIDES, PRODUCTS, TRIES = {"cpu": 1024, "cuda": 8192}, {"cpu": 1, "cuda": 8}, 3
+"""Of the matrix products that measure the device, large enough for it; how many in a row; how often they are
+timed, of which the fastest counts."""
 
 
 def flops_per_token(model: nn.Module, layers: int, width: int, length: int) -> float:
@@ -26,12 +27,14 @@ def flops_per_token(model: nn.Module, layers: int, width: int, length: int) -> f
 @torch.no_grad()
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second of a matrix product, measured: what MFU is a share of unless a number is given."""
-    a = torch.ones(SIDE, SIDE, device=device, dtype=dtype)
+    side, products = SIDES[device.type], PRODUCTS[device.type]
+    a = torch.ones(side, side, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(TRIES):
         begun = time.perf_counter()
-        a @ a
+        for _ in range(products):
+            a @ a
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - begun)
-    return 2 * SIDE**3 / best
+    return products * 2 * side**3 / best

@@ -12,6 +12,8 @@ import numpy as np
 Kind = Literal["words", "bpe", "bytes"]
 PAD, UNKNOWN, START = 0, 1, 2
 """Numbers of the special tokens of :func:`trained`."""
+MOST = 1 << 20
+"""Tokens of a vocabulary: more than any in use, and a limit to what a mistyped number makes the library reserve."""
 SPECIAL = ["[PAD]", "[UNK]", "[START]"]
 END_OF_TEXT = "<|endoftext|>"
 
@@ -95,6 +97,8 @@ def trained(kind: Kind, vocabulary: int | None, texts: Iterable[str], special: l
     least = len(special) + (256 if kind == "bpe" else 1)
     if vocabulary is None or vocabulary < least:
         raise ValueError(f"recipe.vocabulary={'null' if vocabulary is None else vocabulary}: {kind} need ≥ {least}")
+    if vocabulary > MOST:
+        raise ValueError(f"recipe.vocabulary={vocabulary}: must be ≤ {MOST}")
     from tokenizers import Tokenizer as Model
     from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -115,6 +119,7 @@ def trained(kind: Kind, vocabulary: int | None, texts: Iterable[str], special: l
             show_progress=False,
         )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.encode_special_tokens = True  # those that are written in a text are text
     return Trained(tokenizer)
 
 

@@ -135,7 +135,10 @@ def fit(
             log.progress(done, shown)
         if last or (plan.eval_every and done % plan.eval_every == 0):
             clock.stop()
+            stop_diverged(window, [{}] * runs, step, log, learner)
             for run, row in enumerate(evaluate(learner, step, last)):
+                if run in learner.frozen:
+                    continue
                 if plan.target is not None and not clock.reached[run] and plan.target.reached(row):
                     clock.reached[run] = True
                     row |= {metrics.TARGET_STEPS: float(done), metrics.TARGET_SECONDS: clock.seconds}

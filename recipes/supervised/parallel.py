@@ -33,7 +33,10 @@ class Parallel:
         return self.rank, self.processes
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module with gradients averaged over the processes; FSDP shards each of its children and the rest."""
+        """The module with gradients averaged over the processes.
+
+        FSDP gathers one part at a time: a layer of a transformer (:func:`blocks`), a child, the rest.
+        """
         if self.kind == "ddp":
             return nn.parallel.DistributedDataParallel(module)
         if self.kind == "fsdp":
@@ -42,9 +45,9 @@ class Parallel:
 
             mesh = init_device_mesh(next(module.parameters()).device.type, (self.processes,))
             # parameters start equal everywhere: every process built the module under the run's seed
-            for child in module.children():
-                if any(True for _ in child.parameters()):
-                    fully_shard(child, mesh=mesh)
+            for part in [*blocks(module), *module.children()]:
+                if any(True for _ in part.parameters()):
+                    fully_shard(part, mesh=mesh)
             fully_shard(module, mesh=mesh)
         return module
 
@@ -72,6 +75,12 @@ class Parallel:
             dist.all_reduce(measures)
             measures /= self.processes
         return measures
+
+
+def blocks(module: nn.Module) -> list[nn.Module]:
+    """The members of module lists, the innermost first: the layers of which deep models are made."""
+    lists = [m for m in module.modules() if isinstance(m, nn.ModuleList)]
+    return [part for found in reversed(lists) for part in found]
 
 
 def parallel_of(kind: Kind) -> Parallel:

@@ -64,6 +64,11 @@ def check_batch(s: SupervisedSettings, examples: int) -> None:
         raise ValueError(f"recipe.batch_size={s.batch_size}: cannot be divided by {among}")
 
 
+def draws(module: nn.Module) -> bool:
+    """Whether a module draws random numbers in training."""
+    return isinstance(module, nn.modules.dropout._DropoutNd) or type(module).__name__ == "StochasticDepth"
+
+
 def vmaps(s: SupervisedSettings, training: Training, runs: int, repays: bool) -> bool:
     """Whether ``runs`` runs train as one tensor program.
 
@@ -86,7 +91,7 @@ def vmaps(s: SupervisedSettings, training: Training, runs: int, repays: bool) ->
         against = "recipe.channels_last=true"
     else:
         modules = training.build().modules()
-        kinds = {type(m).__name__ for m in modules if isinstance(m, nn.modules.dropout._DropoutNd) or m._buffers}
+        kinds = {type(m).__name__ for m in modules if draws(m) or m._buffers}
         against = f"a model with {', '.join(sorted(kinds))}" if kinds else ""
     if against and s.stack == "vmap":
         raise ValueError(f"recipe.stack=vmap: cannot be with {against}; use loop or auto")

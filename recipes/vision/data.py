@@ -158,7 +158,9 @@ def dataset(s: DataSettings) -> Dataset:
     Raises:
         ValueError: it cannot be had, or is not what it should be.
     """
-    folders = find_folders(root_of(s.root) / s.name)
+    place = root_of(s.root) / s.name
+    embedded_or_arrays = s.name == "digits" or (place / "train.npz").exists()
+    folders = None if embedded_or_arrays else find_folders(place)
     found: Dataset
     if folders is not None:
         if s.size is None:

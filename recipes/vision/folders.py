@@ -91,7 +91,7 @@ def opened(file: str) -> Tensor:
     try:
         with Image.open(file) as image:
             return pil_to_tensor(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{file}: cannot be read, is it damaged? ({' '.join(str(error).split())[:200]})") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
@@ -138,11 +139,31 @@ def from_torchvision(s: ModelSettings, shape: tuple[int, int, int], classes: int
     """Any classification model of torchvision by its name, untrained."""
     from torchvision import models
 
+    more: dict[str, object] = {}
+    if s.name in ("googlenet", "inception_v3"):  # their further heads are for losses of their own
+        more = {"aux_logits": False, "init_weights": True}
+    elif s.name.startswith("vit_"):
+        more = {"image_size": shape[1]}
     try:
-        net = models.get_model(s.name, weights=None, num_classes=classes)
-    except TypeError as error:
-        raise ValueError(f"model.name={s.name}: torchvision cannot build it so ({error})") from error
+        net = models.get_model(s.name, weights=None, num_classes=classes, **more)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        told = f"cannot be built for {shape[1]}×{shape[2]} images and {classes} classes"
+        raise ValueError(f"model.name={s.name}: {told} ({error})") from error
     return three_channels(net, shape)
+
+
+def check_fit(s: ModelSettings, shape: tuple[int, int, int], classes: int, batch: int) -> None:
+    """Raises ``ValueError`` unless the model can train on batches of so many images; nothing is computed."""
+    with torch.device("meta"):
+        try:
+            outputs = build(s, shape, classes)(torch.empty(batch, *shape))
+        except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+            told = " ".join(str(error).split())[:200]
+            one = ", recipe.batch_size ÷ recipe.accumulate and processes" if batch == 1 else ""
+            size = f"{batch} images{one}, of {shape[0]}×{shape[1]}×{shape[2]}"
+            raise ValueError(f"model.name={s.name}: cannot train on a batch of {size} ({told})") from error
+    if not isinstance(outputs, Tensor) or outputs.shape != (batch, classes):
+        raise ValueError(f"model.name={s.name}: does not give one row of {classes} logits for each image")
 
 
 class GrayAsColour(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,18 +77,22 @@ def read_npz(path: Path) -> Split:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in ("images", "labels") if key not in file]
-            if missing:
-                raise ValueError(f"{path}: has no array {' and no array '.join(missing)}, only {', '.join(file)}")
-            images, labels = file["images"], file["labels"]
+            arrays = {key: file[key] for key in ("images", "labels") if key in file}
+            held = list(file)
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file; train.npz and test.npz belong together") from error
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: cannot be read, is it cut off? ({_told(error)})") from error
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+    except Exception as error:  # zip, zlib and NumPy fail in many ways on what is cut off or something else
+        raise ValueError(f"{path}: cannot be read as npz with plain arrays ({type(error).__name__})") from error
+    missing = [key for key in ("images", "labels") if key not in arrays]
+    if missing:
+        raise ValueError(f"{path}: has no array {' and no array '.join(missing)}, only {', '.join(held)}")
+    images, labels = arrays["images"], arrays["labels"]
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:
         raise ValueError(f"{path}: images must be uint8 [N, H, W, 1 or 3], got {images.dtype} {list(images.shape)}")
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
         raise ValueError(f"{path}: labels must be int64 [N], got {labels.dtype} {list(labels.shape)}")
+    if labels.size and labels.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{path}: labels must be int64 [N], got {labels.max()}")
     return images, labels.astype(np.int64)
 
 
@@ -105,14 +108,20 @@ def read_torchvision(name: str, folder: Path, download: bool) -> tuple[Split, Sp
     except RuntimeError as absent:
         if "not found" not in str(absent):
             raise ValueError(f"{folder}: the files of {name} are damaged ({_told(absent)}); {put}") from absent
+        held = folder / known.files.split("/")[0]
+        has = f"has {name} damaged or in part ({held})" if held.exists() else f"has no {name}"
         if not download:
-            raise ValueError(f"data.root={folder}: has no {name}, and data.download=false; {put}") from absent
-        print(f"alphagrad: {name} is not in {folder}: downloading it there with torchvision", file=sys.stderr)
+            raise ValueError(f"data.root={folder}: {has}, and data.download=false; {put}") from absent
+        print(f"alphagrad: {folder} {has}: downloading it there with torchvision", file=sys.stderr)
+        made = [place for place in (folder, held, held / "raw") if not place.exists()]
         try:
             parts = [make(folder, train=train, download=True) for train in (True, False)]
         except Exception as error:  # whatever a network and its libraries raise
+            for place in reversed(made):
+                if place.is_dir() and not any(place.iterdir()):
+                    place.rmdir()
             raise ValueError(
-                f"data.root={folder}: has no {name}, and it cannot be downloaded ({_told(error)}); {put}"
+                f"data.root={folder}: {has}, and it cannot be downloaded ({_told(error)}); {put}"
             ) from error
     except Exception as error:  # torchvision's readers fail in many ways on a damaged file
         raise ValueError(f"{folder}: the files of {name} are damaged ({_told(error)}); {put}") from error

@@ -45,6 +45,15 @@ def test_a_setting_goes_to_the_optimizers_that_have_it(jobs):
     ]
 
 
+def test_a_setting_goes_to_the_rules_that_have_it(jobs):
+    found = jobs("optimizer=hybrid", "transform=hybrid,hybrid_scheduled", "transform.lam.steps=5,6")
+    assert found == [
+        {"optimizer=hybrid", "transform=hybrid"},
+        {"optimizer=hybrid", "transform=hybrid_scheduled", "transform.lam.steps=5"},
+        {"optimizer=hybrid", "transform=hybrid_scheduled", "transform.lam.steps=6"},
+    ]
+
+
 def test_what_is_left_is_not_run_twice(jobs):
     found = jobs("optimizer=adam,alphagrad", "alpha.value=93,186,279", "seed=range(2)", "optimizer.lr=0.1")
     assert len(found) == len({frozenset(j) for j in found}) == 2 + 6

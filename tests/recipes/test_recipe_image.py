@@ -347,6 +347,18 @@ def test_a_run_that_diverges_ends_alone():
         torch.testing.assert_close(together[1]["model"], alone["model"], rtol=1e-3, atol=1e-4)
 
 
+def test_a_run_that_is_not_finite_reaches_no_target():
+    """A class is named for NaN as well, and right now and then."""
+    wild = OptimizerSpec("sgd", lambda params: torch.optim.SGD(params, lr=1e30), "elementwise")
+    for how in ("vmap", "loop"):
+        image = recipe(stack=how, log_every=1000, eval_every=1, epochs=2, target=0.01)
+        _, log = train(image, RunSpec(0, wild), RunSpec(1, ADAM))
+        assert [run for run, _, _ in log.ended] == [0]
+        assert not log.of(0, metrics.TARGET_STEPS)
+        assert not log.of(0, metrics.EVAL_ACCURACY)
+        assert log.of(1, metrics.TARGET_STEPS)
+
+
 def test_checkpoints_hold_tensors_and_plain_values(tmp_path):
     (result,), _ = train(recipe("cnn", shape={"norm": "batch"}, ema=0.9), RunSpec(0, OURS))
     torch.save(pack(result), tmp_path / "c.pt")
@@ -393,6 +405,7 @@ BAD = {
     "model.patch=3": ({"model": "vit_tiny", "shape": {"patch": 3}}, "8×8"),
     "model.name=nope": ({"model": "nope"}, "resnet18"),
     "model.hidden=": ({"model": "resnet18", "shape": {"hidden": [3], "stem": "small"}}, "no such setting"),
+    "model.name=alexnet": ({"model": "alexnet"}, "64 images"),
     "model.stem=null": ({"model": "resnet18"}, "needs it"),
 }
 
@@ -469,6 +482,7 @@ REFUSED = {
     "recipe.schedule.kind=step": ("recipe.schedule.kind", "one_cycle"),
     "recipe.precision=fp8": ("recipe.precision", "amp_bfloat16"),
     "recipe.ema=1": ("recipe.ema=1", "less than 1"),
+    "recipe.channels_last=nope": ("recipe.channels_last='nope'", "True, False or 'auto'"),
     "recipe.target=0": ("recipe.target=0",),
     "recipe.batch_size=2000": ("recipe.batch_size=2000", "1438"),
     "data.name=mine data.root=/nowhere": ("/nowhere/mine", "train.npz"),

@@ -108,7 +108,7 @@ def test_a_model_sees_the_past_alone(model, data):
     assert not torch.allclose(one[:, 5:], other[:, 5:], atol=1e-6)
 
 
-@pytest.mark.parametrize("count", [17, 18, 24, 25])
+@pytest.mark.parametrize("count", [2, 5, 9, 17, 18, 24, 25])
 def test_every_token_but_the_first_is_predicted_once(count):
     packed = Packed(np.arange(count), 8, torch.device("cpu"))
     targets = [t for x, y in packed.sweep(2) for t in y.flatten().tolist()]
@@ -117,9 +117,21 @@ def test_every_token_but_the_first_is_predicted_once(count):
     assert len(packed) == (count - 1) // 8
 
 
+def test_samples_are_written_at_the_evaluations_that_follow(data, tmp_path):
+    train(lm(data, eval_every=2, sample_every=3, sample_tokens=2, total_steps=11), tmp_path, RunSpec(0, ADAMW))
+    written = sorted(file.name for file in tmp_path.glob("*sample*"))
+    assert written == [f"0-sample-{step:07d}.txt" for step in (4, 6, 10, 11)]
+
+
+def test_a_validation_text_shorter_than_a_sequence(data, tmp_path):
+    (Path(data["root"]) / "brief.txt").write_text("sea", encoding="utf-8")
+    _, log = train(lm({**data, "test": "brief.txt"}), tmp_path, RunSpec(0, ADAMW))
+    assert math.isfinite(log.last(0, metrics.EVAL_LOSS))
+
+
 @pytest.mark.parametrize(("kind", "vocabulary"), [("bytes", None), ("bpe", 300)])
 def test_tokens_lead_back_to_the_text(kind, vocabulary):
-    documents = ["The sea – the wood.\n", "", "ελληνικά 🌊"]
+    documents = ["The sea – the wood.\n", "", f"ελληνικά 🌊 {END_OF_TEXT} no end"]
     tokenizer = trained(kind, vocabulary, documents[:1] * 20, [END_OF_TEXT])
     row = stream(tokenizer, documents, 0)
     assert (row == 0).sum() == 3
@@ -171,6 +183,10 @@ BAD = [
     ({}, {"model": "llama", "shape": {"kv_heads": 3}}, "model.kv_heads=3: must divide the 2 heads"),
     ({}, {"tokenizer": "words", "vocabulary": 50}, "recipe.tokenizer=words: recipe lm has bpe and bytes"),
     ({}, {"length": 4000}, "recipe.batch_size=4: there are only 1 training examples"),
+    ({}, {"length": 40000}, "recipe.length=40000: data.train has only 4876 tokens"),
+    ({}, {"tokenizer": "bpe", "vocabulary": 10**9}, "recipe.vocabulary=1000000000: must be ≤ 1048576"),
+    ({"train": "."}, {}, r"data.train=\.: is neither a file nor a pattern"),
+    ({"train": "a**/x.txt"}, {}, r"data.train=a\*\*/x.txt: is neither a file nor a pattern"),
     ({"test": "*.csv"}, {}, r"data.test=\*.csv: no such file below"),
 ]
 
@@ -227,12 +243,15 @@ def kneser_ney(text: list[int], n: int, vocabulary: int):
     return p
 
 
-def test_the_ngram_model_is_kneser_neys():
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_ngram_model_is_kneser_neys(begun):
     rng = np.random.default_rng(1)
     text = (40 * rng.random(900) ** 4).astype(int).tolist()  # 40 tokens, few of them often
+    if begun:  # as nothing else does: nothing precedes these
+        text = [37, 38, 39, *(min(t, 36) for t in text)]
     model = ngram_module().KneserNey(np.array(text), 3, 41)
     reference = kneser_ney(text, 3, 41)
-    seen = np.array([0, 0, 1, 40, 3, 0, 40, 40, 0, 1, 7, 0, 0])  # 40 is in no training text
+    seen = np.array([0, 0, 1, 40, 3, 0, 40, 40, 0, 1, 7, 0, 0, 37, 38, 39, 1])  # 40 is in no training text
     found = model.probabilities(seen)
     expected = [reference(int(w), tuple(seen[max(0, i - 2) : i].tolist())) for i, w in enumerate(seen)]
     assert np.allclose(found, expected, rtol=1e-12)

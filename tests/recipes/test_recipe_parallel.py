@@ -1,13 +1,17 @@
 """A run on two processes, by DDP or FSDP2, makes the updates of one process with the same batches."""
 
 import copy
+import os
+from pathlib import Path
 
 import pytest
+import text_cases
 import torch
 from alphagrad.recipes.supervised.learner import LoopLearner, Training
-from alphagrad.recipes.supervised.parallel import Parallel, parallel_of
+from alphagrad.recipes.supervised.parallel import Parallel, blocks, parallel_of
 from alphagrad.recipes.supervised.precision import Numbers
 from gloo import in_processes
+from text_cases import write_corpus, write_tables
 from torch import nn
 
 from alphagrad import AlphaGrad, Rule
@@ -171,6 +175,48 @@ def test_all_processes_evaluate_the_same_statistics(two, kind):
     alone = learner_of(Parallel(), "sgd", norm=True)
     alone.step(*batch(0, rank0), None)
     assert_same(first["norm.running_mean"], alone.result(0)["model"]["norm.running_mean"], kind)
+
+
+SGD = OptimizerSpec("sgd", lambda params: torch.optim.SGD(params, lr=0.3, momentum=0.9), "elementwise")
+
+
+def language(root, kind):
+    """The parameters of small models of both recipes on text."""
+    corpus, tables = write_corpus(root), write_tables(root)
+    recipes = {
+        **{name: text_cases.lm(corpus, name, {"layers": 2}, parallel=kind) for name in ("gpt2", "llama")},
+        "mlp": text_cases.text(tables, "mlp", parallel=kind),
+        "transformer": text_cases.text(tables, "transformer", {"layers": 2}, parallel=kind),
+    }
+    return {name: text_cases.train(r, root, RunSpec(0, SGD))[0][0]["model"] for name, r in recipes.items()}
+
+
+def language_both(root):
+    found = {}
+    for kind in ("ddp", "fsdp"):
+        place = Path(root, kind, os.environ["RANK"])
+        place.mkdir(parents=True)
+        found[kind] = language(place, kind)
+    return found
+
+
+def test_models_of_text_in_two_processes(tmp_path):
+    alone = language(tmp_path, "ddp")
+    for found in in_processes(language_both, tmp_path / "two", str(tmp_path)):
+        for kind in ("ddp", "fsdp"):
+            assert_same(found[kind], alone, kind, 1e-4)
+
+
+def test_layers_of_a_transformer_are_gathered_one_by_one():
+    class Deep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            inner = nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)])
+            self.layers = nn.ModuleList([nn.ModuleDict({"parts": inner}), nn.Linear(1, 1)])
+
+    deep = Deep()
+    first, second = deep.layers
+    assert blocks(deep) == [*first["parts"], first, second]
 
 
 def compiled():

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from alphagrad.recipes.language import hub
@@ -15,6 +16,7 @@ from alphagrad.recipes.language.embedded import PACKAGES, pydocs, topics
 from alphagrad.recipes.language.scores import macro_f1
 from alphagrad.recipes.supervised.orders import Orders
 from alphagrad.recipes.supervised.schedules import factor
+from pyarrow import parquet
 from sklearn.metrics import f1_score
 from text_cases import ADAMW, OURS, flat, text, train, write_tables
 
@@ -130,7 +132,7 @@ def test_a_sweep_has_every_text_once():
 def test_macro_f1_is_scikit_learns():
     rng = np.random.default_rng(0)
     true, guess = rng.integers(4, size=50), rng.integers(3, size=50)
-    counts = torch.zeros(1, 4, 4, dtype=torch.int64)
+    counts = torch.zeros(1, 5, 5, dtype=torch.int64)  # the fifth class is nowhere
     for t, g in zip(true, guess, strict=True):
         counts[0, t, g] += 1
     assert macro_f1(counts).item() == pytest.approx(f1_score(true, guess, average="macro", zero_division=0))
@@ -148,12 +150,9 @@ def test_embedded_texts_are_split_the_same_way_every_time():
     assert len(whole["test"]) >= 4
 
 
-@pytest.mark.parametrize("ending", [".json", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("ending", [".json", ".jsonl", ".parquet", ".JSON"])
 def test_tables_of_every_kind_are_read(ending, tables, tmp_path):
     import json
-
-    import pyarrow as pa
-    from pyarrow import parquet
 
     for split in ("train", "test"):
         rows = list(csv.DictReader(Path(tables["root"], f"{split}.csv").read_text().splitlines()))
@@ -162,7 +161,8 @@ def test_tables_of_every_kind_are_read(ending, tables, tmp_path):
             parquet.write_table(pa.Table.from_pylist(rows), file)
         else:
             told = [json.dumps(row) for row in rows]
-            file.write_text("\n".join(told) if ending == ".jsonl" else f"[{', '.join(told)}]")
+            # an array behind a byte order mark and a line, and its first row without a column that others have
+            file.write_text("\n".join(told) if ending == ".jsonl" else f"\ufeff\n[{', '.join(told)}]")
     named = {**tables, "root": str(tmp_path), "train": f"train{ending}", "test": f"test{ending}"}
     assert labelled(DataSettings(**named)) == labelled(DataSettings(**tables))
 
@@ -178,9 +178,17 @@ BAD = [
     ({"text": "body"}, {}, "data.text=body: .*train.csv has no such column; it has label, text"),
     ({"label": None}, {}, "data.label=null: data.name=files needs it"),
     ({"repo": "a/b"}, {}, "data.repo=a/b: data.name=files has no such setting"),
-    ({"train": "test.csv", "test": "damaged.parquet"}, {}, "damaged.parquet: cannot be read as parquet"),
+    ({"train": "test.csv", "test": "damaged.parquet"}, {}, "data.test: .*damaged.parquet cannot be read as parquet"),
+    ({"train": "empty.csv"}, {}, "data.train=empty.csv: has no text"),
+    ({"train": "gap.csv"}, {}, "data.label=label: .*gap.csv has no value in row 2"),
+    ({"train": "nan.parquet"}, {}, "data.label=label: .*nan.parquet has no value in row 2"),
+    ({"train": "list.parquet"}, {}, "data.text=text: .*list.parquet has a list in row 1"),
+    ({"train": "twice.csv"}, {}, "twice.csv"),
+    ({"text": "label"}, {}, "data.label=label: is the column of the text as well"),
+    ({"train": "?"}, {}, r"data.train=\?: no such file"),
+    ({}, {"model": "transformer", "max_length": 1}, "recipe.max_length=1: must be ≥ 2"),
     ({"train": "one.csv"}, {}, "data.label=label: has the one class sea"),
-    ({"train": "two.csv"}, {}, "data.test: has the class wood, which the training split has not"),
+    ({"train": "two.csv"}, {}, "data.test=test.csv: has the class wood, which the training split has not"),
 ]
 
 
@@ -189,6 +197,11 @@ def test_what_does_not_fit_is_named(data, settings, told, tables):
     root = Path(tables["root"])
     (root / "damaged.parquet").write_text("no parquet")
     (root / "one.csv").write_text("label,text\n" + "sea,wave\n" * 40)
+    (root / "empty.csv").write_text("label,text\n" + 'sea,""\nsky," "\n' * 20)
+    (root / "gap.csv").write_text("label,text\nsea,wave\n,star\n" + "sky,star\n" * 20)
+    (root / "twice.csv").write_text("label,text,text\nsea,wave,wave\n")
+    parquet.write_table(pa.table({"label": [1.0, float("nan")], "text": ["wave", "star"]}), root / "nan.parquet")
+    parquet.write_table(pa.table({"label": ["sea"], "text": [["wave"]]}), root / "list.parquet")
     (root / "two.csv").write_text("label,text\n" + "sea,wave\nsky,star\n" * 20)
     with pytest.raises(ValueError, match=told):
         text({**tables, **data}, **settings)
@@ -243,9 +256,8 @@ def test_a_pretrained_folder_is_fine_tuned(tables, tmp_path):
     tokenizer = Tokenizer(models.WordLevel({w: k for k, w in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     own = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
-    base = BertModel(
-        BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
-    )
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    base = BertModel(BertConfig(vocab_size=8, max_position_embeddings=12, **small), add_pooling_layer=False)
     folder = tmp_path / "model"
     own.save_pretrained(folder)
     base.save_pretrained(folder)
@@ -259,6 +271,23 @@ def test_a_pretrained_folder_is_fine_tuned(tables, tmp_path):
     for wrong in ({"dropout": 0.1}, {"tokenizer": "words"}, {"vocabulary": 20}):
         with pytest.raises(ValueError, match=f"recipe.{next(iter(wrong))}=.*a pretrained model has its own"):
             text(tables, "pretrained", shape, **{"vocabulary": None, **wrong})
+    with pytest.raises(ValueError, match=f"recipe.max_length=13: the model of model.path={folder} takes ≤ 12"):
+        text(tables, "pretrained", shape, vocabulary=None, max_length=13)
+
+    def refused(told, **config):
+        """The folder with another configuration beside its weights."""
+        BertConfig(**{"vocab_size": 8, "max_position_embeddings": 12, **small, **config}).save_pretrained(folder)
+        with pytest.raises(ValueError, match=f"model.path={folder}: {told}"):
+            text(tables, "pretrained", shape, vocabulary=None)
+
+    refused("its weights do not fit its configuration: .* are missing", num_hidden_layers=2)
+    refused("its weights do not fit its configuration: .* are missing", hidden_size=16)
+    BertModel(BertConfig(vocab_size=7, **small)).save_pretrained(folder)
+    refused("its tokenizer has 8 tokens, its embeddings 7", vocab_size=7, max_position_embeddings=512)
+    base.save_pretrained(folder)
+    base.save_pretrained(tmp_path / "mute")
+    with pytest.raises(ValueError, match=r"model.path=.*mute: has no tokenizer"):
+        text(tables, "pretrained", {**shape, "path": str(tmp_path / "mute")}, vocabulary=None)
     (folder / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(ValueError, match=f"model.path={folder}: cannot be loaded"):
         text(tables, "pretrained", shape, vocabulary=None)

@@ -10,8 +10,10 @@ from alphagrad.recipes.supervised.averaging import Average
 from alphagrad.recipes.supervised.confusion import draw_confusion
 from alphagrad.recipes.supervised.loop import Clock, Target
 from alphagrad.recipes.supervised.schedules import ScheduleSettings, factor
+from alphagrad.recipes.supervised.settings import draws
 from alphagrad.recipes.vision.pictures import draw_mistakes
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from alphagrad.lab import metrics
 
@@ -149,3 +151,9 @@ def test_the_clock_leaves_pauses_out(monkeypatch):
     other = Clock(1, CPU)
     other.load_state_dict(clock.state_dict())
     assert other.seconds == 3.0
+
+
+def test_what_draws_random_numbers_is_known():
+    """vmap refuses them."""
+    assert [draws(m) for m in (nn.Dropout(), nn.Dropout2d(), StochasticDepth(0.1, "row"))] == [True] * 3
+    assert not draws(nn.Linear(1, 1))

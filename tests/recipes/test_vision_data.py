@@ -203,7 +203,16 @@ def test_a_download_is_announced(tmp_path, monkeypatch, capsys):
         ValueError, match=r"cannot be downloaded \(no network at all\); put cifar100/\{train,test\}\.npz"
     ):
         dataset(settings(tmp_path, name="cifar100", download=True))
-    assert f"cifar100 is not in {tmp_path}: downloading" in capsys.readouterr().err
+    assert f"{tmp_path} has no cifar100: downloading" in capsys.readouterr().err
+
+    def half(self):
+        Path(self.raw_folder).mkdir(parents=True)
+        raise OSError("no network")
+
+    monkeypatch.setattr(datasets.MNIST, "download", half)
+    with pytest.raises(ValueError, match="has no mnist, and it cannot be downloaded"):
+        dataset(settings(tmp_path / "new", name="mnist", download=True))
+    assert not (tmp_path / "new").exists()  # nothing of it stays
 
 
 def labels_of(*values: int) -> np.ndarray:
@@ -219,6 +228,8 @@ WRONG = {
     "labels short": ({"labels": np.arange(5)}, "12 images and 5 labels"),
     "images float": ({"images": np.zeros((12, 6, 6, 1))}, "must be uint8"),
     "images flat": ({"images": np.zeros((12, 36), dtype=np.uint8)}, "got uint8 [12, 36]"),
+    "no height": ({"images": np.zeros((12, 0, 6, 1), dtype=np.uint8)}, "got uint8 [12, 0, 6, 1]"),
+    "labels large": ({"labels": np.full(12, 2**64 - 1, dtype=np.uint64)}, "got 18446744073709551615"),
     "four channels": ({"images": np.zeros((12, 6, 6, 4), dtype=np.uint8)}, "1 or 3"),
     "channels first": ({"images": np.zeros((12, 3, 6, 6), dtype=np.uint8)}, "[N, H, W, 1 or 3]"),
     "empty": ({"images": np.zeros((0, 6, 6, 1), dtype=np.uint8), "labels": np.zeros(0, dtype=np.int64)}, "0 images"),
@@ -244,7 +255,18 @@ def test_files_that_are_wrong(tmp_path):
     write_npz(tmp_path / "cut")
     file = tmp_path / "cut/test.npz"
     file.write_bytes(file.read_bytes()[:-200])
-    refused(settings(tmp_path, name="cut"), str(file), "cut off")
+    refused(settings(tmp_path, name="cut"), str(file), "cannot be read as npz")
+    pretended = {"array": np.arange(3), "text": b"no archive", "objects": np.array([{}], dtype=object)}
+    for kind, content in pretended.items():
+        write_npz(tmp_path / kind)
+        with (tmp_path / kind / "train.npz").open("wb") as written:
+            if isinstance(content, bytes):
+                written.write(content)
+            elif content.dtype == object:
+                np.savez(written, images=np.zeros((12, 6, 6, 1), dtype=np.uint8), labels=content)
+            else:
+                np.save(written, content)
+        refused(settings(tmp_path, name=kind), str(tmp_path / kind / "train.npz"), "cannot be read as npz")
     write_npz(tmp_path / "half")
     (tmp_path / "half/test.npz").unlink()
     refused(settings(tmp_path, name="half"), "test.npz", "belong together")
@@ -272,7 +294,15 @@ def test_the_files_that_are_packed_as_published(tmp_path):
     raw = tmp_path / "MNIST/raw"
     raw.mkdir(parents=True)
     (raw / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"x"))
-    refused(settings(tmp_path, name="mnist"), "has no mnist")
+    refused(settings(tmp_path, name="mnist"), f"has mnist damaged or in part ({tmp_path / 'MNIST'})")
+
+
+def test_digits_are_the_embedded_ones(tmp_path):
+    write_folders(tmp_path / "digits")
+    assert dataset(settings(tmp_path, name="digits")).count == 1438
+    write_folders(tmp_path / "mine")
+    write_npz(tmp_path / "mine")  # arrays before folders
+    assert dataset(settings(tmp_path, name="mine")).shape == (1, 6, 6)
 
 
 FOLDER = {"name": "pets", "mean": [0.0], "std": [1 / 255], "size": 16, "flip": True}

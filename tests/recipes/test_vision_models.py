@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from alphagrad.recipes.vision.models import GrayAsColour, ModelSettings, build
+from alphagrad.recipes.vision.models import GrayAsColour, ModelSettings, build, check_fit
 from torch import nn
 
 CONF = Path(__file__).resolve().parents[2] / "conf/model"
@@ -75,6 +75,29 @@ def test_norms(norm, kind):
     assert found == ({kind} if kind else set())
     biases = [m.bias is not None for m in net.modules() if isinstance(m, nn.Conv2d)]
     assert biases == [norm == "none"] * 2  # a normalisation has its own
+
+
+@pytest.mark.parametrize("name", ["googlenet", "vit_b_32"])
+def test_torchvisions_models_that_need_more_than_a_name(name):
+    """Two heads in training, an image size: they are built to give logits for the images there are."""
+    check_fit(ModelSettings(name=name), (3, 64, 64), 10, batch=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "batch"),
+    [
+        ("alexnet", (1, 8, 8), 4),
+        ("vit_b_16", (3, 8, 8), 4),
+        ("resnet18", (3, 8, 8), 1),
+        ("squeezenet1_0", (3, 8, 8), 2),
+    ],
+)
+def test_a_model_that_cannot_train_on_such_images_says_so(name, shape, batch):
+    settings = ModelSettings(name=name, stem="imagenet" if name == "resnet18" else None)
+    with pytest.raises(ValueError, match=rf"^model\.name={name}: ") as caught:
+        check_fit(settings, shape, 10, batch)
+    assert "\n" not in str(caught.value)
+    assert ("recipe.batch_size" in str(caught.value)) == (batch == 1)
 
 
 def test_a_model_that_cannot_be_built_so_says_why():
