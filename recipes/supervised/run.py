@@ -33,7 +33,7 @@ class ModuleRun:
     ) -> None:
         self.numbers, self.training, self.parallel, self.spec = numbers, training, parallel, spec
         self.module = numbers.convert(module)
-        if training.channels_last:
+        if training.channels_last and parallel.kind != "fsdp":  # which shards rows, of contiguous parameters alone
             self.module = self.module.to(memory_format=torch.channels_last)
         copied = training.ema is not None or parallel.kind == "fsdp"
         self.plain = numbers.convert(training.build()) if copied else self.module

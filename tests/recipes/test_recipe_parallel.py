@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+import test_recipe_image
 import text_cases
 import torch
 from alphagrad.recipes.supervised.learner import LoopLearner, Training
@@ -180,29 +181,31 @@ def test_all_processes_evaluate_the_same_statistics(two, kind):
 SGD = OptimizerSpec("sgd", lambda params: torch.optim.SGD(params, lr=0.3, momentum=0.9), "elementwise")
 
 
-def language(root, kind):
-    """The parameters of small models of both recipes on text."""
+def of_recipes(root, kind):
+    """The parameters of small models of the recipes, after some steps."""
     corpus, tables = write_corpus(root), write_tables(root)
     recipes = {
         **{name: text_cases.lm(corpus, name, {"layers": 2}, parallel=kind) for name in ("gpt2", "llama")},
         "mlp": text_cases.text(tables, "mlp", parallel=kind),
         "transformer": text_cases.text(tables, "transformer", {"layers": 2}, parallel=kind),
     }
+    norm = {"channels": [8], "hidden": [4], "norm": "group"}
+    recipes["cnn"] = test_recipe_image.recipe("cnn", shape=norm, parallel=kind, epochs=1, batch_size=200)
     return {name: text_cases.train(r, root, RunSpec(0, SGD))[0][0]["model"] for name, r in recipes.items()}
 
 
-def language_both(root):
+def of_recipes_in_both_ways(root):
     found = {}
     for kind in ("ddp", "fsdp"):
         place = Path(root, kind, os.environ["RANK"])
         place.mkdir(parents=True)
-        found[kind] = language(place, kind)
+        found[kind] = of_recipes(place, kind)
     return found
 
 
-def test_models_of_text_in_two_processes(tmp_path):
-    alone = language(tmp_path, "ddp")
-    for found in in_processes(language_both, tmp_path / "two", str(tmp_path)):
+def test_recipes_in_two_processes(tmp_path):
+    alone = of_recipes(tmp_path, "ddp")
+    for found in in_processes(of_recipes_in_both_ways, tmp_path / "two", str(tmp_path)):
         for kind in ("ddp", "fsdp"):
             assert_same(found[kind], alone, kind, 1e-4)
 
