@@ -19,7 +19,7 @@ from .supervised.parallel import parallel_of, processes
 from .supervised.precision import Numbers
 from .supervised.settings import SupervisedSettings, check_batch, training_of, vmaps
 from .vision.data import DataSettings, Sweep, dataset
-from .vision.models import STACKED, ModelSettings, build, check_fit
+from .vision.models import STACKED, ModelSettings, build, outline
 from .vision.pictures import MISTAKES, draw_mistakes
 
 
@@ -45,10 +45,9 @@ class Image:
         self.data = dataset(settings.data)
         check_batch(settings, self.data.count)
         part = settings.batch_size // settings.accumulate // processes()
-        build(settings.model, self.data.shape, len(self.data.classes))
-        check_fit(settings.model, self.data.shape, len(self.data.classes), part)
+        model = outline(settings.model, self.data.shape, len(self.data.classes), part)
         objective = classify.objective(settings.label_smoothing)
-        self.training = training_of(settings, self._model, objective, self._channels_last())
+        self.training = training_of(settings, self._model, objective, self._channels_last(model))
         self.vmaps(runs=1)  # can it be as it is asked for?
 
     @property
@@ -68,11 +67,11 @@ class Image:
     def _model(self) -> nn.Module:
         return build(self.settings.model, self.data.shape, len(self.data.classes))
 
-    def _channels_last(self) -> bool:
+    def _channels_last(self, model: nn.Module) -> bool:
         s = self.settings
         if s.channels_last != "auto":
             return s.channels_last
-        return s.stack != "vmap" and any(isinstance(m, nn.Conv2d) for m in self._model().modules())
+        return s.stack != "vmap" and any(isinstance(m, nn.Conv2d) for m in model.modules())
 
     def vmaps(self, runs: int) -> bool:
         """Whether so many runs train as one tensor program."""

@@ -7,8 +7,8 @@ import time
 import torch
 from torch import nn
 
-SIDES, PRODUCTS, TRIES = {"cpu": 1024, "cuda": 8192}, {"cpu": 1, "cuda": 8}, 3
-"""Of the matrix products that measure the device, large enough for it; how many in a row; how often they are
+PRODUCTS, GPU_PRODUCTS, TRIES = (1024, 1), (8192, 8), 3
+"""Side and number of the matrix products that measure a CPU and a GPU, which they must keep busy; how often they are
 timed, of which the fastest counts."""
 
 
@@ -27,7 +27,7 @@ def flops_per_token(model: nn.Module, layers: int, width: int, length: int) -> f
 @torch.no_grad()
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second of a matrix product, measured: what MFU is a share of unless a number is given."""
-    side, products = SIDES[device.type], PRODUCTS[device.type]
+    side, products = GPU_PRODUCTS if device.type == "cuda" else PRODUCTS
     a = torch.ones(side, side, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(TRIES):

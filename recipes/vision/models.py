@@ -152,11 +152,16 @@ def from_torchvision(s: ModelSettings, shape: tuple[int, int, int], classes: int
     return three_channels(net, shape)
 
 
-def check_fit(s: ModelSettings, shape: tuple[int, int, int], classes: int, batch: int) -> None:
-    """Raises ``ValueError`` unless the model can train on batches of so many images; nothing is computed."""
+def outline(s: ModelSettings, shape: tuple[int, int, int], classes: int, batch: int) -> nn.Module:
+    """The model without numbers, on the device *meta*.
+
+    Raises:
+        ValueError: it cannot be built, or not train on batches of so many images.
+    """
     with torch.device("meta"):
+        net = build(s, shape, classes)
         try:
-            outputs = build(s, shape, classes)(torch.empty(batch, *shape))
+            outputs = net(torch.empty(batch, *shape))
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:
             told = " ".join(str(error).split())[:200]
             one = ", recipe.batch_size ÷ recipe.accumulate and processes" if batch == 1 else ""
@@ -164,6 +169,7 @@ def check_fit(s: ModelSettings, shape: tuple[int, int, int], classes: int, batch
             raise ValueError(f"model.name={s.name}: cannot train on a batch of {size} ({told})") from error
     if not isinstance(outputs, Tensor) or outputs.shape != (batch, classes):
         raise ValueError(f"model.name={s.name}: does not give one row of {classes} logits for each image")
+    return net
 
 
 class GrayAsColour(nn.Module):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from alphagrad.recipes.vision.models import GrayAsColour, ModelSettings, build, check_fit
+from alphagrad.recipes.vision.models import GrayAsColour, ModelSettings, build, outline
 from torch import nn
 
 CONF = Path(__file__).resolve().parents[2] / "conf/model"
@@ -80,7 +80,7 @@ def test_norms(norm, kind):
 @pytest.mark.parametrize("name", ["googlenet", "vit_b_32"])
 def test_torchvisions_models_that_need_more_than_a_name(name):
     """Two heads in training, an image size: they are built to give logits for the images there are."""
-    check_fit(ModelSettings(name=name), (3, 64, 64), 10, batch=4)
+    outline(ModelSettings(name=name), (3, 64, 64), 10, batch=4)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_torchvisions_models_that_need_more_than_a_name(name):
 def test_a_model_that_cannot_train_on_such_images_says_so(name, shape, batch):
     settings = ModelSettings(name=name, stem="imagenet" if name == "resnet18" else None)
     with pytest.raises(ValueError, match=rf"^model\.name={name}: ") as caught:
-        check_fit(settings, shape, 10, batch)
+        outline(settings, shape, 10, batch)
     assert "\n" not in str(caught.value)
     assert ("recipe.batch_size" in str(caught.value)) == (batch == 1)
 
