@@ -164,9 +164,10 @@ def outline(s: ModelSettings, shape: tuple[int, int, int], classes: int, batch: 
             outputs = net(torch.empty(batch, *shape))
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:
             told = " ".join(str(error).split())[:200]
-            one = ", recipe.batch_size ÷ recipe.accumulate and processes" if batch == 1 else ""
-            size = f"{batch} images{one}, of {shape[0]}×{shape[1]}×{shape[2]}"
-            raise ValueError(f"model.name={s.name}: cannot train on a batch of {size} ({told})") from error
+            size = f"{batch} images of {shape[0]}×{shape[1]}×{shape[2]}"
+            if batch == 1:
+                size += " (recipe.batch_size over recipe.accumulate and processes)"
+            raise ValueError(f"model.name={s.name}: cannot train on {size} at a time: {told}") from error
     if not isinstance(outputs, Tensor) or outputs.shape != (batch, classes):
         raise ValueError(f"model.name={s.name}: does not give one row of {classes} logits for each image")
     return net
