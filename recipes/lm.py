@@ -21,15 +21,16 @@ from .language.batches import Packed, Sequences
 from .language.data import DataSettings, corpus
 from .language.models import CAUSAL, ModelSettings, causal, check
 from .language.sampling import Sampler
-from .language.speed import flops_per_token, peak_flops
+from .language.speed import flops_per_token
 from .language.tokens import END_OF_TEXT, Kind, Tokenizer, stream, trained
 from .supervised.classify import MEASURES
 from .supervised.learner import Learner, LoopLearner
 from .supervised.loop import Plan, fit
 from .supervised.orders import Orders
 from .supervised.parallel import parallel_of
-from .supervised.precision import AUTOCAST, Numbers
+from .supervised.precision import Numbers
 from .supervised.settings import SupervisedSettings, check_batch, training_of
+from .supervised.speed import peak_flops
 
 END = 0
 """The number of the token between documents."""
@@ -119,9 +120,8 @@ class LM:
         s = self.settings
         assert s.model.layers is not None
         assert s.model.width is not None
-        dtype = AUTOCAST.get(s.precision, torch.bfloat16 if s.precision == "bfloat16" else torch.float32)
         work = flops_per_token(self._model(), s.model.layers, s.model.width, s.length)
-        return work / (s.peak_flops or peak_flops(device, dtype))
+        return work / (s.peak_flops or peak_flops(device, Numbers(s.precision, device).products))
 
     def _write_tokenizer(self, path: Path) -> None:
         path.write_text(self.tokens.described(), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -10,8 +11,16 @@ from typing import Literal
 import torch
 from torch import nn
 
+from .speed import peak_flops
+
 Precision = Literal["float32", "amp_bfloat16", "amp_float16", "bfloat16"]
+LOG = logging.getLogger("alphagrad")
 AUTOCAST: Mapping[str, torch.dtype] = {"amp_bfloat16": torch.bfloat16, "amp_float16": torch.float16}
+
+SMALL = (256, 1)
+"""Side and number of the products compared: 40 ms for a processor that does them one number at a time."""
+NOISE = 1.2
+"""The ratio from which a processor is called slower, for a timing says no more."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,26 @@ class Numbers:
     def inputs(self) -> torch.dtype:
         """The dtype of what the model is given."""
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+
+    @property
+    def products(self) -> torch.dtype:
+        """The dtype of the model's matrix products."""
+        return AUTOCAST.get(self.precision, self.inputs)
+
+    def warn_if_slow(self) -> None:
+        """Warns of half precision on a processor that computes it slower than float32, by up to a hundred times.
+
+        GPUs are not asked: those that AMP is for have units for it.
+        """
+        if self.device.type != "cpu" or self.products == torch.float32:
+            return
+        times = peak_flops(self.device, torch.float32, SMALL) / peak_flops(self.device, self.products, SMALL)
+        if times > NOISE:
+            LOG.warning(
+                "recipe.precision=%s: this processor multiplies matrices %.2g times slower in it than in float32",
+                self.precision,
+                times,
+            )
 
     def convert(self, module: nn.Module) -> nn.Module:
         """The module with parameters of the right dtype, on the device."""

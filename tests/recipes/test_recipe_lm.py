@@ -14,11 +14,12 @@ import torch
 from alphagrad.recipes.language.batches import Packed
 from alphagrad.recipes.language.data import DataSettings, corpus
 from alphagrad.recipes.language.sampling import Sampler
-from alphagrad.recipes.language.speed import flops_per_token, peak_flops
+from alphagrad.recipes.language.speed import flops_per_token
 from alphagrad.recipes.language.tokens import END_OF_TEXT, stream, trained
 from alphagrad.recipes.lm import scores, tokenized
 from alphagrad.recipes.supervised.orders import Orders
 from alphagrad.recipes.supervised.schedules import factor
+from alphagrad.recipes.supervised.speed import peak_flops
 from text_cases import ADAMW, OURS, flat, lm, train, write_corpus
 
 from alphagrad.lab import metrics

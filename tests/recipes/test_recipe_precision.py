@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from alphagrad.recipes.supervised import precision as precision_module
 from alphagrad.recipes.supervised.averaging import Average
 from alphagrad.recipes.supervised.learner import Training
 from alphagrad.recipes.supervised.parallel import Parallel
@@ -143,3 +144,28 @@ def test_a_compiled_run_is_the_same(precision):
         for compile in (False, True)
     ]
     assert_same(ends[1], ends[0], precision, 1e-4 if precision == "float32" else 0.03)
+
+
+FLOPS = {torch.float32: 50e9, torch.bfloat16: 1e9, torch.float16: 45e9}
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "warned"),
+    [
+        ("float32", "cpu", []),
+        ("amp_float16", "cpu", []),
+        ("amp_bfloat16", "cuda", []),
+        ("amp_bfloat16", "cpu", ["recipe.precision=amp_bfloat16: this processor multiplies matrices 50 times slower"]),
+        ("bfloat16", "cpu", ["recipe.precision=bfloat16: this processor multiplies matrices 50 times slower"]),
+    ],
+)
+def test_slow_half_precision_is_told(monkeypatch, caplog, precision, device, warned):
+    monkeypatch.setattr(precision_module, "peak_flops", lambda device, dtype, products: FLOPS[dtype])
+    Numbers(precision, torch.device(device)).warn_if_slow()
+    assert [m.split(" in it")[0] for m in caplog.messages] == warned
+
+
+def test_a_learner_tells(monkeypatch, caplog):
+    monkeypatch.setattr(precision_module, "peak_flops", lambda device, dtype, products: FLOPS[dtype])
+    learner_of(ALONE, "sgd", precision="bfloat16")
+    assert len(caplog.messages) == 1
