@@ -30,7 +30,8 @@ Examples
   alphagrad report --plot curves.png
 
 `alphagrad COMMAND --help` says more. --traceback, anywhere, shows the whole traceback of an error.
-Environment: ALPHAGRAD_CONF (a folder of your own configuration, searched first), MLFLOW_TRACKING_URI.
+Environment: ALPHAGRAD_CONF (a folder of your own configuration, searched first), ALPHAGRAD_DATA (data sets),
+MLFLOW_TRACKING_URI.
 """
 
 COMPLETION = """\
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns 0, 1 for a failed run, 2 for a wrong setting, 130 or 143 when interrupted."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     traceback = "--traceback" in argv
-    argv = [a for a in argv if a != "--traceback"]
+    argv = [at_home(a) for a in argv if a != "--traceback"]
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -106,6 +107,12 @@ def explain(error: Exception) -> int:
     who = "alphagrad" if rank == "0" else f"alphagrad, process {rank}"
     print(f"{who}: {type(error).__name__}: {text} (--traceback shows where)", file=sys.stderr)
     return 1
+
+
+def at_home(argument: str) -> str:
+    """``key=~/x`` with the home folder, which no shell puts there and Hydra's grammar does not know."""
+    key, equals, value = argument.partition("=")
+    return f"{key}={os.path.expanduser(value)}" if equals and value.startswith("~/") else argument
 
 
 def show_version(argv: list[str]) -> None:

@@ -141,6 +141,12 @@ def test_alpha_follows_the_recipes_network(cli, lab):
     assert f"network total d = {6 * 8 + 8 + 8 * 3 + 3}" in shown
 
 
+def test_the_home_folder_is_a_tilde(cli, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = yaml.safe_load(cli("run", "--cfg", "job", "recipe=image", "output_root=~/runs", "data.root=~/data").out)
+    assert (config["output_root"], config["data"]["root"]) == (f"{tmp_path}/runs", f"{tmp_path}/data")
+
+
 def test_cfg_job_prints_the_configuration(cli, tmp_path, lab):
     lab.chdir(tmp_path)
     shown = cli("run", "--cfg", "job", "optimizer=hybrid", "seed=7", "transform.lam=0.25")
