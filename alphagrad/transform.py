@@ -121,12 +121,10 @@ class Hybrid(Transform):
         if isinstance(self.lam, FromSaturation):
             return
         if isinstance(self.lam, Ramp):
-            ends: tuple[float, ...] = (self.lam.start, self.lam.end)
+            for end in ("start", "end"):
+                as_value(f"transform.lam.{end}", getattr(self.lam, end), above=0, strict=False, at_most=1)
         else:
-            object.__setattr__(self, "lam", as_value("transform.lam", self.lam, above=0, strict=False))
-            ends = self.lam if isinstance(self.lam, tuple) else (self.lam,)
-        if not all(0 <= end <= 1 for end in ends):
-            raise ValueError(f"transform.lam: must lie in [0, 1], got {self.lam!r}")
+            object.__setattr__(self, "lam", as_value("transform.lam", self.lam, above=0, strict=False, at_most=1))
 
     @property
     def counts_steps(self) -> bool:  # type: ignore[override]

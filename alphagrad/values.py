@@ -36,7 +36,14 @@ class TensorInfo(NamedTuple):
         return math.prod(self.shape)
 
 
-def as_value(setting: str, value: float | Sequence[float] | Tensor, *, above: float, strict: bool = True) -> Value:
+def as_value(
+    setting: str,
+    value: float | Sequence[float] | Tensor,
+    *,
+    above: float,
+    strict: bool = True,
+    at_most: float = math.inf,
+) -> Value:
     """Checks a hyperparameter and makes it hashable; raises ``ValueError`` naming ``setting``."""
     items = value.tolist() if isinstance(value, Tensor) else value
     given = items if isinstance(items, Sequence) else (items,)
@@ -47,8 +54,12 @@ def as_value(setting: str, value: float | Sequence[float] | Tensor, *, above: fl
     if not numbers or any(isinstance(v, (str, bool)) for v in given):
         raise ValueError(f"{setting}: must be a number or one number for each run, got {value!r}")
     for number in numbers:
-        if not math.isfinite(number) or number < above or (strict and number == above):
-            raise ValueError(f"{setting}: must be finite and {'>' if strict else '≥'} {above:g}, got {value!r}")
+        if not math.isfinite(number) or not above <= number <= at_most or (strict and number == above):
+            if at_most < math.inf:
+                allowed = f"lie in {'(' if strict else '['}{above:g}, {at_most:g}]"
+            else:
+                allowed = f"be finite and {'>' if strict else '≥'} {above:g}"
+            raise ValueError(f"{setting}: must {allowed}, got {value!r}")
     return PerRun(numbers) if isinstance(items, Sequence) else numbers[0]
 
 

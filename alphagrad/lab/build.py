@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from alphagrad.lab import processes
+from alphagrad.lab.complaints import complaint, culprit, named
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.recipe import Recipe, Settings
 from alphagrad.lab.stack import STACKINGS, Observation, OptimizerSpec
@@ -205,38 +206,6 @@ def optimizer_spec(config: DictConfig) -> OptimizerSpec:
     return spec
 
 
-def culprit(settings: Mapping[str, Any], make: Callable[[dict[str, Any]], Any]) -> str | None:
-    """The setting, ``a.b`` where nested, without which (so, with its default) ``make(settings)`` works.
-
-    Not every library says which of its arguments it does not like.
-    """
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            below = culprit(value, partial(_with, make, settings, key))
-            if below is not None:
-                return f"{key}.{below}"
-        elif not key.startswith("_"):
-            try:
-                make({k: v for k, v in settings.items() if k != key})
-            except Exception:  # noqa: S112
-                continue
-            return key
-    return None
-
-
-def _with(make: Callable[[dict[str, Any]], Any], settings: Mapping[str, Any], key: str, inner: dict[str, Any]) -> Any:
-    return make({**settings, key: inner})
-
-
-def complaint(setting: str, value: Any, text: str) -> str:
-    """What a constructor says of a setting, under the name that the user knows."""
-    if text.startswith(("alpha.", "transform.", "normalization.")):
-        return text
-    named, colon, rest = text.partition(": ")
-    ours = colon and named.split(", ")[0].rpartition(".")[2] == setting.rpartition(".")[2]
-    return f"{setting}: {rest}" if ours else f"{setting}={value!r}: {text}"
-
-
 class _Build(partial[Any]):
     """``target(params, **settings)``; equal for equal settings, so that runs can share an optimizer."""
 
@@ -266,7 +235,7 @@ def instantiated(setting: str, node: DictConfig) -> Any:
         while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
             cause = cause.__cause__  # type: ignore[assignment]
         text = " ".join(str(cause).split())
-        key = culprit(plain, make)
+        key = culprit(plain, make) or named(plain, text.partition(":")[0])
         if key is None:
             raise ConfigError(text if isinstance(cause, ValueError) else f"{setting}: {text}") from error
         # a slot that is an interpolation is named where the user sets it: alpha.value
