@@ -11,6 +11,7 @@ from pydantic import Field
 
 from alphagrad.lab.recipe import Settings
 
+from ..supervised.held_out import divided
 from .embedded import pydocs, topics
 from .files import TABLES, columns_of, files_of, kind_of, text_of
 from .hub import load_split
@@ -39,6 +40,8 @@ class DataSettings(Settings):
     """Tables and hub: the column with the text."""
     label: str | None = Field(default=None, min_length=1)
     """Tables and hub: the column with the class."""
+    validation: float = Field(default=0.0, ge=0, lt=1)
+    """Of labelled texts: the share of the training split that is evaluated on in place of the test split."""
 
     def check(self, wanted: Sequence[str] = ()) -> None:
         """Raises ``ValueError`` where the source needs a setting that is not given, or has none that is."""
@@ -85,13 +88,17 @@ def labelled(s: DataSettings) -> Dataset:
     for split, rows in splits.items():
         if not any(text.strip() for text, _ in rows):
             raise ValueError(f"data.{split}={getattr(s, split)}: has no text")
-    classes = sorted({label for _, label in splits["train"]})
+    classes = sorted({label for _, label in splits["train"]})  # with those that are held out entirely
     if len(classes) < 2:
         raise ValueError(f"data.label={s.label}: has the one class {classes[0]}; there is nothing to tell apart")
     number = {name: k for k, name in enumerate(classes)}
     for _, label in splits["test"]:
         if label not in number:
             raise ValueError(f"data.test={s.test}: has the class {label}, which the training split has not")
+    if s.validation:
+        train = splits["train"]
+        kept, held = divided(len(train), s.validation, "texts")
+        splits = {"train": [train[k] for k in kept], "test": [train[k] for k in held]}
     parts = [
         Labelled([text for text, _ in splits[split]], [number[label] for _, label in splits[split]])
         for split in ("train", "test")
@@ -128,6 +135,8 @@ def corpus(s: DataSettings) -> tuple[list[str], list[str]]:
     s.check()
     if s.name == "pydocs":
         raise ValueError("data.name=pydocs: is for recipe text; recipe lm has topics, files, hub")
+    if s.validation:
+        raise ValueError(f"data.validation={s.validation}: is for recipe text; recipe lm is evaluated on data.test")
     splits = topics() if s.name == "topics" else {split: _documents(s, split) for split in ("train", "test")}
     for split, documents in splits.items():
         if not any(documents):

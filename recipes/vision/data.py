@@ -15,6 +15,7 @@ from torch import Tensor
 from alphagrad.lab.recipe import Settings
 from alphagrad.lab.stack import RunStack
 
+from ..supervised.held_out import divided
 from ..supervised.loop import Batches
 from ..supervised.roots import root_of
 from .batches import Images, MemoryBatches, MemorySweep, Pixels
@@ -169,14 +170,14 @@ def dataset(s: DataSettings) -> Dataset:
             raise ValueError(f"data.pad={s.pad}: images on disk are cropped at random from their whole; it must be 0")
         train, test = folders
         if s.validation:
-            train, test = (train.at(part) for part in divided(len(train), s.validation))
+            train, test = (train.at(part) for part in divided(len(train), s.validation, "images"))
         found = OnDisk(s, train, test, s.size)
     else:
         images, tested, classes = _in_memory(s.name, s.root, s.download)
         if s.size is not None:
             raise ValueError(f"data.size={s.size}: images in memory have their own size; it must be null")
         if s.validation:
-            images, tested = (images.at(part) for part in divided(len(images), s.validation))
+            images, tested = (images.at(part) for part in divided(len(images), s.validation, "images"))
         found = InMemory(s, images, tested, classes)
     for setting, values in (("mean", s.mean), ("std", s.std)):
         if len(values) not in (1, found.shape[0]):
@@ -195,15 +196,6 @@ def _in_memory(name: str, root: str | None, download: bool) -> tuple[Images, Ima
     check(name, train, test)
     count = KNOWN[name].classes if name in KNOWN else int(train[1].max()) + 1
     return Images.of(*train), Images.of(*test), names or [str(k) for k in range(count)]
-
-
-def divided(count: int, validation: float) -> tuple[np.ndarray, np.ndarray]:
-    """Indices that stay in training, and those that are evaluated on: the same for every run."""
-    held = round(count * validation)
-    if not 0 < held < count:
-        raise ValueError(f"data.validation={validation}: of {count} images that leaves none for one of the two")
-    order = np.random.default_rng(0).permutation(count)
-    return np.sort(order[held:]), np.sort(order[:held])
 
 
 def spread(count: int, wanted: int) -> np.ndarray:

@@ -188,6 +188,7 @@ BAD = [
     ({}, {"tokenizer": "bpe", "vocabulary": 10**9}, "recipe.vocabulary=1000000000: must be ≤ 1048576"),
     ({"train": "."}, {}, r"data.train=\.: is neither a file nor a pattern"),
     ({"train": "a**/x.txt"}, {}, r"data.train=a\*\*/x.txt: is neither a file nor a pattern"),
+    ({"validation": 0.2}, {}, "data.validation=0.2: is for recipe text"),
     ({"test": "*.csv"}, {}, r"data.test=\*.csv: no such file below"),
 ]
 

@@ -150,6 +150,13 @@ def test_embedded_texts_are_split_the_same_way_every_time():
     assert len(whole["test"]) >= 4
 
 
+def test_held_out_texts_are_training_texts_and_the_test_split_is_not_used(tables):
+    whole, part = labelled(DataSettings(**tables)), labelled(DataSettings(**tables, validation=0.2))
+    assert (len(part.train.texts), len(part.test.texts)) == (72, 18)
+    both = zip(part.train.texts + part.test.texts, part.train.labels + part.test.labels, strict=True)
+    assert sorted(both) == sorted(zip(whole.train.texts, whole.train.labels, strict=True))
+
+
 @pytest.mark.parametrize("ending", [".json", ".jsonl", ".parquet", ".JSON"])
 def test_tables_of_every_kind_are_read(ending, tables, tmp_path):
     import json
@@ -185,6 +192,7 @@ BAD = [
     ({"train": "list.parquet"}, {}, "data.text=text: .*list.parquet has a list in row 1"),
     ({"train": "twice.csv"}, {}, "twice.csv"),
     ({"text": "label"}, {}, "data.label=label: is the column of the text as well"),
+    ({"validation": 0.001}, {}, "data.validation=0.001: of 90 texts that leaves none for one of the two"),
     ({"train": "?"}, {}, r"data.train=\?: no such file"),
     ({}, {"model": "transformer", "max_length": 1}, "recipe.max_length=1: must be ≥ 2"),
     ({"train": "one.csv"}, {}, "data.label=label: has the one class sea"),

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from alphagrad.recipes.supervised.held_out import divided
 from alphagrad.recipes.vision.batches import Images, MemoryBatches, MemorySweep, Orders, Pixels
-from alphagrad.recipes.vision.data import DataSettings, InMemory, OnDisk, dataset, divided, spread
+from alphagrad.recipes.vision.data import DataSettings, InMemory, OnDisk, dataset, spread
 from alphagrad.recipes.vision.folders import _Files, find_folders, training_transform
 from PIL import Image as Picture
 
@@ -154,10 +155,10 @@ def test_a_sweep_is_the_split_in_order():
 
 
 def test_held_out_images_are_others_and_the_same_for_all():
-    train, held = divided(100, 0.2)
+    train, held = divided(100, 0.2, "images")
     assert len(held) == 20
     assert sorted([*train, *held]) == list(range(100))
-    assert np.array_equal(held, divided(100, 0.2)[1])
+    assert np.array_equal(held, divided(100, 0.2, "images")[1])
     assert spread(10, 4).tolist() == [0, 2, 5, 7]
     assert spread(3, 9).tolist() == [0, 1, 2]
     whole, part = dataset(settings()), dataset(settings(validation=0.25))
