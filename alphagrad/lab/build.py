@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from alphagrad.lab import processes
-from alphagrad.lab.complaints import complaint, culprit, named
+from alphagrad.lab.complaints import complaint, culprit, path_of
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.recipe import Recipe, Settings
 from alphagrad.lab.stack import STACKINGS, Observation, OptimizerSpec
@@ -235,7 +235,7 @@ def instantiated(setting: str, node: DictConfig) -> Any:
         while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
             cause = cause.__cause__  # type: ignore[assignment]
         text = " ".join(str(cause).split())
-        key = culprit(plain, make) or named(plain, text.partition(":")[0])
+        key = culprit(plain, make) or path_of(plain, text.partition(":")[0])
         if key is None:
             raise ConfigError(text if isinstance(cause, ValueError) else f"{setting}: {text}") from error
         # a slot that is an interpolation is named where the user sets it: alpha.value

@@ -26,10 +26,10 @@ def culprit(settings: Mapping[str, Any], make: Callable[[dict[str, Any]], Any]) 
     return None
 
 
-def named(settings: Mapping[str, Any], name: str) -> str | None:
+def path_of(settings: Mapping[str, Any], name: str) -> str | None:
     """The path, ``a.b`` where nested, of the first setting of that name."""
     for key, value in settings.items():
-        below = named(value, name) if isinstance(value, dict) else None
+        below = path_of(value, name) if isinstance(value, dict) else None
         if key == name or below:
             return f"{key}.{below}" if below else key
     return None

@@ -93,7 +93,8 @@ class LoopLearner:
 
     def __init__(self, stack: RunStack, training: Training, numbers: Numbers, parallel: Parallel) -> None:
         self.parallel = parallel
-        numbers.warn_if_slow()
+        if parallel.rank == 0:
+            numbers.warn_if_slow()
         modules = stack.modules(training.build)
         self.runs = [
             ModuleRun(module, run.optimizer, training, numbers, parallel)

@@ -54,7 +54,7 @@ class Numbers:
         times = peak_flops(self.device, torch.float32, SMALL) / peak_flops(self.device, self.products, SMALL)
         if times > NOISE:
             LOG.warning(
-                "recipe.precision=%s: this processor multiplies matrices %.2g times slower in it than in float32",
+                "recipe.precision=%s: this processor multiplies matrices %.1f times slower in it than in float32",
                 self.precision,
                 times,
             )

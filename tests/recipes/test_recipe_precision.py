@@ -155,14 +155,14 @@ FLOPS = {torch.float32: 50e9, torch.bfloat16: 1e9, torch.float16: 45e9}
         ("float32", "cpu", []),
         ("amp_float16", "cpu", []),
         ("amp_bfloat16", "cuda", []),
-        ("amp_bfloat16", "cpu", ["recipe.precision=amp_bfloat16: this processor multiplies matrices 50 times slower"]),
-        ("bfloat16", "cpu", ["recipe.precision=bfloat16: this processor multiplies matrices 50 times slower"]),
+        ("amp_bfloat16", "cpu", ["recipe.precision=amp_bfloat16: this processor multiplies matrices 50.0"]),
+        ("bfloat16", "cpu", ["recipe.precision=bfloat16: this processor multiplies matrices 50.0"]),
     ],
 )
 def test_slow_half_precision_is_told(monkeypatch, caplog, precision, device, warned):
     monkeypatch.setattr(precision_module, "peak_flops", lambda device, dtype, products: FLOPS[dtype])
     Numbers(precision, torch.device(device)).warn_if_slow()
-    assert [m.split(" in it")[0] for m in caplog.messages] == warned
+    assert [m.split(" times")[0] for m in caplog.messages] == warned
 
 
 def test_a_learner_tells(monkeypatch, caplog):
