@@ -13,7 +13,7 @@ import torch
 
 from alphagrad.lab.build import CheckpointSettings
 from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import STATES
+from alphagrad.lab.folder import STATES, clear_states
 
 VERSION = 1
 LARGEST_SHARE = 0.05
@@ -80,8 +80,7 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Removes all states, and what a killed process was writing."""
-        for file in [*self.files(), *self.home.glob("*.tmp")]:
-            file.unlink()
+        clear_states(self.home)
 
 
 def save_atomically(content: Any, path: Path) -> None:

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -126,17 +126,37 @@ def disband(home: Path, folders: Sequence[Path]) -> None:
     for folder in folders:
         if stack_of(folder)[0] == home:
             (folder / STACK).unlink(missing_ok=True)
-    (home / MEMBERS).unlink()
+    (home / MEMBERS).unlink(missing_ok=True)
     if home not in folders:
-        home.rmdir()
+        with suppress(FileNotFoundError):
+            home.rmdir()
+
+
+def clear_states(home: Path) -> None:
+    """Removes all states of a stack, and what a killed process was writing."""
+    for file in [*home.glob(STATES), *home.glob("*.tmp")]:
+        file.unlink(missing_ok=True)
+
+
+def tidy(over: Collection[Path]) -> None:
+    """Removes what a process killed at its very end has left to go on from, of stacks whose runs are over all.
+
+    Args:
+        over: the folders of runs that can never go on.
+    """
+    stacks = {home for parent in {folder.parent for folder in over} for home in parent.glob(f"{STACK}-*")}
+    for home in {*over, *stacks}:
+        folders = [Path(os.path.normpath(home / member.folder)) for member in members_of(home)]
+        if all(folder in over for folder in folders or [home]):
+            clear_states(home)
+            disband(home, folders or [home])
 
 
 def forget(folder: Path) -> None:
     """Removes what a run would go on from: the next one in this folder starts anew."""
     for name in (RUN_ID, STACK, MEMBERS):
         (folder / name).unlink(missing_ok=True)
-    for state in [*folder.glob(STATES), *folder.glob("*.tmp")]:
-        state.unlink()
+    clear_states(folder)
 
 
 def write_whole(path: Path, text: str) -> None:

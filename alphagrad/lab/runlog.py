@@ -17,11 +17,10 @@ from alphagrad.lab.checkpoint import Checkpoints, save_atomically
 from alphagrad.lab.errors import ConfigError, StorageLost
 from alphagrad.lab.stack import Observation
 from alphagrad.lab.state import pack, unpack
-from alphagrad.lab.tracking import PRUNED, Tracker
+from alphagrad.lab.tracking import DIVERGED, PRUNED, Tracker
 
 LOG = logging.getLogger("alphagrad")
 BEST = "best.pt"
-DIVERGED = "diverged"
 """How the reason of a run that turned non-finite begins."""
 RETRY_SECONDS = 10.0
 """Between attempts to save a state where the disk does not take it."""

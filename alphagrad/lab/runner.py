@@ -34,17 +34,17 @@ from alphagrad.lab.folder import (
 )
 from alphagrad.lab.following import announce
 from alphagrad.lab.progress import ProgressLine
-from alphagrad.lab.runlog import BEST, DIVERGED, Pruned, TrackedLog, Watch
+from alphagrad.lab.runlog import BEST, Pruned, TrackedLog, Watch
 from alphagrad.lab.stack import RunSpec, RunStack
 from alphagrad.lab.store import artifact_root, store_uri
 from alphagrad.lab.tracking import (
     FOLDER,
     HOST,
-    PRUNED,
     REASON,
     Tracker,
     can_go_on,
     is_deleted,
+    is_over,
     provenance,
     reason_of,
     recorded,
@@ -219,7 +219,7 @@ def begun(assignments: Sequence[Assignment], tracker: Tracker, home: Path) -> li
         if run is None or is_deleted(run):
             return []
         status, reason = run.info.status, run.data.tags.get(REASON, "")
-        again = assignment.resume and not reason.startswith((DIVERGED, PRUNED))
+        again = assignment.resume and not is_over(status, reason)
         goes_on = can_go_on(run) or again
         key = job_key(OmegaConf.create(assignment.config))
         if goes_on and run.data.tags.get(JOB_KEY) != key:

@@ -14,8 +14,8 @@ from typing import Any
 
 from alphagrad.lab.compose import JOB_KEY
 from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import RUN_ID, forget, is_held, is_training, write_whole
-from alphagrad.lab.tracking import FOLDER, HOST, PARENT_RUN, REASON, Tracker
+from alphagrad.lab.folder import RUN_ID, forget, is_held, is_training, run_id_of, tidy, write_whole
+from alphagrad.lab.tracking import FOLDER, HOST, PARENT_RUN, REASON, Tracker, is_over
 from alphagrad.lab.writer import STEP
 
 KIND = "alphagrad.kind"
@@ -181,11 +181,15 @@ def study(
         tracker.artifact(folder / JOBS)
         own = Study(tracker, folder, dict(titles), before is not None)
         if before is not None:
-            for job, state in own.states().items():
+            states = own.states()
+            for job, state in states.items():
                 if state.status == "FAILED" and rerun == "failed":
                     forget(Path(state.folder))
                 elif state.status in ("FINISHED", "FAILED", "RUNNING"):  # RUNNING: a cluster's job, say
                     own.skipped.add(job)
+            over = {Path(s.folder): s.run_id for s in states.values() if is_over(s.status, s.reason)}
+            # the folder of a run that has ended may be another's by now
+            tidy([place for place, run_id in over.items() if run_id_of(place) == run_id])
         with as_parent(tracker):
             yield own
         states = own.states()

@@ -25,6 +25,8 @@ REASON = "alphagrad.reason"
 """Tag that says why a run did not finish."""
 PRUNED = "pruned"
 """How the reason of a run that a tuning ended begins: KILLED, yet it does not go on."""
+DIVERGED = "diverged"
+"""How the reason of a run that turned non-finite begins: FAILED, and it cannot go on."""
 FOLDER, HOST = "output_folder", "host"
 """Tags that say where a run is written, and on which machine it trains."""
 VERSIONS = ("alphagrad", "torch", "numpy", "gymnasium", "mlflow", "hydra-core", "pytorch-optimizer")
@@ -194,6 +196,11 @@ class Tracker:
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Copies a file into the run's artifacts."""
         self.client.log_artifact(self.run_id, str(path), folder)
+
+
+def is_over(status: str, reason: str) -> bool:
+    """Whether a run of this status and reason can never go on, whoever asks for it."""
+    return status == "FINISHED" or reason.startswith((DIVERGED, PRUNED))
 
 
 def can_go_on(run: Any) -> bool:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from forked import start
 
+from alphagrad.lab.folder import write_members
 from alphagrad.lab.store import open_store, store_uri
 
 STEPS = 12
@@ -129,6 +130,36 @@ def test_what_a_study_started_again_runs(cli, odd, root, store_runs, rerun, left
     expected = f"alphagrad: the study goes on; 2 of 3 jobs are finished{left}"
     assert told == ([] if left is None else [expected])
     assert len(store_runs(root)) == 4 + added
+
+
+def leave(home: Path, *folders: Path) -> set[Path]:
+    """What a process leaves in a stack's folder that is killed once its runs are finished."""
+    home.mkdir(exist_ok=True)
+    runs = [(folder, "a title", (folder / "run_id").read_text().strip()) for folder in folders]
+    write_members(home, runs, folders)
+    for name in ("state-000000000012.pt", "state-000000000013.pt.1.tmp"):
+        (home / name).touch()
+    return {file for folder in {home, *folders} for file in folder.iterdir()}
+
+
+def test_a_study_started_again_tidies_up_after_a_process_that_was_killed_at_its_end(cli, odd, root, store_runs):
+    """Runs alone and in a stack, all of it over; not what others may go on from, nor what is another run's by now."""
+    words = ("recipe=odd", "seed=range(6)", "recipe.raising=[1]", "recipe.diverging=[2]", f"output_root={root}")
+    cli("run", "-m", *words, "study.rerun=missing")
+    folder = {int(run.data.tags["seed"]): Path(run.data.tags["output_folder"]) for run in store_runs(root)[1:]}
+    leave(folder[0], folder[0])
+    leave(folder[2].parent / "stack-over", folder[2], folder[3])
+    raised = leave(folder[1], folder[1])  # `alphagrad resume` goes on from it
+    open_stack = leave(folder[4].parent / "stack-open", folder[4], folder[1])
+    (folder[5] / "run_id").write_text("of another\n")
+    others = leave(folder[5], folder[5])
+
+    assert cli("run", "-m", *words, "study.rerun=missing").status == 1
+    names = [file.name for seed in (0, 2, 3) for file in folder[seed].iterdir()]
+    assert names.count("run_id") == 3
+    assert not [name for name in names if name.startswith(("state-", "members", "stack"))]
+    assert not (folder[2].parent / "stack-over").exists()
+    assert all(file.exists() for file in raised | open_stack | others)
 
 
 def test_a_study_lies_where_its_configuration_says(cli, odd, root, tmp_path):
