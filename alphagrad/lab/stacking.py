@@ -22,6 +22,7 @@ from alphagrad.lab.apart import run_apart
 from alphagrad.lab.interrupted import Stack, interrupted
 from alphagrad.lab.interrupts import closing_runs_on_signals, follow, orphaned
 from alphagrad.lab.logfiles import warn_on_stderr
+from alphagrad.lab.progress import PlainLines
 from alphagrad.lab.runner import Assignment, Outcome
 from alphagrad.lab.tracking import reason_of
 
@@ -157,7 +158,7 @@ class _Reporter:
 
 
 class _Lines:
-    """A progress line for each stack, fed by their processes; nothing where the output is no terminal."""
+    """A progress line for each stack, fed by their processes; plain ones where the output is no terminal."""
 
     def __init__(self, reports: Any, stacks: Sequence[Stack]) -> None:
         self._reports, self._done = reports, threading.Event()
@@ -170,12 +171,9 @@ class _Lines:
             console=Console(stderr=True),
             disable=not sys.stderr.isatty(),
         )
-        self._tasks = [
-            self._progress.add_task(
-                f"stack {i + 1}/{len(stacks)}, {len(stack.assignments)} runs", total=None, shown="waiting"
-            )
-            for i, stack in enumerate(stacks)
-        ]
+        titles = [f"stack {i + 1}/{len(stacks)}, {len(stack.assignments)} runs" for i, stack in enumerate(stacks)]
+        self._tasks = [self._progress.add_task(title, total=None, shown="waiting") for title in titles]
+        self._plain = [PlainLines(title) for title in titles] if self._progress.disable else None
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> None:
@@ -194,4 +192,8 @@ class _Lines:
             except queue.Empty:
                 continue
             changes = {"total": total} if total else {}
+            if self._plain and total:
+                self._plain[index].start(total)
+            elif self._plain:
+                self._plain[index].update(step, shown)
             self._progress.update(self._tasks[index], completed=step, shown=shown, **changes)
