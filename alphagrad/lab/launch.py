@@ -151,7 +151,7 @@ def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> d
     """
     from alphagrad.lab.build import build
     from alphagrad.lab.dispatch import check as check_launcher
-    from alphagrad.lab.store import check_store, check_writable, store_uri
+    from alphagrad.lab.store import check_places
 
     with compose.hydra_initialized(config_dir):
         lists = [list(overrides)]
@@ -166,7 +166,6 @@ def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> d
             check_launcher(compose.hydra_config(lists[0]).hydra.launcher)
         for config in {compose.config_hash(config): config for config in configs}.values():
             settings = build(config).settings
-            check_writable("output_root", settings.output_root, Path(settings.output_root).expanduser())
-            check_store(store_uri(settings.tracking.uri, settings.output_root))
+            check_places(settings.tracking.uri, settings.output_root)
         sweep.KEYS = {tuple(job): compose.job_key(config) for job, config in zip(lists, configs, strict=True)}
         return {compose.job_key(config): config for config in configs}

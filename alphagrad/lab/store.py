@@ -74,6 +74,17 @@ def check_store(uri: str) -> None:
         )
 
 
+def check_places(uri: str | None, output_root: str) -> None:
+    """Raises :class:`ConfigError` unless a run can write to its store and ``output_root``, which is created then."""
+    store = store_uri(uri, output_root)
+    local = sqlite_file(store) is not None
+    if not local:  # before anything is created
+        check_store(store)
+    check_writable("output_root", output_root, Path(output_root).expanduser())
+    if local:
+        check_store(store)
+
+
 def check_database(uri: str) -> None:
     """Raises :class:`ConfigError` unless the database lets us in."""
     from sqlalchemy import create_engine

@@ -30,7 +30,7 @@ from alphagrad.lab.interrupts import closing_runs_on_signals
 from alphagrad.lab.runner import Assignment, Outcome, assignment_of
 from alphagrad.lab.spaces import check_equal, space_of
 from alphagrad.lab.stacking import run_stacks, stacks_of
-from alphagrad.lab.store import artifact_root, check_store, check_writable, store_uri
+from alphagrad.lab.store import artifact_root, check_places, store_uri
 from alphagrad.lab.study import KIND, LOCK_TAG, as_parent
 from alphagrad.lab.sweep import jobs_of
 from alphagrad.lab.tracking import FOLDER, Tracker, is_deleted, provenance, reason_of, recorded
@@ -92,8 +92,7 @@ def checked_contenders(overrides: Sequence[str]) -> tuple[list[Contender], JobSe
         raise ConfigError(f"{' '.join(overrides)}: a continuous range has no list of values")
     check_equal([c.space for c in contenders])
     settings = build(contenders[0].config).settings
-    check_writable("output_root", settings.output_root, Path(settings.output_root).expanduser())
-    check_store(store_uri(settings.tracking.uri, settings.output_root))
+    check_places(settings.tracking.uri, settings.output_root)
     return contenders, settings
 
 
