@@ -110,7 +110,7 @@ def explain(error: Exception) -> int:
 
 
 def at_home(argument: str) -> str:
-    """``key=~/x`` with the home folder, which no shell puts there and Hydra's grammar does not know."""
+    """``key=~/x`` with the home folder, which shells leave alone after a dotted key, and Hydra everywhere."""
     key, equals, value = argument.partition("=")
     return f"{key}={os.path.expanduser(value)}" if equals and value.startswith("~/") else argument
 

@@ -231,11 +231,11 @@ def instantiated(setting: str, node: DictConfig) -> Any:
     try:
         return make(plain)
     except InstantiationException as error:
-        cause = error
+        place, cause = str(error), error
         while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
-            cause = cause.__cause__  # type: ignore[assignment]
+            place, cause = str(cause), cause.__cause__  # type: ignore[assignment]
         text = " ".join(str(cause).split())
-        key = culprit(plain, make) or path_of(plain, text.partition(":")[0])
+        key = culprit(plain, make) or path_of(plain, place, text.partition(":")[0])
         if key is None:
             raise ConfigError(text if isinstance(cause, ValueError) else f"{setting}: {text}") from error
         # a slot that is an interpolation is named where the user sets it: alpha.value

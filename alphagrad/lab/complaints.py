@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -26,13 +27,14 @@ def culprit(settings: Mapping[str, Any], make: Callable[[dict[str, Any]], Any]) 
     return None
 
 
-def path_of(settings: Mapping[str, Any], name: str) -> str | None:
-    """The path, ``a.b`` where nested, of the first setting of that name."""
-    for key, value in settings.items():
-        below = path_of(value, name) if isinstance(value, dict) else None
-        if key == name or below:
-            return f"{key}.{below}" if below else key
-    return None
+def path_of(settings: Mapping[str, Any], error: str, name: str) -> str | None:
+    """The path, ``a.b`` where nested, of the setting of that name in the node that Hydra's error is of."""
+    found = re.search(r"full_key: (\S+)$", error)
+    path = found[1].split(".") if found else []
+    node: Any = settings
+    for part in path:
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return ".".join([*path, name]) if isinstance(node, Mapping) and name in node else None
 
 
 def _with(make: Callable[[dict[str, Any]], Any], settings: Mapping[str, Any], key: str, inner: dict[str, Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 from collections.abc import Collection, Iterator, Sequence
@@ -15,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from alphagrad.lab.errors import ConfigError
 
+LOG = logging.getLogger("alphagrad")
 CONFIG = "config.yaml"
 RUN_ID = "run_id"
 LOCK = "lock"
@@ -107,15 +109,22 @@ def members_of(home: Path) -> list[Member]:
     """The runs of the stack that has this folder; none if it had not begun to train."""
     file = home / MEMBERS
     try:
-        return [Member(**entry) for entry in json.loads(file.read_text())] if file.exists() else []
+        return [Member(**entry) for entry in json.loads(file.read_text())]
+    except FileNotFoundError:
+        return []
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{file}: is damaged ({error}); delete {home} to train its runs anew") from error
+
+
+def folders_of(home: Path, members: Sequence[Member]) -> list[Path]:
+    """The folders of a stack's runs, in their order."""
+    return [Path(os.path.normpath(home / member.folder)) for member in members]
 
 
 def stack_of(folder: Path) -> tuple[Path, list[Member]]:
     """The home of the stack that a run belongs to, and its members; none if the run had not begun to train."""
     home = folder
-    if (folder / STACK).exists():
+    with suppress(FileNotFoundError):
         home = Path(os.path.normpath(folder / (folder / STACK).read_text().strip()))
     members = members_of(home)
     return (home, members) if members else (folder, [])
@@ -128,7 +137,7 @@ def disband(home: Path, folders: Sequence[Path]) -> None:
             (folder / STACK).unlink(missing_ok=True)
     (home / MEMBERS).unlink(missing_ok=True)
     if home not in folders:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # removed by another process already, or somebody keeps something there
             home.rmdir()
 
 
@@ -146,7 +155,11 @@ def tidy(over: Collection[Path]) -> None:
     """
     stacks = {home for parent in {folder.parent for folder in over} for home in parent.glob(f"{STACK}-*")}
     for home in {*over, *stacks}:
-        folders = [Path(os.path.normpath(home / member.folder)) for member in members_of(home)]
+        try:
+            folders = folders_of(home, members_of(home))
+        except ConfigError:
+            LOG.warning("%s: is damaged, and left alone", home / MEMBERS)
+            continue
         if all(folder in over for folder in folders or [home]):
             clear_states(home)
             disband(home, folders or [home])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from yaml import YAMLError
 
 from alphagrad.lab.compose import BOOKKEEPING
 from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import CONFIG, Member, stack_of
+from alphagrad.lab.folder import CONFIG, Member, folders_of, stack_of
 from alphagrad.lab.runner import Assignment, Outcome
 from alphagrad.lab.store import open_store, store_uri
 from alphagrad.lab.tracking import can_go_on, is_deleted, recorded
@@ -45,7 +44,7 @@ def interrupted(assignments: Sequence[Assignment]) -> list[Stack]:
     homes = dict(stack_of(folder) for folder in numbers)
     found: list[Stack] = []
     for home, members in homes.items():
-        folders = [Path(os.path.normpath(home / member.folder)) for member in members]
+        folders = folders_of(home, members)
         here = [folder for folder in folders if folder in numbers]
         if not here:
             continue

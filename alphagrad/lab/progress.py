@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 
@@ -16,7 +17,7 @@ PLAIN_SECONDS = 60.0
 
 
 def rate(steps_per_second: float) -> str:
-    """Two digits at least: 0.63 steps/s, 1,250 steps/s."""
+    """As 0.63 steps/s, 1,250 steps/s."""
     return f"{steps_per_second:,.0f} steps/s" if steps_per_second >= 10 else f"{steps_per_second:.2g} steps/s"
 
 
@@ -50,7 +51,9 @@ class PlainLines:
         left = f", {timedelta(seconds=round((self._total - step) / speed))} left" if speed > 0 else ""
         share = f"{100 * step // self._total} %"
         words = f"step {step:,} of {self._total:,} ({share}), {rate(speed)}{left}, {shown}".removesuffix(", ")
-        print(f"{self._title}: {words}", file=sys.stderr, flush=True)
+        # a log whose disk is full, or that nobody reads any more, is no reason to end the run
+        with suppress(OSError, ValueError):
+            print(f"{self._title}: {words}", file=sys.stderr, flush=True)
         self._last = step, now
 
 

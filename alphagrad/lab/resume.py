@@ -9,10 +9,10 @@ from pathlib import Path
 
 from alphagrad.lab import processes
 from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import CONFIG, run_id_of, stack_of
+from alphagrad.lab.folder import CONFIG, folders_of, run_id_of, stack_of, tidy
 from alphagrad.lab.store import open_existing, store_uri
 from alphagrad.lab.study import ARGUMENTS, find_run
-from alphagrad.lab.tracking import FOLDER, PRUNED, REASON, recorded
+from alphagrad.lab.tracking import FOLDER, PRUNED, REASON, is_over, recorded
 
 
 def resume(what: str, uri: str | None, output_root: str, launch: Callable[[Sequence[str], Path], None]) -> None:
@@ -76,7 +76,12 @@ def _resume_stack(folder: Path) -> None:
     run_id = run_id_of(folder)
     if run_id is not None:
         uri = store_uri(config["tracking"]["uri"], config["output_root"])
-        run = recorded(open_existing(uri), run_id)
+        client = open_existing(uri)
+        runs = [recorded(client, member.run_id) for member in members]
+        if runs and all(r and is_over(r.info.status, r.data.tags.get(REASON, "")) for r in runs):
+            tidy(folders_of(home, members))  # its process was killed at its very end: it holds nobody any more
+            home, members = folder, []
+        run = recorded(client, run_id)
         if run is None:
             raise ConfigError(
                 f"{folder}: its run {run_id} is not in the store {uri}; put the store back, or start the run anew"
@@ -85,7 +90,7 @@ def _resume_stack(folder: Path) -> None:
         if run.info.status == "FINISHED" or reason.startswith(PRUNED):
             print(f"{folder}: is finished, nothing is left to do" if not reason else f"{folder}: was {reason}")
             return
-    folders = [Path(os.path.normpath(home / member.folder)) for member in members] or [folder]
+    folders = folders_of(home, members) or [folder]
     titles = [member.title for member in members] or [str(config["optimizer"]["name"])]
     assignments = [Assignment(plain_config(f), t, str(f), True) for f, t in zip(folders, titles, strict=True)]
     warn_on_stderr()

@@ -21,7 +21,7 @@ from alphagrad.lab.tracking import DIVERGED, PRUNED, Tracker
 
 LOG = logging.getLogger("alphagrad")
 BEST = "best.pt"
-"""How the reason of a run that turned non-finite begins."""
+"""The model of the best evaluation, where ``checkpoint.best`` asks for it."""
 RETRY_SECONDS = 10.0
 """Between attempts to save a state where the disk does not take it."""
 

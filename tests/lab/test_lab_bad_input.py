@@ -76,6 +76,8 @@ ONE_LINE = {
     "optimizer=hybrid transform.lam=-1": ("transform.lam", "[0, 1]", "-1"),
     "optimizer=hybrid transform=hybrid_scheduled transform.lam.start=-1": ("transform.lam.start", "[0, 1]", "-1"),
     "optimizer=hybrid transform=hybrid_scheduled transform.lam.steps=-5": ("transform.lam.steps", "whole number", "-5"),
+    "optimizer=hybrid alpha=schedule transform=hybrid_scheduled transform.lam.steps=-5": ("transform.lam.steps", "-5"),
+    "optimizer=hybrid alpha=schedule transform=hybrid_scheduled transform.lam.start=x": ("transform.lam.start", "'x'"),
     "optimizer=hybrid transform=hybrid_scheduled transform.lam.kind=x": ("transform.lam.kind", "linear"),
     "seed=-1": ("seed=-1", "0"),
     "seed=abc": ("seed='abc'", "integer"),

@@ -13,11 +13,12 @@ import torch
 
 from alphagrad.lab.apart import run_apart
 from alphagrad.lab.build import build
-from alphagrad.lab.folder import stack_of
+from alphagrad.lab.folder import run_id_of, stack_of, write_members
 from alphagrad.lab.runner import assignment_of
 from alphagrad.lab.stack import RunSpec, RunStack
 from alphagrad.lab.state import pack, unpack
 from alphagrad.lab.store import open_store, store_uri
+from alphagrad.lab.tracking import REASON
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OPTIMIZERS = sorted(file.stem for file in (CONF / "optimizer").glob("[!_]*.yaml"))
@@ -175,6 +176,42 @@ def test_a_member_resumes_its_stack(odd, cli, composed, at, root, store_runs):
     assert resumed.status == 0, resumed.err
     runs = store_runs(root)
     assert [(run.info.status, run.data.metrics["resumed"]) for run in runs] == [("FINISHED", 4)] * 3
+
+
+def test_a_finished_member_of_a_stack_is_not_trained_again(odd, cli, composed, at, root, store_runs):
+    """A process that is killed while its runs are being closed leaves some finished and others not."""
+    words = ("recipe=odd", "optimizer=sgd", "recipe.total_steps=6", "checkpoint.every_steps=1", f"output_root={root}")
+    jobs = [assignment_of(composed(*words, f"seed={seed}"), words, root / str(seed)) for seed in range(3)]
+    at(4, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_apart(jobs)
+    client = open_store(store_uri(None, root))
+    ended = run_id_of(root / "1")
+    client.delete_tag(ended, REASON)
+    client.set_terminated(ended, "FINISHED", end_time=12345)
+    resumed = cli("resume", str(root / "0"), "--output-root", str(root))
+    assert resumed.status == 0, resumed.err
+    runs = store_runs(root)
+    assert [run.info.status for run in runs] == ["FINISHED"] * 3
+    assert {run.data.tags["seed"]: run.data.metrics.get("resumed") for run in runs} == {"0": 4, "1": None, "2": 4}
+    assert client.get_run(ended).info.end_time == 12345
+
+
+def test_a_stack_that_is_over_holds_nobody(odd, cli, composed, root, store_runs):
+    """Of a process that was killed once its runs were closed: the one that diverged is trained anew, and it alone."""
+    words = ("recipe=odd", "optimizer=sgd", "recipe.total_steps=6", "recipe.diverging=[0]", f"output_root={root}")
+    folders = [root / str(seed) for seed in range(3)]
+    run_apart([assignment_of(composed(*words, f"seed={s}"), words, folders[s]) for s in range(3)])
+    before = {run.info.run_id: run.info.end_time for run in store_runs(root)}
+    (root / "stack-over").mkdir()
+    write_members(root / "stack-over", [(f, "a title", run_id_of(f)) for f in folders], folders)
+    (root / "stack-over/state-000000000006.pt").touch()
+    resumed = cli("resume", str(folders[0]), "--output-root", str(root))
+    assert resumed.status == 1
+    after = {run.info.run_id: run for run in store_runs(root)}
+    assert {id: after[id].info.end_time for id in before} == before
+    assert [after[id].data.tags["seed"] for id in after.keys() - before] == ["0"]
+    assert not (root / "stack-over").exists()
 
 
 @pytest.mark.parametrize("named", ["folder", "id"])

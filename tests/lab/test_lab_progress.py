@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from alphagrad.lab import progress
@@ -40,6 +42,27 @@ def test_what_a_run_went_on_from_is_not_counted_as_its_speed(clock, capsys):
         "run: step 960 of 1,000 (96 %), 1 steps/s, 0:00:40 left",
         "run: step 960 of 1,000 (96 %), 0 steps/s",
     ]
+
+
+class Full(io.StringIO):
+    """A file on a disk that is full."""
+
+    refused = 0
+
+    def flush(self) -> None:
+        self.refused += 1
+        raise OSError(28, "No space left on device")
+
+
+def test_a_log_that_takes_no_more_does_not_end_the_run(clock, monkeypatch):
+    line = PlainLines("run")
+    line.start(100)
+    full = Full()
+    monkeypatch.setattr(progress.sys, "stderr", full)
+    for step in range(3):
+        line.update(step, "")
+        clock[0] += 60
+    assert full.refused == 2
 
 
 @pytest.mark.parametrize(("speed", "shown"), [(0.6345, "0.63"), (9.96, "10"), (12.4, "12"), (1250.3, "1,250")])
