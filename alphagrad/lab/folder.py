@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -147,7 +147,7 @@ def clear_states(home: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def tidy(over: Collection[Path]) -> None:
+def tidy(over: Set[Path]) -> None:
     """Removes what a process killed at its very end has left to go on from, of stacks whose runs are over all.
 
     Args:

@@ -79,7 +79,7 @@ def _resume_stack(folder: Path) -> None:
         client = open_existing(uri)
         runs = [recorded(client, member.run_id) for member in members]
         if runs and all(r and is_over(r.info.status, r.data.tags.get(REASON, "")) for r in runs):
-            tidy(folders_of(home, members))  # its process was killed at its very end: it holds nobody any more
+            tidy({*folders_of(home, members)})  # its process was killed at its very end: it holds nobody any more
             home, members = folder, []
         run = recorded(client, run_id)
         if run is None:

@@ -184,7 +184,7 @@ def study(
             states = own.states()
             over = {Path(s.folder): s.run_id for s in states.values() if is_over(s.status, s.reason)}
             # the folder of a run that has ended may be another's by now
-            tidy([place for place, run_id in over.items() if run_id_of(place) == run_id])
+            tidy({place for place, run_id in over.items() if run_id_of(place) == run_id})
             for job, state in states.items():
                 if state.status == "FAILED" and rerun == "failed":
                     forget(Path(state.folder))

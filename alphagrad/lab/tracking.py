@@ -205,8 +205,8 @@ def is_over(status: str, reason: str) -> bool:
 
 def can_go_on(run: Any) -> bool:
     """Whether a run of the store was stopped, or still trains; one that was pruned has ended."""
-    pruned = run.data.tags.get(REASON, "").startswith(PRUNED)
-    return run.info.status in ("RUNNING", "KILLED") and not pruned and not is_deleted(run)
+    over = is_over(run.info.status, run.data.tags.get(REASON, ""))
+    return run.info.status in ("RUNNING", "KILLED") and not over and not is_deleted(run)
 
 
 def recorded(client: Any, run_id: str) -> Any:
