@@ -15,8 +15,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from alphagrad.extent import WHOLE, Extent
-from alphagrad.values import Ramp, TensorInfo, Value, as_value, check_count, check_range, scale
+from alphagrad.values import LARGEST, Ramp, TensorInfo, Value, as_value, check_count, check_range, keep, scale
 
 
 class Alpha(ABC):
@@ -28,23 +27,23 @@ class Alpha(ABC):
     """Whether α follows the saturation, and so lives in the optimizer's state."""
     tau = 2.5
     """Threshold of the saturation that a controlled policy follows."""
+    spans_tensors = False
+    """Whether a tensor's α depends on the others'."""
 
     @abstractmethod
     def initial(self, info: TensorInfo) -> Value:
         """α for the first update of a tensor."""
 
-    def at(self, step: Tensor, info: TensorInfo) -> Tensor:
-        """α for update ``step`` (from 0) where :attr:`counts_steps` holds and α is not controlled."""
+    def at(self, steps: Tensor, infos: Sequence[TensorInfo]) -> Tensor:
+        """α of every tensor for its update number ``steps`` (from 0), [tensors, *batch] both.
+
+        Only where :attr:`counts_steps` holds and α is not controlled.
+        """
         raise TypeError(f"{self!r} does not depend on the step")
 
     def adapt(self, alpha: Tensor, saturation: Tensor, step: Tensor) -> Tensor:
-        """The next α of a controlled policy, from this update's α, S(α) and number (from 1)."""
+        """The next α of a controlled policy, from this update's α, S(α) and number (from 1): [tensors, *batch]."""
         raise TypeError(f"{self!r} does not follow the saturation")
-
-
-def saturation_ratio(scaled: Tensor, tau: float, extent: Extent = WHOLE) -> Tensor:
-    """S(α) = (1/d) Σ 1{|α·ĝᵢ| > τ} over each run's elements (paper, section 7.3): [*batch]."""
-    return extent.mean((scaled.abs() > tau).to(scaled.dtype))
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Constant(Alpha):
     value: Value = 100.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "value", as_value("alpha.value", self.value, above=0))
+        keep(self, value=as_value("alpha.value", self.value, above=0, at_most=LARGEST))
 
     def initial(self, info: TensorInfo) -> Value:
         return self.value
@@ -70,7 +69,7 @@ class SqrtDim(Alpha):
     k: Value = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "k", as_value("alpha.k", self.k, above=0))
+        keep(self, k=as_value("alpha.k", self.k, above=0, at_most=LARGEST))
 
     def initial(self, info: TensorInfo) -> Value:
         return scale(self.k, math.sqrt(info.d))
@@ -88,9 +87,13 @@ class SqrtTotal(Alpha):
     total: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "k", as_value("alpha.k", self.k, above=0))
+        keep(self, k=as_value("alpha.k", self.k, above=0, at_most=LARGEST))
         if self.total is not None:
-            check_count("alpha.total", self.total)
+            keep(self, total=check_count("alpha.total", self.total))
+
+    @property
+    def spans_tensors(self) -> bool:  # type: ignore[override]
+        return self.total is None
 
     def initial(self, info: TensorInfo) -> Value:
         return scale(self.k, math.sqrt(self.total or info.total))
@@ -104,8 +107,8 @@ class Quantile(Alpha):
     tau: float = 2.5
 
     def __post_init__(self) -> None:
-        check_range("alpha.fraction", self.fraction, 0, 1)
-        check_range("alpha.tau", self.tau, 0, math.inf)
+        keep(self, fraction=check_range("alpha.fraction", self.fraction, 0, 1))
+        keep(self, tau=check_range("alpha.tau", self.tau, 0, math.inf))
 
     def initial(self, info: TensorInfo) -> Value:
         return -self.tau / NormalDist().inv_cdf(self.fraction / 2) * math.sqrt(info.d)
@@ -126,7 +129,7 @@ class FanIn(Alpha):
     k: Value = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "k", as_value("alpha.k", self.k, above=0))
+        keep(self, k=as_value("alpha.k", self.k, above=0, at_most=LARGEST))
 
     def initial(self, info: TensorInfo) -> Value:
         return scale(self.k, math.sqrt(fan_in(info.shape)))
@@ -147,9 +150,9 @@ class Schedule(Alpha):
     counts_steps = True
 
     def __post_init__(self) -> None:
-        check_range("alpha.start", self.start, 0, math.inf)
-        check_range("alpha.end", self.end, 0, math.inf)
-        _ = self.ramp  # checks the rest
+        keep(self, start=check_range("alpha.start", self.start, 0, LARGEST))
+        keep(self, end=check_range("alpha.end", self.end, 0, LARGEST))
+        keep(self, steps=self.ramp.steps)  # checks the rest
 
     @property
     def ramp(self) -> Ramp:
@@ -158,8 +161,8 @@ class Schedule(Alpha):
     def initial(self, info: TensorInfo) -> Value:
         return self.start
 
-    def at(self, step: Tensor, info: TensorInfo) -> Tensor:
-        return self.ramp.at(step)
+    def at(self, steps: Tensor, infos: Sequence[TensorInfo]) -> Tensor:
+        return self.ramp.at(steps)
 
 
 @dataclass(frozen=True)
@@ -189,20 +192,24 @@ class Saturation(Alpha):
     def __post_init__(self) -> None:
         if not isinstance(self.start, Alpha) or self.start.counts_steps:
             raise ValueError(f"alpha.start: must be a policy that does not change by itself, got {self.start!r}")
-        check_range("alpha.low", self.low, -math.inf, math.inf)
-        check_range("alpha.high", self.high, -math.inf, math.inf)
+        keep(self, low=check_range("alpha.low", self.low, -math.inf, math.inf))
+        keep(self, high=check_range("alpha.high", self.high, -math.inf, math.inf))
         if not 0 <= self.low < self.high <= 1:
             raise ValueError(f"alpha.low, alpha.high: need 0 ≤ low < high ≤ 1, got {self.low!r}, {self.high!r}")
-        check_range("alpha.tau", self.tau, 0, math.inf)
-        check_range("alpha.factor", self.factor, 1, math.inf)
-        check_count("alpha.every", self.every)
-        check_range("alpha.min_alpha", self.min_alpha, 0, math.inf)
-        check_range("alpha.max_alpha", self.max_alpha, 0, math.inf)
+        keep(self, tau=check_range("alpha.tau", self.tau, 0, math.inf))
+        keep(self, factor=check_range("alpha.factor", self.factor, 1, math.inf))
+        keep(self, every=check_count("alpha.every", self.every))
+        keep(self, min_alpha=check_range("alpha.min_alpha", self.min_alpha, 0, math.inf))
+        keep(self, max_alpha=check_range("alpha.max_alpha", self.max_alpha, 0, LARGEST))
         if not 0 < self.min_alpha < self.max_alpha:
             raise ValueError(
                 "alpha.min_alpha, alpha.max_alpha: need 0 < min_alpha < max_alpha, "
                 f"got {self.min_alpha!r}, {self.max_alpha!r}"
             )
+
+    @property
+    def spans_tensors(self) -> bool:  # type: ignore[override]
+        return self.start.spans_tensors
 
     def initial(self, info: TensorInfo) -> Value:
         return self.start.initial(info)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,30 +23,6 @@ class Extent:
     groups: tuple[Any, ...] = ()
     """The process groups among which the elements are divided, one a sharded dimension of the device mesh."""
 
-    def norms(self, tensors: Sequence[Tensor]) -> Tensor:
-        """‖x‖₂ of each tensor and run, [tensors, *batch], in float64.
-
-        Squares of float32 from 1e-38 to 1e38 neither underflow nor overflow there, and sums over millions of
-        elements keep their digits. Non-finite exactly where the tensor is.
-        """
-        if self.batch_dims == 0:
-            norms = torch.stack(list(torch._foreach_norm(list(tensors), 2, torch.float64)))
-        else:
-            flat = [x.unsqueeze(-1).flatten(self.batch_dims) for x in tensors]
-            norms = torch.stack([torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64) for x in flat])
-        return self.total(norms.square()).sqrt() if self.groups else norms
-
-    def mean(self, x: Tensor) -> Tensor:
-        """The mean of ``x`` [*batch, ...] over each run's elements: [*batch]; 0 where there are none."""
-        if self.groups:
-            total, count = self.total(
-                torch.stack([x.sum(dtype=torch.float64), x.new_full((), x.numel(), dtype=torch.float64)])
-            )
-            return (total / count.clamp(min=1)).to(x.dtype)
-        if x.numel() == 0:
-            return x.new_zeros(x.shape[: self.batch_dims])
-        return x.flatten(self.batch_dims).mean(-1) if x.dim() > self.batch_dims else x
-
     def total(self, x: Tensor) -> Tensor:
         """The sum of what each process has measured of its shards; overwrites ``x``."""
         for group in self.groups:
@@ -57,6 +32,15 @@ class Extent:
 
 WHOLE = Extent()
 """All elements, of one run, on this process."""
+
+
+def refuse_flat(p: Tensor, name: str) -> None:
+    """Raises ``ValueError`` for a parameter of FSDP1: a piece of a long vector that has lost its tensors' borders."""
+    if getattr(p, "_is_flat_param", False) or getattr(p, "_fsdp_flattened", False):
+        raise ValueError(
+            f"params: {name} is flattened by FSDP1, so its norm would be a shard's; use FSDP2 "
+            "(torch.distributed.fsdp.fully_shard; fsdp_version: 2 in accelerate)"
+        )
 
 
 def is_sharded(tensor: Tensor) -> bool:

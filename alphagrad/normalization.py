@@ -10,11 +10,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
 
-from alphagrad.values import TensorInfo
+from alphagrad.values import TensorInfo, keep
 
 
 class Normalization(ABC):
@@ -24,6 +25,8 @@ class Normalization(ABC):
     """Whether the optimizer must be given ``named_parameters()``."""
     uses_eps = True
     """Whether ε is added to the norm."""
+    spans_tensors = True
+    """Whether a unit may hold several tensors."""
 
     @abstractmethod
     def norms(self, norms: Tensor, infos: Sequence[TensorInfo]) -> Tensor:
@@ -46,6 +49,8 @@ def shared(norms: Tensor, units: Sequence[Hashable]) -> Tensor:
 @dataclass(frozen=True)
 class PerTensor(Normalization):
     """One norm over each parameter tensor: the paper's "TensorFlow-style" normalisation, the default."""
+
+    spans_tensors = False
 
     def norms(self, norms: Tensor, infos: Sequence[TensorInfo]) -> Tensor:
         return norms
@@ -92,8 +97,9 @@ class Blend(Normalization):
     rho: float = 0.5
 
     def __post_init__(self) -> None:
-        if isinstance(self.rho, bool) or not isinstance(self.rho, (int, float)) or not 0 <= self.rho <= 1:
+        if isinstance(self.rho, bool) or not isinstance(self.rho, Real) or not 0 <= self.rho <= 1:
             raise ValueError(f"rho: must lie in [0, 1], got {self.rho!r}")
+        keep(self, rho=float(self.rho))
 
     def norms(self, norms: Tensor, infos: Sequence[TensorInfo]) -> Tensor:
         group_d: dict[int, int] = {}
@@ -111,6 +117,7 @@ class Unnormalized(Normalization):
     """``ĝ = g``: leaves stage 1 out, to isolate stage 2 (paper, section 7.6)."""
 
     uses_eps = False
+    spans_tensors = False
 
     def norms(self, norms: Tensor, infos: Sequence[TensorInfo]) -> Tensor:
         # only tells whether the gradient is finite

@@ -1,14 +1,12 @@
-"""What an optimizer does to its gradients, tensor by tensor (paper, sections 7.3 and 8)."""
+"""What an optimizer does to its gradients, tensor by tensor (paper, sections 7.3 and 7.6)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from alphagrad.alpha import saturation_ratio
+from alphagrad.measure import beyond, divisors, summed_over_processes
 from alphagrad.optimizer import AlphaGrad
-from alphagrad.step import divisors, narrowed, scaled_gradients, steepness, wide
-from alphagrad.values import tensor_of
 
 
 @torch.no_grad()
@@ -22,19 +20,20 @@ def signals(optimizer: AlphaGrad, tau: float = 2.5) -> dict[str, dict[str, Tenso
         fraction of components with ``|α·ĝᵢ| > tau``, where the rule has an α.
     """
     batches = [b for b, _ in optimizer.batches()]
-    for b in batches:
-        b.grads = [wide(g) for g in b.grads]
+    if not batches:
+        return {}
+    by = divisors(batches)
+    alphas = [b.steepness() for b in batches]
+    steep = [i for i, alpha in enumerate(alphas) if alpha is not None]
+    counts = [beyond(batches[i], by[i], alphas[i], tau) for i in steep]
+    counted = dict(zip(steep, summed_over_processes([batches[i] for i in steep], counts), strict=True))
     measured: dict[str, dict[str, Tensor]] = {}
-    for b, by in zip(batches, divisors(batches) if batches else [], strict=True):
-        norms = b.extent.norms(b.grads).to(by.device, b.grads[0].dtype)
-        for i, (grad, info) in enumerate(zip(b.grads, b.infos, strict=True)):
-            part = slice(i, i + 1)
-            (scaled,), (unit,) = scaled_gradients(b, part, list(narrowed(by, grad.dtype).unbind(0))[part])
-            row = {"grad_norm": norms[i]}
-            if b.rule.alpha is not None:
-                row["saturation"] = saturation_ratio(scaled, tau, b.extent)
-                (alpha,) = steepness(b, part)
-                # a copy: a controlled α is state, which the next step overwrites
-                row["alpha"] = tensor_of(alpha, unit).expand(row["saturation"].shape).clone()
-            measured[info.name] = row
+    for i, b in enumerate(batches):
+        dtype = torch.promote_types(b.grads[0].dtype, torch.float32)
+        columns = {"grad_norm": b.norms}
+        if i in counted:
+            columns |= {"saturation": counted[i] / b.sizes, "alpha": alphas[i]}
+        for row, info in enumerate(b.infos):
+            # copies: α of a fixed rule is kept from step to step
+            measured[info.name] = {k: v[row].to(dtype, copy=True) for k, v in columns.items() if v is not None}
     return measured

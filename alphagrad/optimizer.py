@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import types
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,11 +11,15 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from alphagrad.extent import Extent, extent_of, is_sharded, shard_of
+from alphagrad.batch import Batch
+from alphagrad.gather import Gatherer
+from alphagrad.rounding import HALVES, standing
 from alphagrad.rule import Rule
-from alphagrad.settings import check_settings, plain_numbers
-from alphagrad.step import Batch, update
-from alphagrad.values import TensorInfo, tensor_of
+from alphagrad.saved import Restored
+from alphagrad.settings import check_group, check_settings, plain_numbers, warn_of_misspellings
+from alphagrad.step import update
+from alphagrad.transform import ScaledTanh
+from alphagrad.values import tensor_of
 
 
 class AlphaGrad(Optimizer):
@@ -50,9 +54,17 @@ class AlphaGrad(Optimizer):
             torch's own optimizers.
         batch_dims: the number of leading dimensions of every parameter that count independent runs.
             Norms reduce over the rest.
-        foreach: all tensors of a group in one list operation, or one tensor at a time; ``None`` chooses
-            the first on accelerators and the second, which needs less memory, on the CPU.
-        compile: run the step under ``torch.compile``.
+        foreach: ``True``: plain torch, many small tensors in one list operation; ``False``: plain torch, one tensor
+            at a time. ``None`` leaves the choice to ``fused``.
+        fused: ``True``: by a kernel, an error where none covers the tensors; as with torch's optimizers, ``GradScaler``
+            then leaves unscaling to the step. ``False``: never. ``None``: by a kernel wherever one covers them (on a
+            CPU all rules of this package in float32 and bfloat16, if numba is installed), unless ``foreach`` is given.
+        compile: what no kernel covers runs under ``torch.compile``. After more recompilations than torch allows
+            (other tensors with gradients in every step, say) the step goes on eagerly, with a warning.
+        rounding: how half-precision parameters are written. *nearest*; *stochastic* (bfloat16): up or down by chance,
+            right on average; *kahan*: what was rounded away is kept, in a buffer of the parameter's type, and added
+            to the next update. Under *nearest* an update below half the distance to the next number is lost.
+        momentum_dtype: the momentum buffer's type; ``None`` for the parameter's. ``torch.bfloat16`` halves it.
         differentiable: refused; the step works in place.
 
     Raises:
@@ -60,16 +72,14 @@ class AlphaGrad(Optimizer):
         RuntimeError: a gradient is sparse.
         FloatingPointError: see ``nonfinite``.
 
-    The optimizer accepts ``grad_scale`` and ``found_inf`` from ``torch.amp.GradScaler``, so a step with
-    overflowed gradients is dropped on the device. Half-precision parameters are updated in float32 and
-    rounded once; their momentum buffer has their dtype.
+    Under ``fused=True`` the optimizer takes ``grad_scale`` and ``found_inf`` from ``torch.amp.GradScaler``, so a step
+    with overflowed gradients is dropped on the device; else the scaler unscales, and gradients may be clipped in
+    between. Half-precision parameters are updated in float32 and rounded once.
 
     Parameters may be sharded (``DTensor``, as FSDP2 makes them): norms, saturation and non-finite gradients
     are those of the whole tensor, and the update is what one process would make of it. All processes step
     together, and the same parameters have gradients on each.
     """
-
-    _step_supports_amp_scaling = True
 
     def __init__(
         self,
@@ -85,7 +95,10 @@ class AlphaGrad(Optimizer):
         nonfinite: str = "skip",
         batch_dims: int = 0,
         foreach: bool | None = None,
+        fused: bool | None = None,
         compile: bool = False,
+        rounding: str = "nearest",
+        momentum_dtype: torch.dtype | None = None,
         differentiable: bool = False,
     ) -> None:
         defaults = {
@@ -100,56 +113,44 @@ class AlphaGrad(Optimizer):
             "nonfinite": nonfinite,
             "batch_dims": batch_dims,
             "foreach": foreach,
+            "fused": fused,
             "compile": compile,
+            "rounding": rounding,
+            "momentum_dtype": momentum_dtype,
             "differentiable": differentiable,
         }
         super().__init__(params, plain_numbers(defaults))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group as ``torch.optim.Optimizer`` does, after checking its settings."""
+        """Adds a group as ``torch.optim.Optimizer`` does, after checking its settings.
+
+        Keys that are no settings are kept for whoever put them there; one close to a setting's name is warned of.
+        """
         if isinstance(param_group, dict):
             param_group = plain_numbers(param_group)
-            known = {"params", "param_names", "initial_lr", *self.defaults}
-            unknown = sorted(set(param_group) - known)
-            if unknown:
-                raise ValueError(f"{unknown[0]}: no such setting; there are {', '.join(sorted(self.defaults))}")
+            if param_group.get("rule", self) is None:
+                del param_group["rule"]
+            warn_of_misspellings(param_group, self.defaults)
             check_settings({**self.defaults, **param_group})
             if param_group.get("compile", self.defaults["compile"]) != self.defaults["compile"]:
                 raise ValueError(f"compile: holds for all groups, got {param_group['compile']!r} for one")
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
         try:
-            self._check_group(group)
+            check_group(self.param_groups, self._names(-1))
         except ValueError:
             self.param_groups.pop()
             raise
+        self._gatherer.forget()
 
-    def _check_group(self, group: dict[str, Any]) -> None:
-        if group["rule"].normalization.needs_names and "param_names" not in group:
-            raise ValueError(
-                f"params: {group['rule'].normalization!r} finds a module's tensors by name; "
-                "construct the optimizer from model.named_parameters()"
-            )
-        for name, p in zip(self._names(-1), group["params"], strict=True):
-            if p.is_complex():
-                raise ValueError(f"params: {name} is complex; AlphaGrad is defined for real parameters")
-            if is_sharded(p) and group["batch_dims"]:
-                raise ValueError(f"batch_dims: {name} is sharded; a stack of runs stays on one process")
-            if is_sharded(p) and any(placement.is_partial() for placement in p.placements):
-                raise ValueError(f"params: {name} is a sum over processes (Partial), not a parameter")
-            if p.dim() < group["batch_dims"]:
-                raise ValueError(f"batch_dims: {name} has {p.dim()} dimensions, batch_dims={group['batch_dims']}")
-        stacks = {run_dims(p, g) for g in self.param_groups for p in g["params"]}
-        if len(stacks) > 1:
-            raise ValueError(f"batch_dims: all parameters must count the same runs, got {sorted(stacks)}")
-        counts: list[tuple[str, tuple[int, ...]]] = [
-            (setting, (count,)) for setting, count in group["rule"].run_counts()
-        ]
-        if isinstance(group["lr"], Tensor) and group["lr"].numel() != 1:
-            counts.append(("lr", tuple(group["lr"].shape)))
-        for setting, shape in counts:
-            if stacks - {shape}:
-                raise ValueError(f"{setting}: holds {shape} numbers, one a run, but the runs are {stacks.pop()}")
+    @property
+    def _gatherer(self) -> Gatherer:
+        gatherer: Gatherer = self.__dict__.setdefault("_own_gatherer", Gatherer())
+        return gatherer
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Told to ``GradScaler``, and taken by Lightning as a ban on clipping: only where it was asked for."""
+        return bool(self.defaults.get("fused"))
 
     def _names(self, index: int) -> list[str]:
         """The names of a group's parameters; their numbers, as in the state_dict, where they have none."""
@@ -177,21 +178,18 @@ class AlphaGrad(Optimizer):
         Raises:
             ValueError: the state belongs to another rule, or a setting in it is out of range.
         """
-        groups = []
-        for own, saved in zip(self.param_groups, state_dict["param_groups"], strict=False):
-            if saved.get("rule", repr(own["rule"])) not in (own["rule"], repr(own["rule"])):
-                raise ValueError(f"rule: the state was saved under {saved['rule']}, the optimizer has {own['rule']!r}")
-            merged = {**own, **saved, "rule": own["rule"], "compile": own["compile"]}
-            check_settings(merged)
-            groups.append({**saved, "rule": own["rule"], "compile": own["compile"]})
-        surplus = state_dict["param_groups"][len(groups) :]
-        super().load_state_dict({**state_dict, "param_groups": groups + surplus})
-        # torch casts all state to the parameter's dtype; counts and α must not be rounded to half precision
-        ids = [i for g in state_dict["param_groups"] for i in g["params"]]
-        for i, p in zip(ids, [p for g in self.param_groups for p in g["params"]], strict=True):
-            for key, value in state_dict["state"].get(i, {}).items():
-                if key != "momentum_buffer" and key in self.state[p]:
-                    self.state[p][key] = value.to(p.device)
+        restored = Restored()
+        hooks = (
+            # after everybody's own hooks, which may change what is loaded, and before those that follow the loading
+            self.register_load_state_dict_pre_hook(restored.prepare),
+            self.register_load_state_dict_post_hook(restored.finish, prepend=True),
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        self._gatherer.forget()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -205,87 +203,67 @@ class AlphaGrad(Optimizer):
         batches = self.batches()
         if not batches:
             return loss
+        self._warn_of_standing([b for b, _ in batches])
         checked = [b for b, group in batches if group["nonfinite"] == "raise"]
         if checked and not (found_inf is not None and found_inf.item()):
             raise_nonfinite(checked)
-        apply = update
         if self.defaults["compile"] and not torch.compiler.is_compiling():
-            apply = self._compiled
-            for b, _ in batches:
-                # as numbers they would be burnt into the compiled code, and a scheduler would recompile it
-                number = b.params[0].new_empty((), dtype=torch.float64)
-                b.lr, b.momentum = tensor_of(b.lr, number), tensor_of(b.momentum, number)
-        apply([b for b, _ in batches], grad_scale, found_inf)
+            self._update_compiled([b for b, _ in batches], grad_scale, found_inf)
+        else:
+            update([b for b, _ in batches], grad_scale, found_inf)
         return loss
 
     def batches(self) -> list[tuple[Batch, dict[str, Any]]]:
         """The tensors that have a gradient, with their state, and the group each batch comes from."""
-        total = sum(math.prod(run_shape(p, g)) for g in self.param_groups for p in g["params"])
-        batches: list[tuple[Batch, dict[str, Any]]] = []
-        for index, group in enumerate(self.param_groups):
-            kinds: dict[tuple[torch.device, torch.dtype, Extent], Batch] = {}
-            for name, p in zip(self._names(index), group["params"], strict=True):
-                if p.grad is None:
-                    continue
-                if p.grad.is_sparse:
-                    raise RuntimeError(f"AlphaGrad does not support sparse gradients ({name})")
-                info = TensorInfo(name, run_shape(p, group), index, total)
-                kind = p.device, p.dtype, extent_of(p, group["batch_dims"])
-                b = kinds.get(kind)
-                if b is None:
-                    b = kinds[kind] = self._new_batch(p, group, kind[2])
-                self._append(b, p, info)
-            batches.extend((b, group) for b in kinds.values())
-        return batches
+        return self._gatherer.batches(self.param_groups, self._names, self.state)
 
-    def _new_batch(self, p: Tensor, group: dict[str, Any], extent: Extent) -> Batch:
-        return Batch(
-            params=[],
-            grads=[],
-            infos=[],
-            extent=extent,
-            skip=group["nonfinite"] != "propagate",
-            foreach=p.device.type != "cpu" if group["foreach"] is None else group["foreach"],
-            **{k: group[k] for k in SHARED},
-        )
-
-    def _append(self, b: Batch, p: Tensor, info: TensorInfo) -> None:
-        assert p.grad is not None
-        state = self.state[p]
-        runs = p.shape[: b.extent.batch_dims]
-        b.params.append(shard_of(p))
-        b.grads.append(shard_of(p.grad, like=p))
-        b.infos.append(info)
-        if b.skip:
-            if "skipped" not in state:
-                state["skipped"] = torch.zeros(runs, dtype=torch.int32, device=p.device)
-            b.skipped.append(state["skipped"])
-        if b.momentum:
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-            b.buffers.append(shard_of(state["momentum_buffer"]))
-        if b.rule.counts_steps or (b.momentum and b.dampening):
-            if "step" not in state:
-                state["step"] = torch.zeros(runs, dtype=torch.float32, device=p.device)
-            b.steps.append(state["step"])
-        if b.rule.alpha is not None:
-            # computed here, not in the compiled step: a policy may call what dynamo cannot trace
-            b.initials.append(b.rule.alpha.initial(info))
-        if b.rule.alpha is not None and b.rule.alpha.controlled:
-            if "alpha" not in state:
-                state["saturation"] = torch.zeros(runs, dtype=torch.float32, device=p.device)
-                state["alpha"] = tensor_of(b.initials[-1], state["saturation"]).expand(runs).clone()
-            b.alphas.append(state["alpha"])
-            b.saturations.append(state["saturation"])
-
-    @property
-    def _compiled(self) -> Callable[..., None]:
+    def _update_compiled(self, batches: list[Batch], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        """The step under ``torch.compile``; a step that kernels cover whole needs none."""
         compiled = self.__dict__.get("_compiled_update")
         if compiled is None:
             # dynamo counts recompilations for a code object: each optimizer gets its own
             own = types.FunctionType(update.__code__.replace(), update.__globals__, "update", update.__defaults__)
             compiled = self.__dict__["_compiled_update"] = torch.compile(own, fullgraph=True, dynamic=False)
-        return compiled
+        if all(b.kernel is not None for b in batches):
+            compiled = update
+        else:
+            for b in batches:
+                b.kernel = None  # norms may span batches
+                # as numbers they would be burnt into the compiled code, and every change would recompile it
+                number = b.params[0].new_empty((), dtype=torch.float64)
+                for setting in ("lr", "momentum", "dampening", "weight_decay", "eps"):
+                    setattr(b, setting, tensor_of(getattr(b, setting), number))
+        try:
+            compiled(batches, grad_scale, found_inf)
+        except torch._dynamo.exc.FailOnRecompileLimitHit:
+            warnings.warn(
+                "compile=True: the step was compiled as often as torch._dynamo.config.recompile_limit allows, because "
+                "tensors with gradients, groups or rules kept changing; it goes on eagerly",
+                stacklevel=3,
+            )
+            self.__dict__["_compiled_update"] = update
+            update(batches, grad_scale, found_inf)
+
+    def _warn_of_standing(self, batches: list[Batch]) -> None:
+        """Says once, at the first step, that half-precision parameters are too large for the rate to move them."""
+        if "_told_of_standing" in self.__dict__ or torch.compiler.is_compiling():
+            return
+        self.__dict__["_told_of_standing"] = True
+        for b in batches:
+            if b.params[0].dtype not in HALVES or b.rounding != "nearest" or is_capturing(b.params[0]):
+                continue
+            # |g'| ≤ 1 but for scaled_tanh's β; momentum adds up to 1/(1 − γ) of them
+            bound = 1.0 if not isinstance(b.rule.transform, ScaledTanh) else float(b.fixed_number.max())  # type: ignore
+            rate = float(torch.as_tensor(b.lr).max()) * bound / (1 - float(b.momentum))
+            share = standing(b.params, rate)
+            if share > 0.5:
+                warnings.warn(
+                    f"lr: steps of {rate:g} are below the resolution of {share:.0%} of a "
+                    f"{str(b.params[0].dtype).removeprefix('torch.')} parameter, which will not move; raise lr, keep "
+                    "parameters in float32, or set rounding='stochastic' or 'kahan'",
+                    stacklevel=4,
+                )
+                return
 
     def skipped(self) -> dict[str, Tensor]:
         """How often each tensor's update was skipped for a non-finite gradient: name → [*batch]."""
@@ -297,17 +275,9 @@ class AlphaGrad(Optimizer):
         return counts
 
 
-SHARED = ("rule", "lr", "momentum", "dampening", "nesterov", "weight_decay", "eps", "maximize")
-
-
-def run_dims(p: Tensor, group: dict[str, Any]) -> tuple[int, ...]:
-    """The dimensions of ``p`` that count runs."""
-    return tuple(p.shape[: group["batch_dims"]])
-
-
-def run_shape(p: Tensor, group: dict[str, Any]) -> tuple[int, ...]:
-    """The shape of ``p`` in one run of the stack."""
-    return tuple(p.shape[group["batch_dims"] :])
+def is_capturing(tensor: Tensor) -> bool:
+    """Whether a CUDA graph is being recorded, during which nothing may wait for the device."""
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def raise_nonfinite(batches: Iterable[Batch]) -> None:

@@ -47,6 +47,12 @@ class Rule:
         """Whether a tensor's update depends on how many came before it."""
         return self.transform.counts_steps or (self.alpha is not None and self.alpha.counts_steps)
 
+    @property
+    def taus(self) -> tuple[float, ...]:
+        """The thresholds at which the rule must know the saturation S(α)."""
+        asked = (self.alpha.tau if self.alpha is not None and self.alpha.controlled else None, self.transform.tau)
+        return tuple(dict.fromkeys(tau for tau in asked if tau is not None))
+
     def run_counts(self) -> Iterator[tuple[str, int]]:
         """The settings that hold one number for each run, and how many they hold."""
         for slot in ("alpha", "transform"):

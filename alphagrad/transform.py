@@ -7,85 +7,94 @@ overwrite too. It returns the list of updates g'.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from alphagrad.alpha import saturation_ratio
-from alphagrad.extent import Extent
-from alphagrad.values import Ramp, Value, as_value, check_range, per_run, tensor_of
+from alphagrad.values import Ramp, Value, as_value, check_range, keep
 
 Tensors = list[Tensor]
 
 
 class Transform(ABC):
-    """g' as a function of α·ĝ and ĝ."""
+    """g' as a function of α·ĝ and ĝ, element by element, and of at most one number a tensor: β, κ or λ."""
 
     uses_alpha = True
     """Whether ``scaled`` matters; where not, a rule has no α and ``scaled`` is ``unit``."""
     uses_unit = False
-    """Whether ``unit`` matters; where not, ``scaled`` may share its memory."""
+    """Whether ``unit`` matters; where not, ``scaled`` shares its memory."""
+    fixed: Value | None = None
+    """The number, or one for each run, where it never changes; None where there is none."""
     counts_steps = False
-    """Whether it depends on how many updates a tensor has had."""
+    """Whether the number depends on how many updates a tensor has had: :meth:`at`."""
+    tau: float | None = None
+    """The threshold of the saturation that the number follows: :meth:`from_saturation`."""
 
     @abstractmethod
-    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], extent: Extent) -> Tensors:
-        """The updates, one for each tensor [*batch, ...].
+    def __call__(self, scaled: Tensors, unit: Tensors, numbers: Tensors | None) -> Tensors:
+        """The updates, one for each tensor [*batch, ...], or for each part of one: elements do not know of others.
 
-        ``steps`` holds each tensor's number of earlier updates [*batch] where :attr:`counts_steps`
-        holds, else nothing. What is measured of a tensor is measured over ``extent``: elsewhere than here
-        it may have further elements.
+        ``numbers`` holds each one's number, shaped to multiply it, where the transform has one.
         """
 
+    def at(self, steps: Tensor) -> Tensor:
+        """The number of every tensor for its update number ``steps`` (from 0), [tensors, *batch] both."""
+        raise TypeError(f"{self!r} does not depend on the step")
 
-def multiply_(tensors: Tensors, value: Value) -> Tensors:
-    """Multiplies in place by a number, or by one number for each run."""
-    if isinstance(value, tuple):
-        torch._foreach_mul_(tensors, [per_run(tensor_of(value, t), t) for t in tensors])
-    else:
-        torch._foreach_mul_(tensors, value)
-    return tensors
+    def from_saturation(self, saturation: Tensor) -> Tensor:
+        """The number of every tensor from its S(α), [tensors, *batch] both."""
+        raise TypeError(f"{self!r} does not follow the saturation")
 
 
 @dataclass(frozen=True)
 class Tanh(Transform):
     """g' = tanh(α·ĝ): equation (3)."""
 
-    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], extent: Extent) -> Tensors:
+    def __call__(self, scaled: Tensors, unit: Tensors, numbers: Tensors | None) -> Tensors:
         torch._foreach_tanh_(scaled)
         return scaled
 
 
 @dataclass(frozen=True)
 class ScaledTanh(Transform):
-    """g' = β·tanh(α·ĝ) (section 7.5). β takes the place of a learning rate where α sets the shape."""
+    """g' = β·tanh(α·ĝ) (section 7.1). β takes the place of a learning rate where α sets the shape."""
 
     beta: Value = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "beta", as_value("transform.beta", self.beta, above=0))
+        keep(self, beta=as_value("transform.beta", self.beta, above=0))
 
-    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], extent: Extent) -> Tensors:
+    def __call__(self, scaled: Tensors, unit: Tensors, numbers: Tensors | None) -> Tensors:
+        assert numbers is not None
         torch._foreach_tanh_(scaled)
-        return multiply_(scaled, self.beta)
+        torch._foreach_mul_(scaled, numbers)
+        return scaled
+
+    @property
+    def fixed(self) -> Value:  # type: ignore[override]
+        return self.beta
 
 
 @dataclass(frozen=True)
 class SinTanh(Transform):
-    """g' = sin(κ·tanh(α·ĝ)) (section 7.5). Not monotonic in ĝ once κ > π/2."""
+    """g' = sin(κ·tanh(α·ĝ)) (section 7.1). Not monotonic in ĝ once κ > π/2."""
 
     kappa: Value = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kappa", as_value("transform.kappa", self.kappa, above=0))
+        keep(self, kappa=as_value("transform.kappa", self.kappa, above=0))
 
-    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], extent: Extent) -> Tensors:
+    def __call__(self, scaled: Tensors, unit: Tensors, numbers: Tensors | None) -> Tensors:
+        assert numbers is not None
         torch._foreach_tanh_(scaled)
-        multiply_(scaled, self.kappa)
+        torch._foreach_mul_(scaled, numbers)
         torch._foreach_sin_(scaled)
         return scaled
+
+    @property
+    def fixed(self) -> Value:  # type: ignore[override]
+        return self.kappa
 
 
 @dataclass(frozen=True)
@@ -99,12 +108,12 @@ class FromSaturation:
     tau: float = 2.5
 
     def __post_init__(self) -> None:
-        check_range("transform.lam.tau", self.tau, 0, float("inf"))
+        keep(self, tau=check_range("transform.lam.tau", self.tau, 0, float("inf")))
 
 
 @dataclass(frozen=True)
 class Hybrid(Transform):
-    """g' = λ·tanh(α·ĝ) + (1−λ)·ĝ (section 7.1).
+    """g' = λ·tanh(α·ĝ) + (1−λ)·ĝ (section 7.5).
 
     The two terms are of unequal size: where α/√d is about 1, tanh's components are O(1) and ĝ's are
     O(1/√d), so λ = 0.5 is tanh at half size with next to nothing added. Only λ near 0 mixes them.
@@ -124,26 +133,31 @@ class Hybrid(Transform):
             for end in ("start", "end"):
                 as_value(f"transform.lam.{end}", getattr(self.lam, end), above=0, strict=False, at_most=1)
         else:
-            object.__setattr__(self, "lam", as_value("transform.lam", self.lam, above=0, strict=False, at_most=1))
+            keep(self, lam=as_value("transform.lam", self.lam, above=0, strict=False, at_most=1))
+
+    @property
+    def fixed(self) -> Value | None:  # type: ignore[override]
+        return None if isinstance(self.lam, (Ramp, FromSaturation)) else self.lam
 
     @property
     def counts_steps(self) -> bool:  # type: ignore[override]
         return isinstance(self.lam, Ramp)
 
-    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], extent: Extent) -> Tensors:
-        lams = [self._lam(i, s, steps, extent) for i, s in enumerate(scaled)]
+    @property
+    def tau(self) -> float | None:  # type: ignore[override]
+        return self.lam.tau if isinstance(self.lam, FromSaturation) else None
+
+    def at(self, steps: Tensor) -> Tensor:
+        return self.lam.at(steps) if isinstance(self.lam, Ramp) else super().at(steps)
+
+    def from_saturation(self, saturation: Tensor) -> Tensor:
+        return 1 - saturation
+
+    def __call__(self, scaled: Tensors, unit: Tensors, numbers: Tensors | None) -> Tensors:
+        assert numbers is not None
         torch._foreach_tanh_(scaled)
         # ĝ + λ·(tanh − ĝ), one pass less than the sum of two products
-        return [u.lerp_(s, lam) for u, s, lam in zip(unit, scaled, lams, strict=True)]
-
-    def _lam(self, index: int, scaled: Tensor, steps: Sequence[Tensor], extent: Extent) -> Tensor:
-        if isinstance(self.lam, FromSaturation):
-            lam = 1 - saturation_ratio(scaled, self.lam.tau, extent)
-        elif isinstance(self.lam, Ramp):
-            lam = self.lam.at(steps[index]).to(scaled.dtype)
-        else:
-            lam = tensor_of(self.lam, scaled)
-        return per_run(lam, scaled)
+        return [u.lerp_(s, lam) for u, s, lam in zip(unit, scaled, numbers, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -152,7 +166,7 @@ class Identity(Transform):
 
     uses_alpha = False
 
-    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], extent: Extent) -> Tensors:
+    def __call__(self, scaled: Tensors, unit: Tensors, numbers: Tensors | None) -> Tensors:
         return unit
 
 
@@ -162,6 +176,6 @@ class Sign(Transform):
 
     uses_alpha = False
 
-    def __call__(self, scaled: Tensors, unit: Tensors, steps: Sequence[Tensor], extent: Extent) -> Tensors:
+    def __call__(self, scaled: Tensors, unit: Tensors, numbers: Tensors | None) -> Tensors:
         torch._foreach_sign_(unit)
         return unit

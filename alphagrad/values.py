@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,10 @@ from torch import Tensor
 
 Value = float | tuple[float, ...]
 """A number, or one number for each run of a stack (``batch_dims=1``)."""
+
+
+LARGEST = 3.4e38
+"""α stays below float32's largest number, in which the update is computed."""
 
 
 class PerRun(tuple[float, ...]):
@@ -63,16 +68,24 @@ def as_value(
     return PerRun(numbers) if isinstance(items, Sequence) else numbers[0]
 
 
-def check_range(setting: str, value: float, low: float, high: float) -> None:
-    """Raises ``ValueError`` unless ``low < value < high``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value < high:
+def check_range(setting: str, value: float, low: float, high: float) -> float:
+    """The value as a Python float; raises ``ValueError`` unless ``low < value < high``."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not low < value < high:
         raise ValueError(f"{setting}: must lie between {low:g} and {high:g}, got {value!r}")
+    return float(value)
 
 
-def check_count(setting: str, value: int) -> None:
-    """Raises ``ValueError`` unless ``value`` is a whole number ≥ 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+def check_count(setting: str, value: int) -> int:
+    """The value as a Python int; raises ``ValueError`` unless it is a whole number ≥ 1."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{setting}: must be a whole number ≥ 1, got {value!r}")
+    return int(value)
+
+
+def keep(part: object, **values: object) -> None:
+    """Sets fields of a frozen dataclass, from its ``__post_init__``."""
+    for name, value in values.items():
+        object.__setattr__(part, name, value)
 
 
 def scale(value: Value, factor: float) -> Value:
@@ -111,9 +124,10 @@ class Ramp:
     def __post_init__(self) -> None:
         if self.kind not in self.KINDS:
             raise ValueError(f"kind: must be one of {', '.join(self.KINDS)}, got {self.kind!r}")
-        check_count("steps", self.steps)
-        for setting, value in (("start", self.start), ("end", self.end)):
-            check_range(setting, value, -math.inf, math.inf)
+        keep(self, steps=check_count("steps", self.steps))
+        for setting in ("start", "end"):
+            value = check_range(setting, getattr(self, setting), -math.inf, math.inf)
+            keep(self, **{setting: value})
             if self.kind == "exponential" and value <= 0:
                 raise ValueError(f"{setting}: an exponential ramp needs values > 0, got {value!r}")
 

@@ -1,4 +1,4 @@
-"""λ-hybrid: ``g' = λ·tanh(α·ĝ) + (1−λ)·ĝ`` (section 7.1)."""
+"""λ-hybrid: ``g' = λ·tanh(α·ĝ) + (1−λ)·ĝ`` (section 7.5)."""
 
 from alphagrad.alpha import Constant
 from alphagrad.normalization import PerTensor

@@ -1,4 +1,4 @@
-"""Scaled tanh: ``g' = β·tanh(α·ĝ)`` (section 7.5)."""
+"""Scaled tanh: ``g' = β·tanh(α·ĝ)`` (section 7.1)."""
 
 from alphagrad.alpha import Constant
 from alphagrad.normalization import PerTensor

@@ -1,4 +1,4 @@
-"""Sine of tanh: ``g' = sin(κ·tanh(α·ĝ))`` (section 7.5); not monotonic once κ > π/2."""
+"""Sine of tanh: ``g' = sin(κ·tanh(α·ĝ))`` (section 7.1); not monotonic once κ > π/2."""
 
 from alphagrad.alpha import Constant
 from alphagrad.normalization import PerTensor

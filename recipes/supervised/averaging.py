@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from alphagrad.extent import shard_of
-from alphagrad.step import wide
+from alphagrad.rounding import wide
 
 
 class Average:

@@ -26,11 +26,16 @@ def no_recompilation():
 
 
 def groups_of(cases, dtype=torch.float32, runs=()):
-    """A group with a module's two parameters for each case of ``(rule, settings)``, drawn from one seed."""
+    """A group with a module's two parameters for each case of ``(rule, settings)``, drawn from one seed; no kernels."""
     generator = torch.Generator().manual_seed(0)
     draw = lambda shape: torch.randn(*runs, *shape, generator=generator, dtype=torch.float64).to(dtype)  # noqa: E731
     return [
-        {"params": [(f"m{i}.{n}", torch.nn.Parameter(draw(shape))) for n, shape in SHAPES.items()], "rule": rule, **own}
+        {
+            "params": [(f"m{i}.{n}", torch.nn.Parameter(draw(shape))) for n, shape in SHAPES.items()],
+            "fused": False,
+            "rule": rule,
+            **own,
+        }
         for i, (rule, own) in enumerate(cases)
     ]
 
@@ -151,7 +156,7 @@ def test_optimizers_compile_each_their_own():
     """More optimizers than dynamo's limit of recompilations for one function."""
     with torch._dynamo.config.patch(recompile_limit=1):
         for size in range(1, 4):
-            optimizer = AlphaGrad([torch.nn.Parameter(torch.ones(size))], lr=0.1, compile=True)
+            optimizer = AlphaGrad([torch.nn.Parameter(torch.ones(size))], lr=0.1, compile=True, fused=False)
             go(optimizer, steps=2)
             assert (optimizer.param_groups[0]["params"][0] != 1).any()
 

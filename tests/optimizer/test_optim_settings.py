@@ -52,6 +52,9 @@ ELSEWHERE = {
     "params": "what is optimised",
     "batch_dims": "test_batch_dims_changes_the_trajectory",
     "foreach": "test_foreach_is_one_call_for_all_tensors",
+    "fused": "test_optim_kernels",
+    "rounding": "test_optim_rounding",
+    "momentum_dtype": "test_optim_rounding",
     "compile": "test_compile_runs_the_step_under_torch_compile",
     "differentiable": "refused, in BAD_SETTINGS",
 }
@@ -95,14 +98,17 @@ def test_batch_dims_changes_the_trajectory():
     assert not torch.equal(*ends)
 
 
-@pytest.mark.parametrize(("foreach", "calls"), [(True, 2), (False, 4), (None, 4)])
-def test_foreach_is_one_call_for_all_tensors(foreach, calls, monkeypatch):
-    """Two groups of three and one tensors; on the CPU the default is one at a time."""
+@pytest.mark.parametrize(
+    ("settings", "calls"),
+    [({"foreach": True}, 2), ({"foreach": False}, 4), ({"fused": False}, 2), ({"foreach": False, "fused": False}, 4)],
+)
+def test_foreach_is_one_call_for_all_tensors(settings, calls, monkeypatch):
+    """Two groups of three and one tensors, in plain torch."""
     seen = []
     bend = Tanh.__call__
     monkeypatch.setattr(Tanh, "__call__", lambda *args: seen.append(len(args[1])) or bend(*args))
     initial, grads = make_values()
-    train(SMOOTH, initial, grads[:1], foreach=foreach)
+    train(SMOOTH, initial, grads[:1], **settings)
     assert len(seen) == calls
     assert sum(seen) == 4
 
@@ -113,8 +119,11 @@ def test_compile_runs_the_step_under_torch_compile(monkeypatch):
     initial, grads = make_values()
     train(SMOOTH, initial, grads, compile=False)
     assert seen == []
-    train(SMOOTH, initial, grads, compile=True)
+    train(SMOOTH, initial, grads, compile=True, fused=False)
     assert len(seen) == 1
+    # a kernel is compiled already
+    train(SMOOTH, initial, grads, compile=True)
+    assert len(seen) == 2
 
 
 CONTROLLED = {"start": Constant(2.0), "low": 0.3, "high": 0.5, "tau": 0.5, "factor": 1.5}
@@ -301,6 +310,9 @@ BAD_SETTINGS = {
     "maximize": ["no", 1, None],
     "nesterov": [True, "no"],
     "foreach": ["no", 1],
+    "fused": ["no", 1],
+    "rounding": ["up", "", None, True],
+    "momentum_dtype": ["bfloat16", torch.int8, torch.complex64, 16],
     "compile": ["no", 1, None],
 }
 
@@ -325,6 +337,7 @@ def test_every_argument_has_a_bad_value():
         ({"rule": Tanh()}, TypeError, "rule: .*Tanh"),
         ({"dampening": 0.1}, ValueError, "dampening: .*momentum"),
         ({"nesterov": True, "momentum": 0.9, "dampening": 0.1}, ValueError, "nesterov: .*dampening"),
+        ({"fused": True, "foreach": True}, ValueError, "fused: .*foreach"),
         ({"batch_dims": 2}, ValueError, "batch_dims: .*1 dimensions"),
         ({"rule": Rule(PerModule())}, ValueError, "params: PerModule.*named_parameters"),
         ({"alpha": 3.0}, TypeError, "alpha"),
@@ -336,10 +349,30 @@ def test_settings_that_do_not_go_together_are_named(kwargs, error, text):
         AlphaGrad([torch.nn.Parameter(torch.zeros(2))], **kwargs)
 
 
-def test_an_unknown_setting_of_a_group_is_named():
+@pytest.mark.parametrize(("key", "meant"), [("weight_decy", "weight_decay"), ("momentm", "momentum"), ("Lr", "lr")])
+def test_a_misspelt_setting_of_a_group_is_warned_of(key, meant):
     p = torch.nn.Parameter(torch.zeros(2))
-    with pytest.raises(ValueError, match=r"weight_decy: no such setting; there are .*weight_decay"):
-        AlphaGrad([{"params": [p], "weight_decy": 0.1}])
+    with pytest.warns(UserWarning, match=f"^{key}: .* did you mean {meant}[?]"):
+        optimizer = AlphaGrad([{"params": [p], key: 0.1}])
+    assert optimizer.param_groups[0][key] == 0.1
+
+
+@pytest.mark.parametrize("key", ["name", "lr_scale", "base_momentum", "max_momentum", "max_lr", "initial_lr", "tag", 7])
+def test_a_key_that_is_nobodys_setting_is_kept(key, recwarn):
+    """Wrappers, schedulers and timm's layer decay put theirs into the groups."""
+    p = torch.nn.Parameter(torch.zeros(2))
+    optimizer = AlphaGrad([{"params": [p], key: 0.5}])
+    again = AlphaGrad(optimizer.param_groups)
+    again.load_state_dict(optimizer.state_dict())
+    assert [o.param_groups[0][key] for o in (optimizer, again)] == [0.5, 0.5]
+    assert not recwarn.list
+
+
+def test_no_rule_is_the_default_rule():
+    p, q = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
+    optimizer = AlphaGrad([{"params": [p], "rule": None}], rule=SMOOTH)
+    optimizer.add_param_group({"params": [q], "rule": None})
+    assert [g["rule"] for g in optimizer.param_groups] == [SMOOTH, SMOOTH]
 
 
 @pytest.mark.parametrize("setting", ["lr", "momentum", "weight_decay", "eps"])

@@ -17,7 +17,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 from alphagrad import AlphaGrad, Rule, signals, variants
-from alphagrad.alpha import Constant, Saturation, SqrtDim
+from alphagrad.alpha import Constant, Saturation, SqrtDim, SqrtTotal
 from alphagrad.normalization import Global, PerTensor
 
 # over two processes: shards of unequal size, one that is empty, one along the second dimension, and no shards at all
@@ -272,6 +272,61 @@ def test_bad_gradients_of_one_process_are_everybodys(processes):
 
 def test_torchs_own_checkpoints_of_sharded_optimizers(processes):
     for found in processes:
-        assert {"momentum_buffer", "alpha", "saturation", "step", "skipped"} == set(found["state"])
+        assert {"momentum_buffer", "begun", "alpha", "saturation", "step", "skipped"} == set(found["state"])
         for name, expected in found["straight"].items():
             assert torch.equal(found["resumed"][name], expected), name
+
+
+def flattened_and_divided():
+    """FSDP1 and ZeRO: what is refused, by case, and where ZeRO goes with a rule that it may have."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    refused = {}
+    for original in (False, True):
+        model = FullyShardedDataParallel(network(), use_orig_params=original, device_id=torch.device("cpu"))
+        try:
+            optimizer = AlphaGrad(model.parameters(), lr=0.1)
+            model(torch.ones(2, 3)).sum().backward()
+            optimizer.step()
+        except ValueError as error:
+            refused[f"fsdp1 {original}"] = str(error)
+    for name, rule in {
+        "global": Rule(Global(), Constant(3.0)),
+        "sqrt_total": Rule(alpha=SqrtTotal()),
+        "saturation": Rule(alpha=Saturation(SqrtTotal())),
+    }.items():
+        try:
+            ZeroRedundancyOptimizer(network().parameters(), AlphaGrad, lr=0.1, rule=rule)
+        except ValueError as error:
+            refused[name] = str(error)
+    ends = []
+    for build in (AlphaGrad, lambda ps, **kw: ZeroRedundancyOptimizer(ps, AlphaGrad, **kw)):
+        model = network()
+        optimizer = build(model.parameters(), lr=0.1, rule=Rule(alpha=SqrtDim()), momentum=0.9)
+        for step in range(3):
+            model.zero_grad()
+            model(torch.full((2, 3), float(step + 1))).sum().backward()
+            optimizer.step()
+        ends.append([p.detach() for p in model.parameters()])
+    return {"refused": refused, "alone": ends[0], "zero": ends[1]}
+
+
+@pytest.fixture(scope="module")
+def divided(tmp_path_factory):
+    return in_processes(flattened_and_divided, tmp_path_factory.mktemp("divided"))
+
+
+def test_fsdp1_is_refused_with_the_way_out(divided):
+    for found in divided:
+        for original in (False, True):
+            assert "flattened by FSDP1" in found["refused"][f"fsdp1 {original}"]
+            assert "fsdp_version: 2" in found["refused"][f"fsdp1 {original}"]
+
+
+def test_zero_takes_rules_that_work_tensor_by_tensor_alone(divided):
+    for found in divided:
+        for name in ("global", "sqrt_total", "saturation"):
+            assert "ZeroRedundancyOptimizer" in found["refused"][name]
+            assert "FSDP2" in found["refused"][name]
+        assert all(torch.equal(p, q) for p, q in zip(found["alone"], found["zero"], strict=True))

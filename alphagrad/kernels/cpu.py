@@ -1,0 +1,213 @@
+"""The update on a CPU: tables of addresses for the loops of ``loops.py``, and threads to share them.
+
+Decided by measurement (docs/performance.md): numba compiles one set of loops for tensors of every size in two seconds,
+once, keeps them on disk, needs no compiler on the machine and installs wherever torch does.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alphagrad.batch import Batch
+from alphagrad.kernels import loops
+from alphagrad.pieces import is_dense
+from alphagrad.rule import Rule
+from alphagrad.transform import Hybrid, Identity, ScaledTanh, Sign, SinTanh, Tanh
+
+CODES = {
+    Tanh: loops.TANH,
+    ScaledTanh: loops.TANH,
+    SinTanh: loops.SIN_TANH,
+    Hybrid: loops.HYBRID,
+    Identity: loops.IDENTITY,
+    Sign: loops.SIGN,
+}
+PLAIN = {Tensor, torch.nn.Parameter}
+"""Types whose elements stand in this process's memory: not so those of most subclasses."""
+DTYPES = (torch.float32, torch.bfloat16)
+LARGEST_KAPPA = 1e6
+"""Beyond it the sine's reduction loses digits."""
+PIECE = 1 << 16
+"""Elements of a piece: sums are made a piece at a time, so they do not depend on the number of threads."""
+PARALLEL = 1 << 18
+"""From this many elements on threads pay for being woken (some 50 µs)."""
+
+
+def covers(dtype: torch.dtype, rule: Rule, rounding: str) -> bool:
+    """Whether the loops know this rule, exactly: a subclass of a transform may be another function."""
+    transform = rule.transform
+    if isinstance(transform, SinTanh):
+        kappas = transform.kappa if isinstance(transform.kappa, tuple) else (transform.kappa,)
+        if max(kappas) > LARGEST_KAPPA:
+            return False
+    return dtype in DTYPES and type(transform) in CODES and rounding == "nearest"
+
+
+@dataclass
+class Table:
+    """How the rows of a batch are cut into pieces; it changes with shapes and layouts alone."""
+
+    strides: list[tuple[int, ...]]
+    """Of the parameters it was made for."""
+    tensor: NDArray[np.int64]
+    """The tensor of each row."""
+    run: NDArray[np.int64]
+    """The run of each row."""
+    pieces: NDArray[np.int64]
+    """[pieces, 3]: row, first element, element after the last."""
+    ends: NDArray[np.int64]
+    """How many elements there are up to each piece's end."""
+    ones: NDArray[np.float64]
+    """For each row a number that changes nothing."""
+
+    @property
+    def elements(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+
+def table_of(shapes: Sequence[tuple[int, ...]], batch_dims: int, strides: list[tuple[int, ...]]) -> Table:
+    """The table of tensors [*batch, ...]."""
+    runs = math.prod(shapes[0][:batch_dims])
+    sizes = [math.prod(shape[batch_dims:]) for shape in shapes]
+    rows = [(i, run) for i in range(len(sizes)) for run in range(runs)]
+    cut = [
+        (row, start, min(start + PIECE, sizes[i]))
+        for row, (i, _) in enumerate(rows)
+        for start in range(0, sizes[i], PIECE)
+    ]
+    pieces = np.array(cut, np.int64).reshape(-1, 3)
+    tensor, run = np.array(rows, np.int64).reshape(-1, 2).T.copy()
+    return Table(strides, tensor, run, pieces, np.cumsum(pieces[:, 2] - pieces[:, 1]), np.ones(len(rows)))
+
+
+class CpuKernel:
+    """See :class:`alphagrad.batch.Kernel`."""
+
+    def takes(self, b: Batch) -> bool:
+        dtype, dims = b.params[0].dtype, b.extent.batch_dims
+        if dims > 1 or not {*map(type, b.params), *map(type, b.grads)} <= PLAIN:
+            return False
+        strides = [p.stride() for p in b.params]
+        if b.table is None or b.table.strides != strides:
+            shapes = [tuple(p.shape) for p in b.params]
+            # of a stack, a run's own elements must be without gaps; the runs may lie apart
+            if not all(is_dense(s[dims:], t[dims:]) for s, t in zip(shapes, strides, strict=True)):
+                return False
+            b.table = table_of(shapes, dims, strides)
+        if [g.stride() for g in b.grads] != strides:
+            pairs = zip(b.grads, b.params, strict=True)
+            b.grads = [g if g.stride()[dims:] == p.stride()[dims:] else laid_out(g, p) for g, p in pairs]
+        for p, v in zip(b.params, b.buffers, strict=False):
+            if v.stride()[dims:] != p.stride()[dims:] or v.dtype not in DTYPES or type(v) not in PLAIN:
+                return False
+        kept = ((b.grads, dtype), (b.skipped, torch.int32), (b.steps, torch.float32), (b.begun, torch.bool))
+        return not any(t.dtype is not kind or not t.is_cpu for tensors, kind in kept for t in tensors)
+
+    def norms(self, b: Batch) -> Tensor:
+        table: Table = b.table
+        g, sums = rows(b, b.grads), np.empty(len(table.pieces))
+        share(table, lambda first, last: loops.square_sums(table.pieces, first, last, g, is_half(b.params), sums))
+        return by_tensor(b, sums)
+
+    def beyond(self, b: Batch, by: Tensor, alpha: Tensor, tau: float) -> Tensor:
+        table: Table = b.table
+        g, counts = rows(b, b.grads), np.empty(len(table.pieces))
+        arguments = g, is_half(b.params), rows_of(by), rows_of(alpha), tau, counts
+        share(table, lambda first, last: loops.beyond(table.pieces, first, last, *arguments))
+        return by_tensor(b, counts)
+
+    def update(self, b: Batch, by: Tensor, alpha: Tensor | None, number: Tensor | None, allowed: Tensor | None) -> None:
+        table: Table = b.table
+        divisors = rows_of(by)
+        moves, begun = np.empty((2, len(divisors)), np.uint8)
+        rates = np.empty(by.shape)
+        rates[:] = b.lr
+        begun_at, steps = rows(b, b.begun), rows(b, b.steps)
+        loops.judge(divisors, b.skip, allowed is None or bool(allowed), rows(b, b.skipped), begun_at, moves, begun)
+        arguments = (
+            rows(b, b.params), rows(b, b.grads), rows(b, b.buffers), is_half(b.params), is_half(b.buffers),
+            CODES[type(b.rule.transform)], divisors, table.ones if alpha is None else rows_of(alpha),
+            table.ones if number is None else rows_of(number), rates.reshape(-1),
+            moves, begun, -1.0 if b.maximize else 1.0, float(b.weight_decay), float(b.momentum),
+            1.0 - float(b.dampening), b.nesterov,
+        )  # fmt: skip
+        share(table, lambda first, last: loops.update_pieces(table.pieces, first, last, *arguments))
+        if b.begun or b.steps:
+            loops.settle(moves, steps, begun_at)
+        torch.autograd.graph.increment_version(b.params + b.buffers)
+
+
+def laid_out(g: Tensor, p: Tensor) -> Tensor:
+    """A copy of a gradient with its elements where its parameter has them."""
+    return torch.empty_strided(p.shape, p.stride(), dtype=g.dtype).copy_(g)
+
+
+def is_half(tensors: Sequence[Tensor]) -> bool:
+    """Whether these are kept in bfloat16."""
+    return bool(tensors) and tensors[0].dtype is torch.bfloat16
+
+
+def rows(b: Batch, tensors: Sequence[Tensor]) -> NDArray[np.int64]:
+    """The address of each row of tensors [*batch, ...]."""
+    addresses = np.array([t.data_ptr() for t in tensors], np.int64)
+    if not b.extent.batch_dims or not tensors:
+        return addresses
+    strides = np.array([t.stride(0) * t.element_size() for t in tensors], np.int64)
+    table: Table = b.table
+    return addresses[table.tensor] + table.run * strides[table.tensor]
+
+
+def rows_of(numbers: Tensor) -> NDArray[np.float64]:
+    """One number for each row from [tensors, *batch]."""
+    return numbers.contiguous().numpy().reshape(-1)
+
+
+def by_tensor(b: Batch, of_pieces: NDArray[np.float64]) -> Tensor:
+    """What was measured of pieces, added up in their order: [tensors, *batch]."""
+    table: Table = b.table
+    of_rows = torch.empty(len(b.params), *b.params[0].shape[: b.extent.batch_dims], dtype=torch.float64)
+    loops.add_up(table.pieces, of_pieces, of_rows.numpy().reshape(-1))
+    return of_rows
+
+
+def share(table: Table, work: Callable[[int, int], Any]) -> None:
+    """Calls ``work`` with ranges of the table's pieces, on as many threads as torch uses."""
+    threads = torch.get_num_threads()
+    if threads == 1 or table.elements < PARALLEL:
+        work(0, len(table.pieces))
+        return
+    cuts = [0, *np.searchsorted(table.ends, np.arange(1, threads) * (table.elements / threads)), len(table.pieces)]
+    flush = float(np.float32(1e-38) * np.float32(0.1)) == 0
+    others = [
+        pool_of(os.getpid(), threads - 1).submit(helper, work, first, last, flush) for first, last in pairwise(cuts[1:])
+    ]
+    work(cuts[0], cuts[1])
+    for other in others:
+        other.result()
+
+
+def helper(work: Callable[[int, int], Any], first: int, last: int, flush: bool) -> None:
+    """``work`` on a thread of the pool, which takes subnormal numbers as the training thread does."""
+    torch.set_flush_denormal(flush)
+    work(first, last)
+
+
+@cache
+def pool_of(process: int, threads: int) -> ThreadPoolExecutor:
+    """The threads of a process: a fork does not inherit its parent's."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="alphagrad")
+
+
+KERNEL = CpuKernel()
