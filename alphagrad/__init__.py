@@ -11,14 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alphagrad import variants as variants
+    from alphagrad.in_backward import InBackward as InBackward
     from alphagrad.observe import signals as signals
     from alphagrad.optimizer import AlphaGrad as AlphaGrad
     from alphagrad.rule import Rule as Rule
 
 __version__ = "0.1.0"
-__all__ = ["AlphaGrad", "Rule", "signals", "variants"]
+__all__ = ["AlphaGrad", "InBackward", "Rule", "signals", "variants"]
 
-_HOMES = {"AlphaGrad": "alphagrad.optimizer", "Rule": "alphagrad.rule", "signals": "alphagrad.observe"}
+_HOMES = {
+    "AlphaGrad": "alphagrad.optimizer",
+    "InBackward": "alphagrad.in_backward",
+    "Rule": "alphagrad.rule",
+    "signals": "alphagrad.observe",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -204,14 +204,18 @@ class AlphaGrad(Optimizer):
         if not batches:
             return loss
         self._warn_of_standing([b for b, _ in batches])
-        checked = [b for b, group in batches if group["nonfinite"] == "raise"]
-        if checked and not (found_inf is not None and found_inf.item()):
-            raise_nonfinite(checked)
+        self._check_finite(batches, found_inf)
         if self.defaults["compile"] and not torch.compiler.is_compiling():
             self._update_compiled([b for b, _ in batches], grad_scale, found_inf)
         else:
             update([b for b, _ in batches], grad_scale, found_inf)
         return loss
+
+    def _check_finite(self, batches: list[tuple[Batch, dict[str, Any]]], found_inf: Tensor | None = None) -> None:
+        """Raises where ``nonfinite="raise"`` asks for it and the scaler has not found it out already."""
+        checked = [b for b, group in batches if group["nonfinite"] == "raise"]
+        if checked and not (found_inf is not None and found_inf.item()):
+            raise_nonfinite(checked)
 
     def batches(self) -> list[tuple[Batch, dict[str, Any]]]:
         """The tensors that have a gradient, with their state, and the group each batch comes from."""
@@ -250,7 +254,8 @@ class AlphaGrad(Optimizer):
             return
         self.__dict__["_told_of_standing"] = True
         for b in batches:
-            if b.params[0].dtype not in HALVES or b.rounding != "nearest" or is_capturing(b.params[0]):
+            p = b.params[0]
+            if p.dtype not in HALVES or b.rounding != "nearest" or p.is_meta or is_capturing(p):
                 continue
             # |g'| ≤ 1 but for scaled_tanh's β; momentum adds up to 1/(1 − γ) of them
             bound = 1.0 if not isinstance(b.rule.transform, ScaledTanh) else float(b.fixed_number.max())  # type: ignore
@@ -259,7 +264,7 @@ class AlphaGrad(Optimizer):
             if share > 0.5:
                 warnings.warn(
                     f"lr: steps of {rate:g} are below the resolution of {share:.0%} of a "
-                    f"{str(b.params[0].dtype).removeprefix('torch.')} parameter, which will not move; raise lr, keep "
+                    f"{str(p.dtype).removeprefix('torch.')} parameter, which will not move; raise lr, keep "
                     "parameters in float32, or set rounding='stochastic' or 'kahan'",
                     stacklevel=4,
                 )

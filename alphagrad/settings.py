@@ -31,7 +31,9 @@ def check_settings(s: dict[str, Any]) -> None:
     lr = s["lr"]
     if isinstance(lr, Tensor):
         if lr.dim() not in (0, s["batch_dims"]) and lr.shape != (1,):
-            raise ValueError(f"lr: Tensor lr must be 1-element, or one number for each run, got shape {tuple(lr.shape)}")
+            raise ValueError(
+                f"lr: Tensor lr must be 1-element, or one number for each run, got shape {tuple(lr.shape)}"
+            )
         if not ((lr >= 0) & lr.isfinite()).all():
             raise ValueError(f"lr: must be finite and ≥ 0, got {lr!r}")
     elif not is_number(lr) or not 0 <= lr < float("inf"):
