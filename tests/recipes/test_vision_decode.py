@@ -92,7 +92,7 @@ def test_what_is_transparent_lies_on_white(mode, tmp_path):
 def test_a_transparent_colour_and_a_transparent_gray_lie_on_white(tmp_path):
     key = tuple(int(c) for c in COLOURS[2, 3])
     Picture.fromarray(COLOURS).save(tmp_path / "x.png", transparency=key)
-    expected = np.where((COLOURS == key).all(-1, keepdims=True), 255, COLOURS)
+    expected = np.where((key == COLOURS).all(-1, keepdims=True), 255, COLOURS)
     assert np.array_equal(seen(tmp_path / "x.png"), expected)
     Picture.fromarray(EIGHT).save(tmp_path / "y.png", transparency=10)
     is_gray(seen(tmp_path / "y.png"), np.where(EIGHT == 10, 255, EIGHT).astype(np.uint8))
