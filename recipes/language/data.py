@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from alphagrad.lab import processes
 from alphagrad.lab.recipe import Settings
 
+from ..notes import note
 from ..supervised.held_out import divided
 from .embedded import pydocs, topics
 from .files import files_of, kind_of, text_of
@@ -117,12 +116,9 @@ def _tell_blanks(classes: Sequence[str]) -> None:
     for name in classes:
         alike.setdefault(name.strip(), []).append(name)
     for names in alike.values():
-        if len(names) > 1 and processes.is_first():
+        if len(names) > 1:
             told = " and ".join(map(repr, names))
-            print(
-                f"alphagrad: data.label: the classes {told} differ in blanks alone, and count as {len(names)}",
-                file=sys.stderr,
-            )
+            note(f"data.label: the classes {told} differ in blanks alone, and count as {len(names)}")
 
 
 def _rows(s: DataSettings, split: str) -> list[tuple[str, str]]:

@@ -121,10 +121,9 @@ def _once(table: Any, wanted: list[str]) -> dict[str, list[Any]]:
 
 def _json(file: Path, text: str, wanted: list[str]) -> Read:
     """An array of objects, or an object a line."""
-    if text.lstrip()[:1] == "[":
-        rows = _parsed(text)
-    else:  # not splitlines, which ends lines where JSON does not
-        rows = [_parsed(line) for line in text.split("\n") if line.strip()]
+    # not splitlines, which ends lines where JSON does not
+    lines = [line for line in text.split("\n") if line.strip()]
+    rows = _parsed(text) if text.lstrip()[:1] == "[" else [_parsed(line) for line in lines]
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise ValueError(f"row {number} is no object; it must be an array of objects, or an object a line")

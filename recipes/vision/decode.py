@@ -37,9 +37,9 @@ def suffixes() -> frozenset[str]:
 def opened(file: str | Path) -> Tensor:
     """An image file as uint8 [3, H, W], the first picture of a file that holds several.
 
-    Gray becomes equal red, green and blue, 16-bit gray divided by 257 and rounded (12-bit gray by 4095 / 255);
-    palettes become their colours, CMYK by Pillow's formula. What is transparent is laid on white, and the picture is turned as its
-    EXIF orientation says.
+    Gray becomes equal red, green and blue; gray of 16 bits is divided by 257 and rounded, of 12 bits by
+    4095 / 255. Palettes become their colours, CMYK by Pillow's formula. What is transparent is laid on white,
+    and the picture is turned as its EXIF orientation says.
 
     Raises:
         ValueError: it is damaged, or of a kind that no rule brings to 8 bits, such as 32-bit numbers.

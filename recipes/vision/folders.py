@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from alphagrad.lab import processes
-
+from ..notes import note
 from ..supervised.orders import Orders
 from .batches import Pixels
 from .decode import opened, suffixes
@@ -84,20 +81,14 @@ def _listed(folder: Path) -> Folders:
     except (FileNotFoundError, ValueError) as error:  # no classes, or one of them is empty
         raise ValueError(f"{folder}: {' '.join(str(error).split())[:200]}") from error
     files, labels = zip(*found, strict=True)
-    if skipped and processes.is_first():
+    if skipped:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
-        _say(f"{folder}: {skipped.total()} files are no images and are skipped ({kinds}); {len(files)} are read")
+        note(f"{folder}: {skipped.total()} files are no images and are skipped ({kinds}); {len(files)} are read")
     return Folders(list(files), np.array(labels, dtype=np.int64), classes)
 
 
 def _kind(file: Path) -> str:
     return "hidden" if file.name.startswith(".") else file.suffix.lower() or "without an ending"
-
-
-@cache
-def _say(line: str) -> None:
-    """On stderr, once a process."""
-    print(f"alphagrad: {line}", file=sys.stderr)
 
 
 class _Files(TorchDataset[tuple[Tensor, int]]):
