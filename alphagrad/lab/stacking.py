@@ -9,7 +9,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import pairwise
 from types import TracebackType
 from typing import Any
@@ -100,41 +100,41 @@ def run_stacks(
     context = multiprocessing.get_context("spawn")
     reports: Any = context.Queue()
     outcomes: dict[int, Outcome] = {}
-    starting, stopped = threading.Lock(), threading.Event()
+    starting, stopped, closing = threading.RLock(), threading.Event(), threading.Event()
 
-    def train(index: int) -> list[Outcome]:
-        # a pool for each stack: one whose process is killed is broken for good
-        with ProcessPoolExecutor(1, context, _prepare, (reports,)) as pool:
-            with starting:
-                if stopped.is_set():
-                    return []
-                future = pool.submit(_train, index, stacks[index].assignments)
-            return future.result()
+    def train(index: int) -> None:
+        results: list[Outcome] | str
+        try:
+            # a pool for each stack: one whose process is killed is broken for good
+            with ProcessPoolExecutor(1, context, _prepare, (reports,)) as pool:
+                with starting:
+                    if stopped.is_set():
+                        return
+                    future = pool.submit(_train, index, stacks[index].assignments)
+                results = future.result()
+        except Exception as error:
+            results = reason_of(error)
+        with starting:  # here, before this thread begins another stack
+            told = stacks[index].outcomes(results)
+            outcomes.update(told)
+            if not closing.is_set() and ended(told):
+                stopped.set()
 
     with _Lines(reports, stacks), ThreadPoolExecutor(min(processes, len(stacks))) as threads:
-        futures = {threads.submit(train, index): stack for index, stack in enumerate(stacks)}
+        futures = [threads.submit(train, index) for index in range(len(stacks))]
         try:
-            for future in as_completed(futures):
-                results: list[Outcome] | str
-                try:
-                    results = future.result()
-                except Exception as error:
-                    results = reason_of(error)
-                if results:  # nothing of a stack that was not begun
-                    told = futures[future].outcomes(results)
-                    outcomes.update(told)
-                    if ended(told):
-                        with starting:
-                            stopped.set()
+            for future in futures:
+                future.result()
         except BaseException:
             with starting:  # so that no process starts behind our back
                 stopped.set()
+                closing.set()
             for future in futures:
                 future.cancel()
             for process in multiprocessing.active_children():
                 process.terminate()  # SIGTERM: the process closes its runs, then ends
             raise
-    if stopped.is_set():
+    if len(outcomes) < len(assignments):
         raise FailFast(next(outcome.failure for outcome in outcomes.values() if outcome.failure))
     return [outcomes[number] for number in range(len(assignments))]
 

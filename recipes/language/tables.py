@@ -75,7 +75,9 @@ def as_texts(where: str, values: Iterable[Any], nonempty: bool = False) -> list[
             else:
                 raise ValueError(f"{where} has a {type(value).__name__} in row {row}, no text")
         except UnicodeError as error:
-            raise ValueError(f"{where} has a value in row {row} that is no UTF-8 text ({error.reason})") from error
+            raise ValueError(
+                f"{where} has a value in row {row} that is no UTF-8 text ({getattr(error, 'reason', error)})"
+            ) from error
         texts.append(value)
     return texts
 

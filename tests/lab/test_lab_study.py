@@ -182,9 +182,7 @@ def test_a_study_lies_where_its_configuration_says(cli, odd, root, tmp_path):
 
 @pytest.mark.parametrize("launcher", ["basic", "stacked", pytest.param("joblib", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fail_fast", [True, False])
-def test_failures_are_shown_when_they_happen_and_may_end_the_study(
-    cli, odd, lab, root, store_runs, launcher, fail_fast, capfd
-):
+def test_failures_are_shown_when_they_happen_and_may_end_the_study(cli, odd, root, store_runs, launcher, fail_fast):
     """Job 1 of four fails: that is said before the study is over, and with fail_fast nothing comes after it."""
     one_by_one = {
         "basic": (),
