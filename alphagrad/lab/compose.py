@@ -96,7 +96,8 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
     that a run has noted, in which nothing points to anything any more, gives the same settings.
     """
     flat: dict[str, Any] = {}
-    tops = [value for value in config.values() if isinstance(value, DictConfig)]
+    own = _without_hydra(config)
+    tops = [value for value in own.values() if isinstance(value, DictConfig)]
 
     def walk(node: DictConfig, prefix: str) -> None:
         for key in node:
@@ -109,7 +110,7 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
             else:
                 flat[name] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
-    walk(_without_hydra(config), "")
+    walk(own, "")
     return flat
 
 

@@ -45,7 +45,7 @@ def task(config: DictConfig) -> float | None:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             print(f"{folder}: failed, {reason_of(error)}", flush=True)
             if config.study.fail_fast:
-                raise FailFast from error
+                raise FailFast(reason_of(error)) from error
         raise
     print(f"{folder}: {metrics.headline(outcome.metrics)}")
     return metrics.objective(outcome.metrics)
@@ -130,7 +130,7 @@ def run_study(
             try:
                 task()
             except FailFast as stop:
-                raise RuntimeError(f"{stop.__cause__ or stop}; {FailFast.SAID}") from stop
+                raise RuntimeError(f"{stop}; {FailFast.SAID}") from stop
             except (KeyboardInterrupt, SystemExit):
                 interrupted = True
                 raise

@@ -142,41 +142,6 @@ def test_a_run_is_named_by_folder_or_by_id(cli, at, root, tiny, store_runs, name
     assert (again.status, "is finished" in again.out) == (0, True)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("recipe=dqn_cartpole", "optimizer=saturation", "env.kwargs.max_episode_steps=70"),
-        ("recipe=image", "optimizer=hybrid", "recipe.epochs=1", "model.hidden=[4]"),
-    ],
-)
-def test_a_resumed_runs_parameters_are_an_uninterrupted_runs(cli, at, lab, root, tiny, store_runs, words):
-    if "recipe=dqn_cartpole" in words:
-        words = (*words, *tiny)
-    words = (*words, "checkpoint.every_steps=5", f"output_root={root}")
-    assert cli("run", *words).status == 0
-    at(10, interrupt)
-    assert cli("run", *words, f"hydra.run.dir={root / 'run'}").status == 130
-    assert cli("resume", str(root / "run"), "--output-root", str(root)).status == 0
-    whole, resumed = store_runs(root)
-    assert resumed.info.status == "FINISHED"
-    assert resumed.data.params == whole.data.params
-    assert len(whole.data.params) > 30
-
-
-def test_a_resume_with_another_number_of_processes_is_told_and_recorded(cli, at, root, tiny, store_runs):
-    words = (*tiny, *EVERY, f"output_root={root}", f"hydra.run.dir={root / 'run'}")
-    at(70, interrupt)
-    stopped = cli("run", *words)
-    assert "process" not in stopped.err
-    (run,) = store_runs(root)
-    assert run.data.tags["processes"] == "1"
-    open_store(store_uri(None, root)).set_tag(run.info.run_id, "processes", "2")  # as torchrun would have left it
-    resumed = cli("resume", str(root / "run"), "--output-root", str(root))
-    assert resumed.status == 0, resumed.err
-    assert "run: trained by 1 process, after 2" in resumed.err
-    assert store_runs(root)[0].data.tags["processes"] == "2, 1"
-
-
 @pytest.mark.parametrize("best_is", ["max", "min"])
 def test_the_best_model_is_kept(cli, at, root, tiny, store_runs, best_is):
     """Over an interruption: the model of the step where the metric was best, and in the store as well."""

@@ -71,24 +71,6 @@ def test_only_finished_runs_count():
     assert sorted(r.seed for r in group.finished()) == [0, 3]
 
 
-def test_of_the_runs_of_one_job_the_newest_counts():
-    found = [
-        entry("adam", 1, "a", **{"m": 5.0}),
-        entry("adam", 0, "a", **{"m": 3.0}),
-        entry("adam recipe.lr=1e-3", 0, "a", **{"m": 100.0}),  # the same job in other words
-        entry("adam", 0, "a", "FAILED", **{"m": 100.0}),
-        entry("sgd", 0, "b", **{"m": 7.0}),
-    ]
-    found.insert(0, entry("sgd", 1, "b", **{"m": 8.0}))
-    sgd, adam = grouped(found)
-    assert (adam.label, adam.earlier, [r.seed for r in adam.runs], adam.values("m")) == ("adam", 2, [0, 1], [3.0, 5.0])
-    assert (sgd.label, sgd.earlier, sgd.values("m")) == ("sgd", 0, [7.0, 8.0])
-    assert "of runs of one job the newest counts, 2 earlier left out" in " ".join(
-        shown(report.table(Study("s", [sgd, adam]))).split()
-    )
-    assert "left out" not in shown(report.table(Study("s", [sgd])))
-
-
 def test_interval_against_a_bootstrap_written_out():
     values = np.random.default_rng(3).normal(100, 20, size=12)
     low, high = interval(values.tolist())

@@ -158,8 +158,7 @@ def test_nothing_is_pruned_once_its_training_is_over(odd, root, composed, tiny, 
         plain = assignment_of(composed(*words), words, root / name)
         (outcome,) = run_stack([replace(plain, watch=EndAt(last))])
         assert (outcome.failure, outcome.pruned) == (None, False)
-    early = replace(plain, folder=str(root / "early"), watch=EndAt(59))
-    (outcome,) = run_stack([early])
+    (outcome,) = run_stack([replace(plain, folder=str(root / "early"), watch=EndAt(59))])
     assert outcome.failure == "pruned at step 59: enough"
     assert sorted(run.info.status for run in store_runs(root)) == ["FINISHED", "FINISHED", "KILLED"]
 
