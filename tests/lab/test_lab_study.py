@@ -180,8 +180,18 @@ def test_a_study_lies_where_its_configuration_says(cli, odd, root, tmp_path):
     assert f"{folder}: 2 jobs: 2 finished" in done.out
 
 
-@pytest.mark.parametrize("launcher", ["basic", "stacked", pytest.param("joblib", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("fail_fast", [True, False])
+@pytest.mark.parametrize(
+    ("launcher", "fail_fast"),
+    [
+        ("basic", True),
+        ("basic", False),
+        ("stacked", True),
+        # a process for each of four jobs
+        pytest.param("stacked", False, marks=pytest.mark.slow),
+        pytest.param("joblib", True, marks=pytest.mark.slow),
+        pytest.param("joblib", False, marks=pytest.mark.slow),
+    ],
+)
 def test_failures_are_shown_when_they_happen_and_may_end_the_study(cli, odd, root, store_runs, launcher, fail_fast):
     """Job 1 of four fails: that is said before the study is over, and with fail_fast nothing comes after it."""
     one_by_one = {
