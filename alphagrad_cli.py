@@ -246,11 +246,10 @@ def status(argv: list[str]) -> None:
     add_store_options(p)
     args = p.parse_args(argv)
     from alphagrad.lab.results import Results
-    from alphagrad.lab.status import common_folder, progress, show, summary
+    from alphagrad.lab.status import progress, show, summary
     from alphagrad.lab.store import store_uri
 
-    heading, states = progress(Results(store_uri(args.uri, args.output_root), args.experiment), args.study)
-    under = common_folder(states)
+    heading, states, under = progress(Results(store_uri(args.uri, args.output_root), args.experiment), args.study)
     print(f"{heading}\n{summary(states)}\nin {under}")
     show(states, under)
 

@@ -17,7 +17,8 @@ from alphagrad.lab.recipe import Settings as BaseSettings
 from alphagrad.lab.stack import RunStack
 from alphagrad.lab.state import Stateful
 
-from .envs import EnvStack, evaluate_episodes, make_env
+from .environment import spaces
+from .envs import EnvStack, evaluate_episodes
 from .gradients import gradients_of
 from .measures import Episodes
 from .mlp import Forward, as_stack, mlp, stacked_mlp
@@ -69,9 +70,7 @@ class DQN(Watchable):
 
     def __init__(self, settings: DQNSettings) -> None:
         self.settings = settings
-        env = make_env(settings.env.id)
-        observation, action = env.observation_space, env.action_space
-        env.close()
+        observation, action = spaces(settings.env)
         if not isinstance(observation, gym.spaces.Box) or len(observation.shape) != 1:
             raise ValueError(f"env.id={settings.env.id}: DQN needs a flat Box observation, got {observation}")
         if not isinstance(action, gym.spaces.Discrete) or action.start != 0:
@@ -94,7 +93,7 @@ class DQN(Watchable):
         params = stack.initialize(lambda: self.networks()["q_network"])
         target, network = params.clone(), Forward(params)
         optimizer = stack.optimizer(params, compile=self.compiles)
-        envs = EnvStack(s.env.id, [int(rng.integers(2**31)) for rng in stack.generators("environment")])
+        envs = EnvStack(s.env, [int(rng.integers(2**31)) for rng in stack.generators("environment")])
         replay = Replay(
             s.buffer_size, 2 * self.n_observations + 3, s.batch_size, stack.generators("minibatch"), stack.device
         )
@@ -180,7 +179,7 @@ class DQN(Watchable):
         def act(observations: np.ndarray) -> np.ndarray:
             return greedy(network, observations.reshape(runs, each, -1)).flatten()
 
-        return evaluate_episodes(EnvStack(self.settings.env.id, seeds), act, runs)
+        return evaluate_episodes(EnvStack(self.settings.env, seeds), act, runs)
 
 
 def td_losses(params: Params, target: Params, minibatch: Tensor, n: int, gamma: float) -> tuple[Tensor, Tensor]:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from alphagrad.lab import metrics
+from alphagrad.lab.recipe import EnvSettings
 from alphagrad.lab.state import pack, unpack
 
 from .actions import Actions
+from .environment import Checked, make_env
 
 LONGEST = 100_000
 """Steps of an evaluation's episode; Gymnasium's own environments end after at most 1,600."""
@@ -37,12 +38,16 @@ class EnvStack:
     since. Loading resets it and takes these actions again, at most one episode, so it holds for every
     environment whose course is decided by ``np_random`` and the actions; another one is refused.
 
+    Environments and recipes share no array: each gets copies of what it could change later.
+
     Attributes:
         observations: what each environment shows now, [R, *observation], float32; a new array each step.
     """
 
-    def __init__(self, env_id: str, seeds: Sequence[int]) -> None:
-        self.envs = [make_env(env_id) for _ in seeds]
+    def __init__(self, env: EnvSettings | str, seeds: Sequence[int]) -> None:
+        self.envs = [make_env(env) for _ in seeds]
+        self.name = env if isinstance(env, str) else env.id
+        self._checked = [Checked(made, self.name) for made in self.envs]
         self.observation_space = self.envs[0].observation_space
         self.action_space = self.envs[0].action_space
         shape = (len(seeds), *(self.observation_space.shape or ()))
@@ -50,9 +55,8 @@ class EnvStack:
         self._actions = Actions(len(seeds))
         # what each environment was last reset from: a seed, or its generator's state
         self._origins: list[Any] = [int(seed) for seed in seeds]
-        for k, (env, seed) in enumerate(zip(self.envs, self._origins, strict=True)):
-            self.observations[k] = env.reset(seed=seed)[0]
-        self._steps = [env.step for env in self.envs]
+        for k, (checked, seed) in enumerate(zip(self._checked, self._origins, strict=True)):
+            self.observations[k] = checked.reset(seed=seed)
         self._returns = np.zeros(len(seeds))
         self._lengths = np.zeros(len(seeds), dtype=np.int64)
 
@@ -68,10 +72,10 @@ class EnvStack:
         terminations = np.zeros(len(self.envs), dtype=np.float32)
         finished: list[Episode] = []
         over: list[int] = []
-        actions = np.asarray(actions)
+        actions = np.array(actions)  # a copy, which the environments may do with as they like
         self._actions.add(actions)
-        for k, step in enumerate(self._steps):
-            reached[k], rewards[k], terminated, truncated, _ = step(actions[k])
+        for k, env in enumerate(self._checked):
+            reached[k], rewards[k], terminated, truncated = env.step(actions[k])
             if terminated or truncated:
                 terminations[k] = terminated
                 over.append(k)
@@ -81,10 +85,9 @@ class EnvStack:
         for k in over:
             finished.append(Episode(k, float(self._returns[k]), int(self._lengths[k])))
             self._returns[k], self._lengths[k] = 0.0, 0
-            env = self.envs[k]
-            self._origins[k] = env.unwrapped.np_random.bit_generator.state
+            self._origins[k] = self.envs[k].unwrapped.np_random.bit_generator.state
             self._actions.reset(k)
-            self.observations[k] = env.reset()[0]
+            self.observations[k] = self._checked[k].reset()
         return reached, rewards.astype(np.float32), terminations, finished
 
     def unfinished(self) -> list[Episode]:
@@ -100,6 +103,7 @@ class EnvStack:
             "observations": pack(self.observations),
             "returns": pack(self._returns),
             "lengths": pack(self._lengths),
+            "steps": [env.steps for env in self._checked],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -119,12 +123,13 @@ class EnvStack:
                 unpack(env.unwrapped.np_random, origin)
                 observation, _ = env.reset()
             for action in taken[k]:
-                observation, *_ = env.step(action)
+                observation, *_ = env.step(action.copy())
             if not np.array_equal(np.asarray(observation, dtype=np.float32), self.observations[k], equal_nan=True):
-                name = env.spec.id if env.spec else env
                 raise ValueError(
-                    f"env.id={name}: cannot be resumed: its course is not decided by np_random and actions"
+                    f"env.id={self.name}: cannot be resumed: its course is not decided by np_random and actions"
                 )
+        for checked, steps in zip(self._checked, state.get("steps", [0] * len(self.envs)), strict=True):
+            checked.steps = steps
         self._returns = unpack(self._returns, state["returns"])
         self._lengths = unpack(self._lengths, state["lengths"])
 
@@ -132,37 +137,6 @@ class EnvStack:
         """Closes the environments."""
         for env in self.envs:
             env.close()
-
-
-def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
-    """One environment; ``ValueError`` with one line if there is none of this name."""
-    try:
-        if "mujoco" in str(gym.spec(env_id).entry_point):
-            quiet_mujoco()
-        # an environment need not know of rendering
-        drawn: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}
-        return gym.make(env_id, disable_env_checker=True, **drawn)
-    except (gym.error.Error, ModuleNotFoundError) as error:
-        raise ValueError(f"env.id={env_id}: {' '.join(str(error).split())}") from error
-
-
-def flat_boxes(env_id: str, algorithm: str) -> tuple[gym.spaces.Box, gym.spaces.Box]:
-    """An environment's spaces of observations and actions; ``ValueError`` unless both are flat boxes."""
-    env = make_env(env_id)
-    observation, action = env.observation_space, env.action_space
-    env.close()
-    if not isinstance(observation, gym.spaces.Box) or len(observation.shape) != 1:
-        raise ValueError(f"env.id={env_id}: {algorithm} needs a flat Box observation, got {observation}")
-    if not isinstance(action, gym.spaces.Box) or len(action.shape) != 1:
-        raise ValueError(f"env.id={env_id}: {algorithm} needs a flat Box action, got {action}")
-    return observation, action
-
-
-def quiet_mujoco() -> None:
-    """Keeps MuJoCo from warning of its own models' deprecated attributes, and from a log file in the cwd."""
-    import mujoco
-
-    mujoco.set_mju_user_warning(lambda _: None)
 
 
 def evaluate_episodes(envs: EnvStack, act: Callable[[np.ndarray], np.ndarray], runs: int) -> list[dict[str, float]]:

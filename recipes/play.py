@@ -10,7 +10,7 @@ import numpy as np
 
 from alphagrad.lab.recipe import NotDrawable
 
-from .envs import make_env
+from .environment import make_env
 
 Policy = Callable[[np.ndarray], np.ndarray]
 """Observations [1, n] of a single run's environment → actions [1, ...]."""
@@ -19,7 +19,7 @@ DEFAULT_RATE = 30
 
 
 class Watchable:
-    """A recipe whose checkpoints `alphagrad watch` can show: it has ``settings.env.id`` and :meth:`policy`."""
+    """A recipe whose checkpoints `alphagrad watch` can show: it has ``settings.env`` and :meth:`policy`."""
 
     settings: Any
 
@@ -34,13 +34,13 @@ class Watchable:
             NotDrawable: the environment cannot be drawn.
         """
         env_id, policy = self.settings.env.id, self.policy(checkpoint)
-        env = make_env(env_id, render_mode="rgb_array")
+        env = make_env(self.settings.env, render_mode="rgb_array")
         try:
             observation, _ = env.reset(seed=seed)
             yield _frame(env, env_id), 0.0
             over = False
             while not over:
-                action = policy(np.asarray(observation, dtype=np.float32)[None])[0]
+                action = policy(np.array(observation, dtype=np.float32)[None])[0]
                 observation, reward, terminated, truncated, _ = env.step(action)
                 over = terminated or truncated
                 yield _frame(env, env_id), float(reward)
@@ -49,7 +49,7 @@ class Watchable:
 
     def frames_per_second(self) -> int:
         """The environment's own rate."""
-        env = make_env(self.settings.env.id)
+        env = make_env(self.settings.env)
         rate = env.metadata.get("render_fps", DEFAULT_RATE)
         env.close()
         return int(rate)
@@ -62,4 +62,4 @@ def _frame(env: gym.Env, env_id: str) -> np.ndarray:
         rendered = None
     if not isinstance(rendered, np.ndarray) or rendered.ndim != 3:
         raise NotDrawable(f"env.id={env_id}: cannot be drawn off the screen")
-    return rendered
+    return rendered.copy()  # some draw into one array again and again

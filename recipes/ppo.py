@@ -17,7 +17,8 @@ from alphagrad.lab.stack import RunStack
 from alphagrad.lab.state import Stateful
 
 from .actor_critic import ActorCritic, Params, log_probability, mean_actions, values_of
-from .envs import EnvStack, evaluate_episodes, flat_boxes
+from .environment import flat_boxes
+from .envs import EnvStack, evaluate_episodes
 from .gradients import gradients_of
 from .measures import Episodes
 from .mlp import as_stack
@@ -75,7 +76,7 @@ class PPO(Watchable):
 
     def __init__(self, settings: PPOSettings) -> None:
         self.settings = settings
-        observation, action = flat_boxes(settings.env.id, "PPO")
+        observation, action = flat_boxes(settings.env, "PPO")
         if settings.num_steps % settings.minibatches:
             raise ValueError(
                 f"recipe.minibatches={settings.minibatches}: must divide recipe.num_steps={settings.num_steps}"
@@ -215,7 +216,7 @@ class PPO(Watchable):
             x = frozen(observations, learn=False).reshape(runs, each, -1)
             return self.clip_actions(policy(x).reshape(runs * each, -1))
 
-        return evaluate_episodes(EnvStack(self.settings.env.id, seeds), act, runs)
+        return evaluate_episodes(EnvStack(self.settings.env, seeds), act, runs)
 
     def clip_actions(self, actions: np.ndarray) -> np.ndarray:
         """Actions within the environment's bounds."""
@@ -230,7 +231,7 @@ class Rollout(Stateful):
     def __init__(self, recipe: PPO, stack: RunStack) -> None:
         self.recipe, self.settings, self.stack = recipe, recipe.settings, stack
         s = self.settings
-        self.envs = EnvStack(s.env.id, [int(rng.integers(2**31)) for rng in stack.generators("environment")])
+        self.envs = EnvStack(s.env, [int(rng.integers(2**31)) for rng in stack.generators("environment")])
         self.normalize = ObservationNormalizer(self.envs.observations.shape)
         self.normalize_rewards = RewardNormalizer(len(stack), s.gamma)
         self.noise = stack.generators("exploration")

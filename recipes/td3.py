@@ -17,7 +17,8 @@ from alphagrad.lab.recipe import Settings as BaseSettings
 from alphagrad.lab.stack import Observation, RunStack
 from alphagrad.lab.state import pack, unpack
 
-from .envs import EnvStack, evaluate_episodes, flat_boxes
+from .environment import flat_boxes
+from .envs import EnvStack, evaluate_episodes
 from .gradients import gradients_of
 from .measures import Episodes
 from .mlp import Forward, as_stack, mlp, stacked_mlp
@@ -69,7 +70,7 @@ class TD3(Watchable):
 
     def __init__(self, settings: TD3Settings) -> None:
         self.settings = settings
-        observation, action = flat_boxes(settings.env.id, "TD3")
+        observation, action = flat_boxes(settings.env, "TD3")
         if not action.is_bounded():
             raise ValueError(f"env.id={settings.env.id}: TD3 needs bounded actions, got {action}")
         self.n_observations, self.n_actions = observation.shape[0], action.shape[0]
@@ -100,7 +101,7 @@ class TD3(Watchable):
         target_actor, target_critics = actor.clone(), critics.clone()
         actor_optimizer = stack.optimizer(actor, compile=self.compiles)
         critic_optimizer = stack.optimizer(critics, compile=self.compiles)
-        envs = EnvStack(s.env.id, [int(rng.integers(2**31)) for rng in stack.generators("environment")])
+        envs = EnvStack(s.env, [int(rng.integers(2**31)) for rng in stack.generators("environment")])
         width = 2 * self.n_observations + self.n_actions + 2
         replay = Replay(
             min(s.buffer_size, s.total_steps), width, s.batch_size, stack.generators("minibatch"), stack.device
@@ -216,7 +217,7 @@ class TD3(Watchable):
         def act(observations: np.ndarray) -> np.ndarray:
             return bounds.squeeze(policy(observations.reshape(runs, each, -1))).reshape(runs * each, -1)
 
-        return evaluate_episodes(EnvStack(self.settings.env.id, seeds), act, runs)
+        return evaluate_episodes(EnvStack(self.settings.env, seeds), act, runs)
 
 
 class Bounds:

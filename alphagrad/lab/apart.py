@@ -57,6 +57,8 @@ def _part(assignments: Sequence[Assignment], line: Any) -> list[Outcome]:
     except StorageLost:
         raise  # nothing else can be trained either
     except Exception as error:
+        for assignment in assignments:  # now, while the others train
+            LOG.warning("%s: failed, %s", assignment.folder, reason_of(error))
         return [Outcome({}, reason_of(error))] * len(assignments)
 
 

@@ -60,9 +60,11 @@ class CheckpointSettings(Settings):
 
 
 class StudySettings(Settings):
-    """What a study that is started again runs."""
+    """What a study that is started again runs, and when it ends early."""
 
     rerun: Literal["missing", "failed", "all"]
+    fail_fast: bool
+    """Whether no job is begun once one has failed."""
 
 
 class JobSettings(Settings):

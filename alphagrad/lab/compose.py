@@ -24,6 +24,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from alphagrad.lab import open_settings
 from alphagrad.lab.errors import ConfigError
 
 CONFIG_MODULE = "alphagrad.conf"
@@ -65,6 +66,7 @@ def register() -> None:
     # registered by hand, because that search does not see through an editable install
     for plugin in (UserConf, StudySweeper, StackedLauncher, FarmLauncher):
         plugins.register(plugin)
+    open_settings.register()
     OmegaConf.register_new_resolver("alphagrad.hash", lambda *, _root_: config_hash(_root_), replace=True)
 
 
@@ -88,21 +90,27 @@ def _without_hydra(config: DictConfig) -> DictConfig:
 
 
 def settings_of(config: DictConfig) -> dict[str, Any]:
-    """The configuration as a flat mapping ``a.b.c`` → value, resolved, each setting once."""
+    """The configuration as a flat mapping ``a.b.c`` → value, resolved, each setting once.
+
+    A node that is another's copy (env: ${env}) is told where that one stands, at the top; so the configuration
+    that a run has noted, in which nothing points to anything any more, gives the same settings.
+    """
     flat: dict[str, Any] = {}
+    own = _without_hydra(config)
+    tops = [value for value in own.values() if isinstance(value, DictConfig)]
 
     def walk(node: DictConfig, prefix: str) -> None:
         for key in node:
             name = prefix + str(key)
             value = node[key]
             if isinstance(value, DictConfig):
-                # a node that points to another (env: ${env}) is told where it stands
-                if not OmegaConf.is_interpolation(node, str(key)):
+                told = OmegaConf.is_interpolation(node, str(key)) or (prefix and value in tops)
+                if not told:
                     walk(value, f"{name}.")
             else:
                 flat[name] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
-    walk(_without_hydra(config), "")
+    walk(own, "")
     return flat
 
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from alphagrad.lab import metrics
 from alphagrad.lab.apart import run_apart
 from alphagrad.lab.build import checked
-from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.errors import ConfigError, FailFast
 from alphagrad.lab.farms import FARMS
 from alphagrad.lab.interrupts import closing_runs_on_signals
 from alphagrad.lab.runner import Assignment, Outcome
@@ -59,24 +59,46 @@ def options_of(launcher: Mapping[str, Any]) -> Any:
     return options
 
 
-def run_on_farm(launcher: Mapping[str, Any], assignments: Sequence[Assignment], folder: Path) -> list[Outcome]:
+def run_on_farm(
+    launcher: Mapping[str, Any], assignments: Sequence[Assignment], folder: Path, fail_fast: bool = False
+) -> list[Outcome]:
     """Trains the jobs on the farm that ``launcher`` names; returns how each ended, in their order.
 
     A job that fails, or whose process dies, does not stop the others. When interrupted, the farm's jobs are
     told to close their runs and waited for.
+
+    Raises:
+        FailFast: a job failed under ``fail_fast``; what trained then was interrupted and can go on.
     """
     options = options_of(launcher)
     stacks = planned(assignments, options.runs_per_job, 1)
     parcels = [parcel(stack.assignments) for stack in stacks]
     outcomes: dict[int, Outcome] = {}
+    ended = Announced(assignments, fail_fast)
 
     def done(index: int, results: Sequence[Outcome] | str) -> None:
-        for number, outcome in stacks[index].outcomes(results).items():
-            outcomes[number] = outcome
-            announce(assignments[number], outcome)
+        told = stacks[index].outcomes(results)
+        outcomes.update(told)
+        if ended(told):
+            raise FailFast(ended.failure)
 
     FARMS[str(launcher["farm"])].run(train, parcels, options, folder, done)
     return [outcomes[number] for number in range(len(assignments))]
+
+
+class Announced:
+    """Prints how jobs end as they end; called with number → outcome, it says whether the rest is not to begin."""
+
+    def __init__(self, assignments: Sequence[Assignment], fail_fast: bool) -> None:
+        self._assignments, self._fail_fast = assignments, fail_fast
+        self.failure = ""
+        """Of the first job that failed."""
+
+    def __call__(self, outcomes: Mapping[int, Outcome]) -> bool:
+        for number, outcome in outcomes.items():
+            announce(self._assignments[number], outcome)
+            self.failure = self.failure or outcome.failure or ""
+        return self._fail_fast and bool(self.failure)
 
 
 def announce(assignment: Assignment, outcome: Outcome) -> None:

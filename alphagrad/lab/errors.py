@@ -7,3 +7,12 @@ class ConfigError(Exception):
 
 class StorageLost(RuntimeError):
     """The store or the disk gave out while a run trained; the run can go on from what was kept."""
+
+
+class FailFast(BaseException):
+    """A job has failed under ``study.fail_fast=true``; no other is begun.
+
+    It is no ``Exception``, which Hydra would take for the failure of one job among others.
+    """
+
+    SAID = "study.fail_fast=true: no other job is begun"

@@ -16,11 +16,12 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from alphagrad.lab import compose, processes, sweep
-from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.errors import ConfigError, FailFast
 from alphagrad.lab.folder import claimed, write_whole
 
 LOG = logging.getLogger("alphagrad")
@@ -33,13 +34,18 @@ def task(config: DictConfig) -> float | None:
     """One job; what it returns is what an optimizing sweeper maximizes or minimizes."""
     from alphagrad.lab import metrics
     from alphagrad.lab.runner import assignment_of, run_stack
+    from alphagrad.lab.tracking import reason_of
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         (outcome,) = run_stack([assignment_of(config, HydraConfig.get().overrides.task, folder)])
-    except Exception:
+    except Exception as error:
         # for the job's own log file, not the terminal; Hydra keeps only the first of a multirun
         LOG.info("failed", exc_info=True)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            print(f"{folder}: failed, {reason_of(error)}", flush=True)
+            if config.study.fail_fast:
+                raise FailFast(reason_of(error)) from error
         raise
     print(f"{folder}: {metrics.headline(outcome.metrics)}")
     return metrics.objective(outcome.metrics)
@@ -123,6 +129,8 @@ def run_study(
             interrupted = False
             try:
                 task()
+            except FailFast as stop:
+                raise RuntimeError(f"{stop}; {FailFast.SAID}") from stop
             except (KeyboardInterrupt, SystemExit):
                 interrupted = True
                 raise

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from alphagrad.lab.errors import ConfigError
 
+TAG = "processes"
+"""Tag of a run: how many processes train it; where it was resumed with others, all numbers in their order."""
 STATE, RESULT, ON, END = range(4)
 """What the first process tells the others at the end of an iteration: to gather the state with it, to gather
 a result, to train on, that the run has ended."""
@@ -17,6 +20,19 @@ a result, to train on, that the run has ended."""
 def count() -> int:
     """How many processes torchrun has started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def note(tracker: Any, folder: str, resumed: bool) -> None:
+    """Says how many processes train a run, where they are several or not as many as before, and records that."""
+    now, before = str(count()), ""
+    if resumed:
+        before = tracker.client.get_run(tracker.run_id).data.tags.get(TAG, "")
+    last = before.rpartition(", ")[2] or now
+    if last != now:
+        tracker.client.set_tag(tracker.run_id, TAG, f"{before}, {now}")
+    if last != now or now != "1":
+        words = "1 process" if now == "1" else f"{now} processes"
+        print(f"alphagrad: {folder}: trained by {words}" + (f", after {last}" if last != now else ""), file=sys.stderr)
 
 
 def is_first() -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic_core import PydanticCustomError
 from torch import nn
 
 from alphagrad.lab.stack import Observation, RunStack
@@ -19,9 +20,21 @@ class Settings(BaseModel):
 
 
 class EnvSettings(Settings):
-    """Which environment."""
+    """Which environment; see conf/recipe/."""
 
     id: str
+    kwargs: dict[str, Any] = {}
+    """Arguments of the environment."""
+    wrappers: list[dict[str, Any]] = []
+    """Around it, the innermost first: ``_target_`` and arguments."""
+
+    @field_validator("wrappers")
+    @classmethod
+    def _named(cls, wrappers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for wrapper in wrappers:
+            if not isinstance(wrapper.get("_target_"), str):
+                raise PydanticCustomError("wrapper", "each must have a _target_, the dotted name of a wrapper")
+        return wrappers
 
 
 class NotDrawable(Exception):

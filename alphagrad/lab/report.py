@@ -19,7 +19,10 @@ SHOWN = metrics.HEADLINES
 def table(study: Study) -> Table:
     """One row for each configuration: runs finished, and the mean of each metric with its interval."""
     present = [m for m in SHOWN if any(group.values(m) for group in study.groups)]
-    shown = Table(caption="mean over seeds [95 % bootstrap interval]", box=SIMPLE_HEAD, pad_edge=False)
+    caption = "mean over seeds [95 % bootstrap interval]"
+    if earlier := sum(group.earlier for group in study.groups):
+        caption += f"; of runs of one job the newest counts, {earlier} earlier left out"
+    shown = Table(caption=caption, box=SIMPLE_HEAD, pad_edge=False)
     shown.add_column("configuration", overflow="fold")
     shown.add_column("runs", justify="right")
     for metric in present:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,9 @@ class Group:
 
     label: str
     runs: list[Run]
+    """The newest of each job, so one of each seed."""
+    earlier: int = 0
+    """Earlier runs of the same jobs, which do not count."""
 
     def finished(self) -> list[Run]:
         """The runs that count."""
@@ -108,27 +112,39 @@ class Results:
 
 
 def grouped(found: Sequence[Any]) -> list[Group]:
-    """Runs in the order they started, replicas together, labelled by what tells them apart."""
-    groups: dict[tuple[str, str], Group] = {}
-    for entry in reversed(found):
+    """Runs in the order they started, replicas together, labelled by what tells them apart.
+
+    Of the runs of one job, which are equal in configuration and seed, the newest counts.
+
+    Args:
+        found: runs of the store, newest first.
+    """
+    counted: dict[tuple[str, int], Run] = {}
+    labels: dict[str, str] = {}
+    earlier: Counter[str] = Counter()
+    for entry in found:
         tags = entry.data.tags
         if "seed" not in tags:
             continue
-        run = Run(
-            entry.info.run_id,
-            entry.info.run_name,
-            entry.info.status,
-            int(tags["seed"]),
-            dict(entry.data.metrics),
-            dict(tags),
-        )
-        label = tags.get("configuration", run.name)
-        groups.setdefault((label, tags.get("config_hash", "")), Group(label, [])).runs.append(run)
-    shared = set.intersection(*(set(label.split()) for label, _ in groups)) if len(groups) > 1 else set()
-    return [
-        Group(" ".join(word for word in group.label.split() if word not in shared) or group.label, group.runs)
-        for group in groups.values()
-    ]
+        info, seed = entry.info, int(tags["seed"])
+        label = tags.get("configuration", info.run_name)
+        key = tags.get("config_hash") or label
+        labels.setdefault(key, label)
+        if (key, seed) in counted:
+            earlier[key] += 1
+        else:
+            values = dict(entry.data.metrics)
+            counted[key, seed] = Run(info.run_id, info.run_name, info.status, seed, values, dict(tags))
+    groups: dict[str, list[Run]] = {}
+    for (key, _), run in reversed(counted.items()):
+        groups.setdefault(key, []).append(run)
+    words = [set(label.split()) for label in labels.values()]
+    shared = set.intersection(*words) if len(words) > 1 else set()
+
+    def told(label: str) -> str:
+        return " ".join(word for word in label.split() if word not in shared) or label
+
+    return [Group(told(labels[key]), runs, earlier[key]) for key, runs in groups.items()]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:

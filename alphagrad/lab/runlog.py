@@ -87,6 +87,7 @@ class TrackedLog:
         self._best: list[float | None] = [None for _ in trackers]
         self._reached: tuple[int, Mapping[str, Any]] | None = None
         self._disk_fails_since: float | None = None
+        self._done = self._progress = 0
 
     def metrics(self, run: int, step: int, values: Mapping[str, float]) -> None:
         interrupts.check()
@@ -96,8 +97,13 @@ class TrackedLog:
         self.last[run].update(values)
         watch = self._watches.get(run)
         why = watch(step, values) if watch is not None and run not in self.failures else None
-        if why is not None:
+        if why is not None and not self._over(step):
             self._failed(run, "KILLED", f"{PRUNED} at step {step}: {why}")
+
+    def _over(self, step: int) -> bool:
+        """Whether nothing is left to train when a metric of this step comes; recipes count from 0 or from 1."""
+        total = self._job.recipe.total_steps
+        return max(step, self._done + 1, self._progress) >= total
 
     @property
     def pruned(self) -> set[int]:
@@ -118,6 +124,7 @@ class TrackedLog:
 
     def progress(self, step: int, shown: str) -> None:
         interrupts.check()
+        self._progress = step
         self._line.update(step, shown)
         for tracker in self._trackers:
             tracker.position(step, self._job.recipe.total_steps)
@@ -140,11 +147,13 @@ class TrackedLog:
             self._trackers[run].send(tuple(point) for point in kept["pending"])
             self.last[run], self._best[run] = dict(kept["last"]), kept["best"]
         self.failures.update(self._state["failures"])
+        self._done = step
         self._state = None  # its memory is not needed any more
         self.progress(step, "resumed")
         return step
 
     def checkpoint(self, step: int, parts: Mapping[str, Any], result: Callable[[int], dict[str, Any]]) -> None:
+        self._done = step
         if self._checkpoints is None:
             return
         self._reached = step, parts

@@ -169,6 +169,8 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
                         disband(home, folders)
                     raise broken from error
         try:
+            if results:
+                log.progress(job.recipe.total_steps, "")
             log.drain()
             for run, (tracker, folder) in enumerate(zip(trackers, folders, strict=True)):
                 if run not in log.failures:
@@ -272,11 +274,13 @@ def _recorded(
         FOLDER: str(folder),
         HOST: platform.node(),
         "device": str(job.device),
+        processes.TAG: str(processes.count()),
         **shared,
     }
     name = f"{variant} seed={seed}{assignment.title.removeprefix(variant)}"
     write_whole(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
     with tracker.run(name, settings_of(config), tags, resume):
+        processes.note(tracker, assignment.folder, resume is not None)
         write_whole(folder / RUN_ID, tracker.run_id + "\n")
         if resume is None:
             tracker.artifact(folder / CONFIG)

@@ -8,7 +8,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import pairwise
 from types import TracebackType
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from alphagrad.lab.apart import run_apart
+from alphagrad.lab.errors import FailFast
 from alphagrad.lab.interrupted import Stack, interrupted
 from alphagrad.lab.interrupts import closing_runs_on_signals, follow, orphaned
 from alphagrad.lab.logfiles import warn_on_stderr
@@ -74,45 +75,67 @@ def _optimizer(assignment: Assignment) -> Any:
     return _resolved(assignment.config)["optimizer"]
 
 
-def run_stacks(assignments: Sequence[Assignment], max_runs: int, processes: int) -> list[Outcome]:
+def run_stacks(
+    assignments: Sequence[Assignment],
+    max_runs: int,
+    processes: int,
+    ended: Callable[[Mapping[int, Outcome]], bool] = lambda outcomes: False,
+) -> list[Outcome]:
     """Trains all jobs, stack by stack, ``processes`` at a time; returns how each ended, in their order.
 
     A job that raises fails alone, and a stack whose process is killed does not stop the others. When
     interrupted, every process closes its runs first.
+
+    Args:
+        assignments: the jobs.
+        max_runs: in one stack.
+        processes: at a time.
+        ended: gets number → outcome of the jobs of each stack as it ends; where it returns True, no other
+            stack is begun.
+
+    Raises:
+        FailFast: ``ended`` returned True; the stacks that trained then have ended, too.
     """
     stacks = planned(assignments, max_runs, processes)
     context = multiprocessing.get_context("spawn")
     reports: Any = context.Queue()
     outcomes: dict[int, Outcome] = {}
-    starting, stopped = threading.Lock(), threading.Event()
+    starting, stopped, closing = threading.RLock(), threading.Event(), threading.Event()
 
-    def train(index: int) -> list[Outcome]:
-        # a pool for each stack: one whose process is killed is broken for good
-        with ProcessPoolExecutor(1, context, _prepare, (reports,)) as pool:
-            with starting:
-                if stopped.is_set():
-                    return []
-                future = pool.submit(_train, index, stacks[index].assignments)
-            return future.result()
+    def train(index: int) -> None:
+        results: list[Outcome] | str
+        try:
+            # a pool for each stack: one whose process is killed is broken for good
+            with ProcessPoolExecutor(1, context, _prepare, (reports,)) as pool:
+                with starting:
+                    if stopped.is_set():
+                        return
+                    future = pool.submit(_train, index, stacks[index].assignments)
+                results = future.result()
+        except Exception as error:
+            results = reason_of(error)
+        with starting:  # here, before this thread begins another stack
+            told = stacks[index].outcomes(results)
+            outcomes.update(told)
+            if not closing.is_set() and ended(told):
+                stopped.set()
 
     with _Lines(reports, stacks), ThreadPoolExecutor(min(processes, len(stacks))) as threads:
-        futures = {threads.submit(train, index): stack for index, stack in enumerate(stacks)}
+        futures = [threads.submit(train, index) for index in range(len(stacks))]
         try:
-            for future, stack in futures.items():
-                results: list[Outcome] | str
-                try:
-                    results = future.result()
-                except Exception as error:
-                    results = reason_of(error)
-                outcomes.update(stack.outcomes(results))
+            for future in futures:
+                future.result()
         except BaseException:
             with starting:  # so that no process starts behind our back
                 stopped.set()
+                closing.set()
             for future in futures:
                 future.cancel()
             for process in multiprocessing.active_children():
                 process.terminate()  # SIGTERM: the process closes its runs, then ends
             raise
+    if len(outcomes) < len(assignments):
+        raise FailFast(next(outcome.failure for outcome in outcomes.values() if outcome.failure))
     return [outcomes[number] for number in range(len(assignments))]
 
 

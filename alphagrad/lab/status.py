@@ -13,6 +13,7 @@ from rich.table import Table
 
 from alphagrad.lab.results import Results
 from alphagrad.lab.study import MISSING, JobState, children, job_states, mark_if_dead, titles_of
+from alphagrad.lab.tracking import FOLDER
 
 ORDER = ("RUNNING", "FAILED", "KILLED", MISSING, "FINISHED")
 
@@ -53,15 +54,18 @@ def common_folder(states: Iterable[JobState]) -> str:
     return os.path.commonpath(parents) if parents else os.sep
 
 
-def progress(results: Results, study: str | None) -> tuple[str, list[JobState]]:
-    """A study's title and the states of its jobs; the newest study by default, else all runs there are."""
+def progress(results: Results, study: str | None) -> tuple[str, list[JobState], str]:
+    """A study's title, the states of its jobs and its folder; the newest study by default, else all runs there are."""
     client, parent = results.client, results.parent(study)
     runs = children(client, results.experiment_id, parent.info.run_id if parent else None)
     if parent is None:
-        return "All runs", list(job_states(client, runs, {}).values())
+        found = list(job_states(client, runs, {}).values())
+        return "All runs", found, common_folder(found)
     status = parent.info.status
     if status == "RUNNING" and mark_if_dead(client, parent):
         status = "KILLED"
-    titles = titles_of(client, parent.info.run_id)
+    folder = parent.data.tags.get(FOLDER, "")
+    titles = titles_of(client, parent.info.run_id, folder)
     heading = f"Study {parent.info.run_name} ({parent.info.run_id[:8]}), {status.lower()}"
-    return heading, list(job_states(client, runs, titles).values())
+    states = list(job_states(client, runs, titles).values())
+    return heading, states, folder or common_folder(states)

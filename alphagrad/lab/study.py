@@ -122,10 +122,11 @@ def mark_if_dead(client: Any, run: Any) -> bool:
     return True
 
 
-def titles_of(client: Any, parent: str) -> dict[str, str]:
-    """The jobs a study is to have: key → title."""
+def titles_of(client: Any, parent: str, study: str) -> dict[str, str]:
+    """The jobs a study is to have: key → title; from the store, else from the study's folder on this machine."""
     if JOBS not in {artifact.path for artifact in client.list_artifacts(parent)}:
-        return {}
+        file = Path(study, JOBS)
+        return json.loads(file.read_text()) if study and file.is_file() else {}
     with tempfile.TemporaryDirectory() as folder:
         found: dict[str, str] = json.loads(Path(client.download_artifacts(parent, JOBS, folder)).read_text())
     return found

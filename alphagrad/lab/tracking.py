@@ -16,7 +16,7 @@ from typing import Any
 from alphagrad.lab import interrupts
 from alphagrad.lab.errors import StorageLost
 from alphagrad.lab.store import artifact_root, check_store, experiment_id, open_store
-from alphagrad.lab.writer import MetricWriter, Point
+from alphagrad.lab.writer import STEP, MetricWriter, Point
 
 LOG = logging.getLogger("alphagrad")
 PARENT_RUN = "ALPHAGRAD_PARENT_RUN_ID"
@@ -62,6 +62,7 @@ class Tracker:
         self.run_id = ""
         self._writer: MetricWriter | None = None
         self._ended = False
+        self._position = ""
 
     @contextmanager
     def run(
@@ -148,6 +149,8 @@ class Tracker:
         def write() -> None:
             if reason:
                 self.client.set_tag(self.run_id, REASON, reason)
+            if self._position:
+                self.client.set_tag(self.run_id, STEP, self._position)
             self.client.set_terminated(self.run_id, status=status)
 
         try:
@@ -168,9 +171,12 @@ class Tracker:
         self._writer.add((name, float(value), now, step) for name, value in values.items())
 
     def position(self, step: int, total: int) -> None:
-        """Notes how far the run is; written with the next batch of metrics."""
+        """Notes how far the run is; written with the next batch of metrics, and when the run ends."""
+        if self._ended:
+            return
+        self._position = f"{step}/{total}"
         if self._writer is not None:
-            self._writer.position = f"{step}/{total}"
+            self._writer.position = self._position
 
     def pending(self) -> list[Point]:
         """The metrics that the store has not acknowledged."""

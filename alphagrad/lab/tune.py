@@ -144,7 +144,19 @@ def _tune(
         summary.parent.mkdir(parents=True, exist_ok=True)
         summary.write_text(json.dumps({"plan": vars(plan), "verdicts": [v.plain() for v in verdicts]}, indent=2))
         tracker.artifact(summary)
+        _check_finished(verdicts, list(studies.values()))
     return verdicts
+
+
+def _check_finished(verdicts: Sequence[Verdict], studies: Sequence[Any]) -> None:
+    """Raises ``RuntimeError`` where no trial finished, so that there is nothing to compare."""
+    counts = {name: sum(v.counts[name] for v in verdicts) for name in verdicts[0].counts}
+    if counts["finished"]:
+        return
+    reasons = [t.user_attrs[FAILURE] for study in studies for t in spent_trials(study) if FAILURE in t.user_attrs]
+    last = f"; the last failed of {reasons[-1]}" if reasons else ""
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    raise RuntimeError(f"no trial of the tuning finished, there is nothing to compare ({told}){last}")
 
 
 def _run_round(

@@ -11,10 +11,12 @@ from pydantic import Field
 
 from alphagrad.lab.recipe import Settings
 
+from ..notes import note
 from ..supervised.held_out import divided
 from .embedded import pydocs, topics
-from .files import TABLES, columns_of, files_of, kind_of, text_of
+from .files import files_of, kind_of, text_of
 from .hub import load_split
+from .tables import READERS, as_texts, columns_of
 
 USES = {"pydocs": (), "topics": (), "files": ("train", "test"), "hub": ("repo", "train", "test")}
 """Source → the settings it needs."""
@@ -92,9 +94,11 @@ def labelled(s: DataSettings) -> Dataset:
     if len(classes) < 2:
         raise ValueError(f"data.label={s.label}: has the one class {classes[0]}; there is nothing to tell apart")
     number = {name: k for k, name in enumerate(classes)}
+    _tell_blanks(classes)
     for _, label in splits["test"]:
         if label not in number:
-            raise ValueError(f"data.test={s.test}: has the class {label}, which the training split has not")
+            near = "".join(f"; it has {name!r}" for name in classes if name.strip() == label.strip())
+            raise ValueError(f"data.test={s.test}: has the class {label}, which the training split has not{near}")
     if s.validation:
         train = splits["train"]
         kept, held = divided(len(train), s.validation, "texts")
@@ -106,20 +110,35 @@ def labelled(s: DataSettings) -> Dataset:
     return Dataset(parts[0], parts[1], classes)
 
 
+def _tell_blanks(classes: Sequence[str]) -> None:
+    """Says which classes differ in surrounding blanks alone: hardly ever are two classes meant."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(name.strip(), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            told = " and ".join(map(repr, names))
+            note(f"data.label: the classes {told} differ in blanks alone, and count as {len(names)}")
+
+
 def _rows(s: DataSettings, split: str) -> list[tuple[str, str]]:
     assert s.text is not None
     assert s.label is not None
     if s.name == "hub":
-        names = _hub(s, split, [s.text, s.label])
-        feature = names.features[s.label]
-        told = getattr(feature, "int2str", str)
-        return [(str(t), str(told(y))) for t, y in zip(names[s.text], names[s.label], strict=True)]
+        found = _hub(s, split, [s.text, s.label])
+        where = f"data.repo={s.repo}: split {getattr(s, split)}: column"
+        texts = as_texts(f"{where} {s.text}", found[s.text])
+        named = getattr(found.features[s.label], "names", None)
+        values = found[s.label]
+        if named is not None:  # -1 stands for a class that is kept secret
+            values = [None if y is None or y < 0 else named[y] for y in values]
+        return list(zip(texts, as_texts(f"{where} {s.label}", values, nonempty=True), strict=True))
     if s.text == s.label:
         raise ValueError(f"data.label={s.label}: is the column of the text as well")
     rows: list[tuple[str, str]] = []
     for file in files_of(f"data.{split}", getattr(s, split), s.root):
-        if kind_of(file) not in TABLES:
-            raise ValueError(f"data.{split}={file}: must be one of {', '.join(TABLES)}")
+        if kind_of(file) not in READERS:
+            raise ValueError(f"data.{split}={file}: must be one of {', '.join(READERS)}")
         texts, labels = columns_of(f"data.{split}", file, [("data.text", s.text), ("data.label", s.label)])
         rows += zip(texts, labels, strict=True)
     return rows
@@ -148,10 +167,11 @@ def _documents(s: DataSettings, split: str) -> list[str]:
     if s.name == "hub":
         s.check(("text",))
         assert s.text is not None
-        return [str(t) for t in _hub(s, split, [s.text])[s.text]]
+        where = f"data.repo={s.repo}: split {getattr(s, split)}: column {s.text}"
+        return as_texts(where, _hub(s, split, [s.text])[s.text])
     documents: list[str] = []
     for file in files_of(f"data.{split}", getattr(s, split), s.root):
-        if kind_of(file) in TABLES:
+        if kind_of(file) in READERS:
             if s.text is None:
                 raise ValueError(f"data.text=null: {file} is a table; name the column with the text")
             documents += columns_of(f"data.{split}", file, [("data.text", s.text)])[0]

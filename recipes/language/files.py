@@ -1,90 +1,45 @@
-"""Text in files: tables in CSV, JSON and Parquet, and plain text."""
+"""Text in files: found by paths and patterns, and decoded."""
 
 from __future__ import annotations
 
-import json
-import math
+import codecs
 from pathlib import Path
-from typing import Any
 
 from ..supervised.roots import root_of
 
-TABLES = (".csv", ".json", ".jsonl", ".parquet")
-BLOCK = 1 << 28
-"""Bytes that pyarrow reads at a time; a row must fit."""
+MARKS = {  # the longer ones first: UTF-32's little-endian mark begins as UTF-16's
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+"""Byte order marks of the encodings that are refused."""
 
 
 def files_of(setting: str, pattern: str, root: str | None) -> list[Path]:
-    """The files that a path or pattern names, sorted; relative ones lie below the root.
+    """The file that a path names, else the files that a pattern does, sorted; relative ones lie below the root.
+
+    What exists under its name is meant by it, a folder at the beginning of a pattern, too: ``a [1]/*.csv``.
 
     Raises:
         ValueError: there is none.
     """
     path = Path(pattern).expanduser()
-    base, relative = (Path(path.anchor), path.relative_to(path.anchor)) if path.is_absolute() else (root_of(root), path)
+    base = Path(path.anchor) if path.is_absolute() else root_of(root)
+    rest = [*path.relative_to(path.anchor).parts]
+    where = "" if path.is_absolute() else f" below {base} (data.root, else $ALPHAGRAD_DATA, else ./data)"
     try:
-        found = sorted(f for f in base.glob(str(relative)) if f.is_file())
-    except (ValueError, IndexError, NotImplementedError) as error:  # what pathlib raises for ., / and a**
+        while rest and (base / rest[0]).exists():
+            base /= rest.pop(0)
+        if not rest and base.is_file():
+            return [base]
+        found = sorted(f for f in base.glob("/".join(rest)) if f.is_file())
+    # what pathlib raises for ., / and a**, and the system for names that are too long
+    except (ValueError, IndexError, NotImplementedError, OSError) as error:
         raise ValueError(f"{setting}={pattern}: is neither a file nor a pattern of files ({error})") from error
     if not found:
-        where = "" if path.is_absolute() else f" below {base} (data.root, else $ALPHAGRAD_DATA, else ./data)"
         raise ValueError(f"{setting}={pattern}: no such file{where}")
     return found
-
-
-def columns_of(asked: str, file: Path, names: list[tuple[str, str]]) -> list[list[str]]:
-    """Columns of a table as text, given as (setting, column); ``asked`` is the setting that named the file.
-
-    Raises:
-        ValueError: it cannot be read, lacks a column, has two of one name, or a value is missing or no text.
-    """
-    try:
-        table = _read(file, [name for _, name in names])
-    # pyarrow's own are ValueErrors, and a KeyError where two columns have one name
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise ValueError(f"{asked}: {file} cannot be read as {file.suffix[1:]} ({told})") from error
-    columns = []
-    for setting, name in names:
-        if (count := table.column_names.count(name)) != 1:
-            has = "has no such column" if count == 0 else f"has {count} such columns"
-            raise ValueError(f"{setting}={name}: {file} {has}; it has {', '.join(table.column_names)}")
-        values = table.column(name).to_pylist()
-        for row, value in enumerate(values, start=1):
-            if (
-                value is None
-                or (isinstance(value, float) and math.isnan(value))
-                or (setting == "data.label" and value == "")
-            ):
-                raise ValueError(f"{setting}={name}: {file} has no value in row {row}")
-            if isinstance(value, (list, dict)):
-                raise ValueError(f"{setting}={name}: {file} has a {type(value).__name__} in row {row}, no text")
-        columns.append([str(value) for value in values])
-    return columns
-
-
-def _read(file: Path, columns: list[str]) -> Any:
-    import pyarrow as pa
-    from pyarrow import csv, parquet
-    from pyarrow import json as lines
-
-    if kind_of(file) == ".csv":
-        return csv.read_csv(
-            file,
-            read_options=csv.ReadOptions(block_size=BLOCK),
-            parse_options=csv.ParseOptions(newlines_in_values=True),
-            convert_options=csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
-        )
-    if kind_of(file) == ".parquet":
-        return parquet.read_table(file)
-    with file.open(encoding="utf-8-sig") as text:
-        while (first := text.read(1)).isspace():
-            pass
-    if first == "[":
-        rows = json.loads(file.read_text(encoding="utf-8-sig"))
-        names = dict.fromkeys(name for row in rows for name in row)
-        return pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
-    return lines.read_json(file, read_options=lines.ReadOptions(block_size=BLOCK))
 
 
 def kind_of(file: Path) -> str:
@@ -93,8 +48,25 @@ def kind_of(file: Path) -> str:
 
 
 def text_of(asked: str, file: Path) -> str:
-    """A text file whole; ``ValueError`` if it cannot be read or is not UTF-8."""
+    """A text file whole, as it stands there but for UTF-8's byte order mark; ``asked`` is the setting that named it.
+
+    Raises:
+        ValueError: it cannot be read, or is not UTF-8.
+    """
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{asked}: {file} cannot be read as UTF-8 text ({error})") from error
+        content = file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{asked}: {file} cannot be read ({error})") from error
+    wanted = f"{asked}: {file} must be UTF-8, and"
+    for mark, encoding in MARKS.items():
+        if content.startswith(mark):
+            raise ValueError(f"{wanted} is {encoding}; iconv -f {encoding} -t UTF-8 converts it")
+    if (zero := content.find(0)) >= 0:
+        raise ValueError(f"{wanted} byte {zero} of it is zero: it is UTF-16 or UTF-32 without a mark, or no text")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise ValueError(
+            f"{wanted} byte {error.start} of it, {byte:#04x}, is not; iconv -f ENCODING -t UTF-8 converts it"
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from ..notes import note
 from ..supervised.orders import Orders
 from .batches import Pixels
+from .decode import opened, suffixes
 
 LARGER = 256 / 224
 """Test images are scaled so that their shorter side is so much longer than the square cut from their middle."""
@@ -59,14 +62,33 @@ def find_folders(folder: Path) -> tuple[Folders, Folders] | None:
 
 
 def _listed(folder: Path) -> Folders:
-    from torchvision.datasets import ImageFolder
+    from torchvision.datasets.folder import find_classes, make_dataset
+
+    skipped: Counter[str] = Counter(_kind(f) for f in folder.iterdir() if not f.is_dir())
+    read = suffixes()
+
+    def is_image(file: str) -> bool:
+        path = Path(file)
+        taken = path.suffix.lower() in read and not path.name.startswith(".")
+        if not taken:
+            skipped[_kind(path)] += 1
+        return taken
 
     try:
-        found = ImageFolder(str(folder))
-    except FileNotFoundError as error:  # no classes, or one of them is empty
+        classes = [name for name in find_classes(str(folder))[0] if not name.startswith(".")]
+        numbers = {name: number for number, name in enumerate(classes)}
+        found = make_dataset(str(folder), numbers, is_valid_file=is_image)
+    except (FileNotFoundError, ValueError) as error:  # no classes, or one of them is empty
         raise ValueError(f"{folder}: {' '.join(str(error).split())[:200]}") from error
-    files, labels = zip(*found.samples, strict=True)
-    return Folders(list(files), np.array(labels, dtype=np.int64), list(found.classes))
+    files, labels = zip(*found, strict=True)
+    if skipped:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
+        note(f"{folder}: {skipped.total()} files are no images and are skipped ({kinds}); {len(files)} are read")
+    return Folders(list(files), np.array(labels, dtype=np.int64), classes)
+
+
+def _kind(file: Path) -> str:
+    return "hidden" if file.name.startswith(".") else file.suffix.lower() or "without an ending"
 
 
 class _Files(TorchDataset[tuple[Tensor, int]]):
@@ -81,18 +103,6 @@ class _Files(TorchDataset[tuple[Tensor, int]]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.transform(image).permute(1, 2, 0), int(self.folders.labels[index])
-
-
-def opened(file: str) -> Tensor:
-    """An image file as uint8 [3, H, W]; ``ValueError`` if it is damaged."""
-    from PIL import Image
-    from torchvision.transforms.v2.functional import pil_to_tensor
-
-    try:
-        with Image.open(file) as image:
-            return pil_to_tensor(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file}: cannot be read, is it damaged? ({' '.join(str(error).split())[:200]})") from error
 
 
 def training_transform(size: int, flip: bool) -> Callable[[Any], Tensor]:

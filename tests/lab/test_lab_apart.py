@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from itertools import product
 from pathlib import Path
@@ -87,7 +88,9 @@ def test_an_environment_that_raises(jobs, root, store_runs, tiny, lab):
 
     short = ("env.id=Fragile-v0", *tiny, "recipe.total_steps=60")
     outcomes = run_apart(jobs(*short, seed=range(4)))
-    assert [outcome.failure for outcome in outcomes] == [None, None, "RuntimeError: the pole broke", None]
+    told = outcomes[2].failure
+    assert re.fullmatch(r"RuntimeError: env.id=Fragile-v0: its step \d+ raised RuntimeError: the pole broke", told)
+    assert [outcome.failure for outcome in outcomes] == [None, None, told, None]
     assert [ends(store_runs(root))[seed][0] for seed in range(4)] == ["FINISHED", "FINISHED", "FAILED", "FINISHED"]
 
 

@@ -46,6 +46,36 @@ def test_jobs_without_a_folder_in_common(shown):
     assert shown([], 80) == []
 
 
+def test_a_finished_run_shows_its_last_step(cli, root, tiny):
+    """Though it is no multiple of the steps between two points of the log."""
+    words = (*tiny, "recipe.total_steps=130", "recipe.log_every=50", f"output_root={root}")
+    assert cli("run", *words).status == 0
+    told = cli("status", "--output-root", str(root))
+    assert "finished" in told.out
+    assert "130/130" in told.out
+
+
+def test_a_study_that_was_killed_before_its_first_job(cli, odd, lab, root, store_runs):
+    """The jobs that were planned, and where; from the store, and where that has no list from the folder."""
+    from alphagrad.lab import launch
+
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    lab.setattr(launch, "task", killed)
+    assert cli("run", "-m", "recipe=odd", "optimizer=adam,sgd", "seed=3,4", f"output_root={root}").status == 130
+    (parent,) = store_runs(root)
+    folder = parent.data.tags["output_folder"]
+    for _ in range(2):
+        told = cli("status", "--output-root", str(root))
+        assert told.status == 0, told.err
+        lines = told.out.splitlines()
+        assert lines[1:3] == ["4 jobs: 4 missing", f"in {folder}"]
+        assert all(f"{name} seed={seed}" in told.out for name in ("adam", "sgd") for seed in (3, 4))
+        for file in (root / "mlflow-artifacts").rglob("jobs.json"):
+            file.unlink()
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_a_study(cli, odd, root, store_runs, named):
     words = ("recipe=odd", "seed=range(4)", "recipe.raising=[1]", "recipe.diverging=[2]", f"output_root={root}")

@@ -178,3 +178,42 @@ def test_a_study_lies_where_its_configuration_says(cli, odd, root, tmp_path):
     assert {file.name for file in folder.iterdir()} > {"arguments.json", "jobs.json", "run_id"}
     assert len(list(folder.glob("*/checkpoint.pt"))) == 2
     assert f"{folder}: 2 jobs: 2 finished" in done.out
+
+
+@pytest.mark.parametrize(
+    ("launcher", "fail_fast"),
+    [
+        ("basic", True),
+        ("basic", False),
+        ("stacked", True),
+        # a process for each of four jobs
+        pytest.param("stacked", False, marks=pytest.mark.slow),
+        pytest.param("joblib", True, marks=pytest.mark.slow),
+        pytest.param("joblib", False, marks=pytest.mark.slow),
+    ],
+)
+def test_failures_are_shown_when_they_happen_and_may_end_the_study(cli, odd, root, store_runs, launcher, fail_fast):
+    """Job 1 of four fails: that is said before the study is over, and with fail_fast nothing comes after it."""
+    one_by_one = {
+        "basic": (),
+        "stacked": ("hydra/launcher=stacked", "stack.max_runs=1", "stack.processes=1"),
+        "joblib": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1"),
+    }[launcher]
+    words = ("recipe=odd", "seed=range(4)", "recipe.raising=[1]", f"study.fail_fast={fail_fast}")
+    done = cli("run", "-m", *words, *one_by_one, f"output_root={root}")
+    assert done.status == 1
+    lines = done.out.splitlines()
+    failed = next(k for k, line in enumerate(lines) if "seed1" in line and "failed, ZeroDivisionError: seed 1" in line)
+    others = [k for k, line in enumerate(lines) if "eval/return" in line]
+    seeds = sorted(run.data.tags["seed"] for run in store_runs(root) if "seed" in run.data.tags)
+    if fail_fast:
+        assert seeds == ["0", "1"]
+        assert others
+        assert max(others) < failed
+        assert "study.fail_fast=true: no other job is begun" in done.err
+        assert "4 jobs: 1 finished, 1 failed, 2 missing" in done.out
+        again = cli("run", "-m", *words[:2], *one_by_one, f"output_root={root}")  # goes on, without the fault
+        assert again.status == 0, again.err
+    else:
+        assert seeds == ["0", "1", "2", "3"]
+        assert min(others) < failed < max(others)

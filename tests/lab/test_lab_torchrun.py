@@ -101,6 +101,8 @@ def test_the_first_process_alone_records(two, store_runs):
         (run,) = store_runs(root / name)
         assert run.info.status == "FINISHED"
         assert run.data.metrics["world"] == 2
+        assert run.data.tags["processes"] == "2"
+        assert "trained by 2 processes" in first[name]["err"]
         left = {file.name for file in folder_in(root / name).iterdir()}
         assert left == {"alphagrad.log", "best.pt", "checkpoint.pt", "config.yaml", "run_id"}
     best = torch.load(folder_in(root / "straight") / "best.pt", weights_only=True)

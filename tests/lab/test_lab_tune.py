@@ -136,6 +136,7 @@ def test_pruned_runs_leave_nothing_and_do_not_go_on(cli, odd, root, composed, st
         assignments = []
         for seed, folder in enumerate(folders):
             settings = ("recipe=odd", "optimizer=adam", f"seed={10 * number + seed}", f"output_root={root}")
+            settings += ("recipe.total_steps=4",)
             plain = assignment_of(composed(*settings), settings, folder)
             assignments.append(replace(plain, watch=EndAt(2)))
         outcomes = run_stack(assignments)
@@ -148,6 +149,29 @@ def test_pruned_runs_leave_nothing_and_do_not_go_on(cli, odd, root, composed, st
     assert resumed.status == 0, resumed.err
     assert "was pruned at step 2: enough" in resumed.out
     assert len(store_runs(root)) == 3
+
+
+def test_nothing_is_pruned_once_its_training_is_over(odd, root, composed, tiny, store_runs):
+    """Whether a recipe counts its steps from 1 or, as the shipped ones, from 0: the last evaluation ends no run."""
+    for name, settings, last in (("odd", ("recipe=odd",), 2), ("dqn", (*tiny, "recipe.eval_every=60"), 119)):
+        words = (*settings, "optimizer=adam", f"output_root={root}")
+        plain = assignment_of(composed(*words), words, root / name)
+        (outcome,) = run_stack([replace(plain, watch=EndAt(last))])
+        assert (outcome.failure, outcome.pruned) == (None, False)
+    (outcome,) = run_stack([replace(plain, folder=str(root / "early"), watch=EndAt(59))])
+    assert outcome.failure == "pruned at step 59: enough"
+    assert sorted(run.info.status for run in store_runs(root)) == ["FINISHED", "FINISHED", "KILLED"]
+
+
+@pytest.mark.parametrize("extra", [(), ("--no-pruning",)])
+def test_a_tuning_of_which_no_trial_finished_fails_and_says_why(cli, odd, root, store_runs, extra):
+    done = cli(*words(root, 1, 2, "adam,sgd"), "recipe.diverging=[0,100000]", *extra)
+    assert done.status == 1
+    assert "–" not in done.out
+    (line,) = [line for line in done.err.splitlines() if "no trial of the tuning finished" in line]
+    assert "(4 failed); the last failed of diverged at step 2: on demand" in line
+    (parent,) = [r for r in store_runs(root) if r.data.tags.get("alphagrad.kind") == "tuning"]
+    assert parent.info.status == "FAILED"
 
 
 def test_failed_trials_are_spent_and_do_not_win(cli, odd, root):

@@ -77,13 +77,11 @@ class StackedLauncher(RunLauncher):
     """Trains the jobs that differ in seed and optimizer alone as stacks (:mod:`alphagrad.lab.stacking`)."""
 
     def outcomes(self, assignments: Sequence[Assignment], folder: Path) -> list[Outcome]:
-        from alphagrad.lab.dispatch import announce
+        from alphagrad.lab.dispatch import Announced
         from alphagrad.lab.stacking import run_stacks
 
-        found = run_stacks(assignments, self.config.stack.max_runs, self.config.stack.processes)
-        for assignment, outcome in zip(assignments, found, strict=True):
-            announce(assignment, outcome)
-        return found
+        ended = Announced(assignments, self.config.study.fail_fast)
+        return run_stacks(assignments, self.config.stack.max_runs, self.config.stack.processes, ended)
 
 
 class FarmLauncher(RunLauncher):
@@ -95,4 +93,4 @@ class FarmLauncher(RunLauncher):
     def outcomes(self, assignments: Sequence[Assignment], folder: Path) -> list[Outcome]:
         from alphagrad.lab.dispatch import run_on_farm
 
-        return run_on_farm(self.options, assignments, folder)
+        return run_on_farm(self.options, assignments, folder, self.config.study.fail_fast)
