@@ -26,7 +26,7 @@ test-slow: .venv/installed-all
 	$(BIN)/pytest -m slow
 
 .venv/installed-all: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray,postgresql]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray,postgresql,frameworks]'
 	touch $@
 
 lint: .venv/installed

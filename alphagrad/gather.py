@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 
 from alphagrad.batch import Batch, column
 from alphagrad.extent import Extent, extent_of, is_sharded, refuse_flat, shard_of
-from alphagrad.kernels import kernel_for, why_not
+from alphagrad.kernels import kernel_for
 from alphagrad.rounding import HALVES
 from alphagrad.values import LARGEST, TensorInfo, Value
 
@@ -132,9 +132,7 @@ def new_batch(
     eager = group["fused"] is False or (group["fused"] is None and group["foreach"] is not None)
     kernel = None
     if not eager and not torch.compiler.is_compiling():
-        kernel = kernel_for(device, dtype, rule, group["rounding"])
-        if kernel is None and group["fused"]:
-            raise RuntimeError(f"fused=True: {why_not(device, dtype, rule, group['rounding'])}; leave fused out")
+        kernel = kernel_for(device, dtype, rule, group["rounding"], group["fused"])
     local = shard_of(like).detach()
     runs = [1] * extent.batch_dims
     batch = Batch(

@@ -14,8 +14,8 @@ from alphagrad.values import per_run
 CPU_ELEMENTS = 1 << 17
 """Elements of a piece on a CPU: 512 kB of float32, half of a second-level cache."""
 OTHER_ELEMENTS = 1 << 20
-"""Elements of a piece on an accelerator, at least; else an eighth of the largest tensor, as up to four float32
-temporaries of it live at once beside parameters of two bytes."""
+"""Elements of a piece on an accelerator, at least; else a twelfth of the largest tensor: up to five float32
+temporaries of a piece live at once, where a parameter may have two bytes."""
 
 
 @dataclass
@@ -52,7 +52,7 @@ def pieces(b: Batch) -> Iterator[Piece]:
     if b.params[0].device.type == "cpu":
         limit = CPU_ELEMENTS
     else:
-        limit = max(OTHER_ELEMENTS, max(p.numel() for p in b.params) // 8)
+        limit = max(OTHER_ELEMENTS, max(p.numel() for p in b.params) // 12)
     piece, size = Piece(), 0
     for i, p in enumerate(b.params):
         tensors = [kept[i] for kept in (b.params, b.grads, b.buffers, b.compensations) if kept]

@@ -52,6 +52,18 @@ def move(b: Batch, by: Tensor, alpha: Tensor | None, number: Tensor | None, allo
     A tensor (or run) whose divisor is not finite stays as it is if the batch skips such gradients, and so does
     everything where ``allowed`` is false.
     """
+    columns = {name: numbers.unbind(0) for name, numbers in numbers_of(b, by, alpha, number, allowed).items()}
+    for piece in pieces(b):
+        move_piece(b, piece, {name: piece.rows(numbers) for name, numbers in columns.items()})
+
+
+def numbers_of(
+    b: Batch, by: Tensor, alpha: Tensor | None, number: Tensor | None, allowed: Tensor | None
+) -> dict[str, Tensor]:
+    """What of each tensor and run a step must know, by name, [tensors, *batch], in the type it is computed in.
+
+    Counts the step, and the gradients that are skipped.
+    """
     moves = torch.ones_like(by, dtype=torch.bool) if allowed is None else allowed.expand_as(by)
     if b.skip:
         finite = by.isfinite()
@@ -59,28 +71,24 @@ def move(b: Batch, by: Tensor, alpha: Tensor | None, number: Tensor | None, allo
         moves = moves & finite
     dtype = torch.float32 if b.params[0].dtype in HALVES else b.params[0].dtype
     before, unit = factors(by, torch.ones_like(by), dtype)
-    scale = unit if alpha is None else factors(by, alpha, dtype)[1]
     rates = torch.as_tensor(b.lr, dtype=torch.float64, device=by.device) * moves
-    columns = {
-        "before": before,
-        "unit": unit,
-        "scale": scale,
-        "number": None if number is None else number.to(dtype),
-        "moves": moves if b.skip or allowed is not None else None,
-        "rate": rates.to(dtype),
-        "keep": (1 - b.weight_decay * rates).to(dtype) if b.decays else None,
-    }
+    numbers = {"before": before, "unit": unit, "rate": rates.to(dtype)}
+    numbers["scale"] = unit if alpha is None else factors(by, alpha, dtype)[1]
+    if number is not None:
+        numbers["number"] = number.to(dtype)
+    if b.skip or allowed is not None:
+        numbers["moves"] = moves
+    if b.decays:
+        numbers["keep"] = (1 - b.weight_decay * rates).to(dtype)
     if b.buffers:
         begun = torch.stack(b.begun)
-        columns["momentum"] = torch.where(moves, torch.as_tensor(b.momentum, dtype=dtype, device=by.device), 1.0)
+        numbers["momentum"] = torch.where(moves, torch.as_tensor(b.momentum, dtype=dtype, device=by.device), 1.0)
         if b.dampens:
-            columns["share"] = (1 - b.dampening * begun.double()).to(dtype)
+            numbers["share"] = (1 - b.dampening * begun.double()).to(dtype)
         torch._foreach_copy_(b.begun, list((begun | moves).unbind(0)))
     if b.steps:
         torch._foreach_add_(b.steps, list(moves.to(torch.float32).unbind(0)))
-    rows = {name: None if column is None else column.unbind(0) for name, column in columns.items()}
-    for piece in pieces(b):
-        move_piece(b, piece, {k: piece.rows(v) for k, v in rows.items() if v is not None})
+    return numbers
 
 
 def move_piece(b: Batch, piece: Piece, n: dict[str, list[Tensor]]) -> None:

@@ -8,28 +8,48 @@ from functools import cache
 import torch
 
 from alphagrad.batch import Kernel
+from alphagrad.kernels.coverage import knows
 from alphagrad.rule import Rule
+
+CPU_TYPES = (torch.float32, torch.bfloat16)
+GPU_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @cache
-def has_numba() -> bool:
-    """Whether numba can be imported; it is, at the first step that uses it."""
-    return importlib.util.find_spec("numba") is not None
+def has(package: str) -> bool:
+    """Whether a package can be imported; it is, at the first step that uses it."""
+    return importlib.util.find_spec(package) is not None
 
 
-def kernel_for(device: torch.device, dtype: torch.dtype, rule: Rule, rounding: str) -> Kernel | None:
-    """The kernel that covers such a batch; None if there is none."""
-    if device.type == "cpu" and has_numba():
-        from alphagrad.kernels import cpu
+def kernel_for(
+    device: torch.device, dtype: torch.dtype, rule: Rule, rounding: str, asked: bool | None
+) -> Kernel | None:
+    """The kernel that covers such a batch; None if there is none.
 
-        return cpu.KERNEL if cpu.covers(dtype, rule, rounding) else None
+    The one for CUDA devices must be asked for: it has been tested in Triton's interpreter alone.
+
+    Raises:
+        RuntimeError: there is none, and it was asked for.
+    """
+    exact = knows(rule) and rounding == "nearest"
+    if device.type == "cpu" and has("numba") and exact and dtype in CPU_TYPES:
+        from alphagrad.kernels.cpu import KERNEL as ON_CPU
+
+        return ON_CPU
+    if device.type == "cuda" and asked and has("triton") and exact and dtype in GPU_TYPES:
+        from alphagrad.kernels.gpu import KERNEL as ON_GPU
+
+        return ON_GPU
+    if asked:
+        raise RuntimeError(f"fused=True: {why_not(device, dtype, rule, rounding)}; leave fused out")
     return None
 
 
 def why_not(device: torch.device, dtype: torch.dtype, rule: Rule, rounding: str) -> str:
-    """Why :func:`kernel_for` has none, in words that end a sentence."""
-    if device.type != "cpu":
+    """Why there is no kernel, in words that end a sentence."""
+    needed = {"cpu": "numba", "cuda": "triton"}
+    if device.type not in needed:
         return f"there is no kernel for {device.type}"
-    if not has_numba():
-        return "it needs numba (pip install numba)"
+    if not has(needed[device.type]):
+        return f"it needs {needed[device.type]} (pip install {needed[device.type]})"
     return f"no kernel covers {rule!r} in {str(dtype).removeprefix('torch.')} with {rounding} rounding"

@@ -6,11 +6,9 @@ once, keeps them on disk, needs no compiler on the machine and installs wherever
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -22,98 +20,17 @@ from torch import Tensor
 
 from alphagrad.batch import Batch
 from alphagrad.kernels import loops
-from alphagrad.pieces import is_dense
-from alphagrad.rule import Rule
-from alphagrad.transform import Hybrid, Identity, ScaledTanh, Sign, SinTanh, Tanh
+from alphagrad.kernels.coverage import CODES
+from alphagrad.kernels.table import Addressed, Table
 
-CODES = {
-    Tanh: loops.TANH,
-    ScaledTanh: loops.TANH,
-    SinTanh: loops.SIN_TANH,
-    Hybrid: loops.HYBRID,
-    Identity: loops.IDENTITY,
-    Sign: loops.SIGN,
-}
-PLAIN = {Tensor, torch.nn.Parameter}
-"""Types whose elements stand in this process's memory: not so those of most subclasses."""
-DTYPES = (torch.float32, torch.bfloat16)
-LARGEST_KAPPA = 1e6
-"""Beyond it the sine's reduction loses digits."""
-PIECE = 1 << 16
-"""Elements of a piece: sums are made a piece at a time, so they do not depend on the number of threads."""
 PARALLEL = 1 << 18
 """From this many elements on threads pay for being woken (some 50 µs)."""
 
 
-def covers(dtype: torch.dtype, rule: Rule, rounding: str) -> bool:
-    """Whether the loops know this rule, exactly: a subclass of a transform may be another function."""
-    transform = rule.transform
-    if isinstance(transform, SinTanh):
-        kappas = transform.kappa if isinstance(transform.kappa, tuple) else (transform.kappa,)
-        if max(kappas) > LARGEST_KAPPA:
-            return False
-    return dtype in DTYPES and type(transform) in CODES and rounding == "nearest"
-
-
-@dataclass
-class Table:
-    """How the rows of a batch are cut into pieces; it changes with shapes and layouts alone."""
-
-    strides: list[tuple[int, ...]]
-    """Of the parameters it was made for."""
-    tensor: NDArray[np.int64]
-    """The tensor of each row."""
-    run: NDArray[np.int64]
-    """The run of each row."""
-    pieces: NDArray[np.int64]
-    """[pieces, 3]: row, first element, element after the last."""
-    ends: NDArray[np.int64]
-    """How many elements there are up to each piece's end."""
-    ones: NDArray[np.float64]
-    """For each row a number that changes nothing."""
-
-    @property
-    def elements(self) -> int:
-        return int(self.ends[-1]) if len(self.ends) else 0
-
-
-def table_of(shapes: Sequence[tuple[int, ...]], batch_dims: int, strides: list[tuple[int, ...]]) -> Table:
-    """The table of tensors [*batch, ...]."""
-    runs = math.prod(shapes[0][:batch_dims])
-    sizes = [math.prod(shape[batch_dims:]) for shape in shapes]
-    rows = [(i, run) for i in range(len(sizes)) for run in range(runs)]
-    cut = [
-        (row, start, min(start + PIECE, sizes[i]))
-        for row, (i, _) in enumerate(rows)
-        for start in range(0, sizes[i], PIECE)
-    ]
-    pieces = np.array(cut, np.int64).reshape(-1, 3)
-    tensor, run = np.array(rows, np.int64).reshape(-1, 2).T.copy()
-    return Table(strides, tensor, run, pieces, np.cumsum(pieces[:, 2] - pieces[:, 1]), np.ones(len(rows)))
-
-
-class CpuKernel:
+class CpuKernel(Addressed):
     """See :class:`alphagrad.batch.Kernel`."""
 
-    def takes(self, b: Batch) -> bool:
-        dtype, dims = b.params[0].dtype, b.extent.batch_dims
-        if dims > 1 or not {*map(type, b.params), *map(type, b.grads)} <= PLAIN:
-            return False
-        strides = [p.stride() for p in b.params]
-        if b.table is None or b.table.strides != strides:
-            shapes = [tuple(p.shape) for p in b.params]
-            # of a stack, a run's own elements must be without gaps; the runs may lie apart
-            if not all(is_dense(s[dims:], t[dims:]) for s, t in zip(shapes, strides, strict=True)):
-                return False
-            b.table = table_of(shapes, dims, strides)
-        if [g.stride() for g in b.grads] != strides:
-            pairs = zip(b.grads, b.params, strict=True)
-            b.grads = [g if g.stride()[dims:] == p.stride()[dims:] else laid_out(g, p) for g, p in pairs]
-        for p, v in zip(b.params, b.buffers, strict=False):
-            if v.stride()[dims:] != p.stride()[dims:] or v.dtype not in DTYPES or type(v) not in PLAIN:
-                return False
-        kept = ((b.grads, dtype), (b.skipped, torch.int32), (b.steps, torch.float32), (b.begun, torch.bool))
-        return not any(t.dtype is not kind or not t.is_cpu for tensors, kind in kept for t in tensors)
+    dtypes = (torch.float32, torch.bfloat16)
 
     def norms(self, b: Batch) -> Tensor:
         table: Table = b.table
@@ -147,11 +64,6 @@ class CpuKernel:
         if b.begun or b.steps:
             loops.settle(moves, steps, begun_at)
         torch.autograd.graph.increment_version(b.params + b.buffers)
-
-
-def laid_out(g: Tensor, p: Tensor) -> Tensor:
-    """A copy of a gradient with its elements where its parameter has them."""
-    return torch.empty_strided(p.shape, p.stride(), dtype=g.dtype).copy_(g)
 
 
 def is_half(tensors: Sequence[Tensor]) -> bool:

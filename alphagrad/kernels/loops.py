@@ -1,7 +1,6 @@
 """The update's inner loops, compiled by numba: one set of machine code for tensors of every size.
 
-A *row* is one run of one tensor: what one norm belongs to. A *piece* is a range of a row's elements; pieces are what
-threads share. Tensors come as addresses, so that one call serves hundreds of them.
+Rows and pieces are those of ``table.py``. Tensors come as addresses, so that one call serves hundreds of them.
 
 Elements pass through blocks that stay in the cache: float32 in place, bfloat16 widened into a scratch block.
 """
@@ -16,9 +15,10 @@ import numpy as np
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
+from alphagrad.kernels.coverage import HYBRID, IDENTITY, SIN_TANH, TANH
+
 BLOCK = 2048
 """Elements in a block: four blocks of float32 fill a first-level cache of 32 kB."""
-TANH, SIN_TANH, HYBRID, IDENTITY, SIGN = range(5)
 
 f32 = np.float32
 # tanh(x) ≈ x·P(x²)/Q(x²): a minimax fit of the relative error over [0, 8.7], degrees 4 and 4, refined after rounding to

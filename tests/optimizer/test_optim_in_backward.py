@@ -81,7 +81,6 @@ def test_gradients_do_not_gather():
 
 def test_a_state_goes_on():
     rule = ALLOWED["controlled"]
-    whole, _ = train(InBackward, rule, steps=3)
     model, optimizer = train(InBackward, rule, steps=3)
     file = io.BytesIO()
     torch.save(optimizer.state_dict(), file)

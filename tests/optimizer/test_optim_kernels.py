@@ -2,6 +2,9 @@
 
 import copy
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from numba import njit
 from alphagrad import AlphaGrad, Rule
 from alphagrad.alpha import Constant
 from alphagrad.kernels import cpu, loops
+from alphagrad.kernels.table import PIECE
 from alphagrad.normalization import PerTensor
 from alphagrad.transform import Hybrid, Identity, SinTanh, Tanh
 
@@ -94,7 +98,7 @@ def trained(shapes, dtype=torch.float32, layout=lambda t: t, grad_layout=lambda 
     return params
 
 
-RAGGED = [(1,), (7,), (3, 5), (loops.BLOCK,), (loops.BLOCK + 1,), (cpu.PIECE - 1,), (2 * cpu.PIECE + 3,), ()]
+RAGGED = [(1,), (7,), (3, 5), (loops.BLOCK,), (loops.BLOCK + 1,), (PIECE - 1,), (2 * PIECE + 3,), ()]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -131,7 +135,7 @@ def test_threads_take_subnormals_as_the_training_thread_does(monkeypatch):
         torch.set_num_threads(threads)
         torch.set_flush_denormal(True)
         try:
-            ps = [torch.nn.Parameter(torch.zeros(cpu.PIECE)) for _ in range(2)]
+            ps = [torch.nn.Parameter(torch.zeros(PIECE)) for _ in range(2)]
             for p in ps:
                 p.grad = torch.full_like(p, 1e-30)
             AlphaGrad(ps, lr=1e-10, rule=Rule(PerTensor(), None, Identity()), eps=1.0).step()
@@ -209,6 +213,16 @@ def test_what_changes_under_the_optimizer_is_noticed():
     torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("every", [23, pytest.param(1, marks=pytest.mark.slow)])
+def test_the_triton_kernels_do_the_same_in_tritons_interpreter(every):
+    """One rule in so many, both half precisions, stacks, and gradients that are not finite."""
+    pytest.importorskip("triton", reason="Triton comes with torch on Linux alone")
+    program = Path(__file__).with_name("interpreted.py")
+    ended = subprocess.run([sys.executable, program, str(every)], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert int(ended.stdout.split()[0]) > 50
+
+
 def test_autograd_notices_the_change():
     p = torch.nn.Parameter(torch.ones(3))
     loss = (p * p).sum()
@@ -260,7 +274,7 @@ def test_subclasses_of_tensors_are_left_to_the_plain_step():
 def test_without_numba_the_plain_step_runs(monkeypatch):
     from alphagrad import kernels
 
-    monkeypatch.setattr(kernels, "has_numba", lambda: False)
+    monkeypatch.setattr(kernels, "has", lambda package: False)
     initial, grads = make_values()
     _, expected = train(Rule(), initial, grads, fused=False)
     _, got = train(Rule(), initial, grads)
