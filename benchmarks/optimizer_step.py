@@ -69,7 +69,7 @@ def contestants(variants: bool, compiled: bool) -> dict[str, Build]:
     found: dict[str, Build] = {
         "Adam fused": lambda ps: torch.optim.Adam(ps, fused=True),
         "Adam foreach": lambda ps: torch.optim.Adam(ps, foreach=True),
-        "Adam default": lambda ps: torch.optim.Adam(ps),
+        "Adam default": torch.optim.Adam,
         "SGD fused": lambda ps: torch.optim.SGD(ps, lr=1e-3, fused=True),
         "SGD fused, momentum": lambda ps: torch.optim.SGD(ps, lr=1e-3, momentum=0.9, fused=True),
     }
@@ -112,8 +112,8 @@ def others() -> Iterable[tuple[str, Build]]:
     if has("pytorch_optimizer"):
         import pytorch_optimizer as po
 
-        yield "pytorch-optimizer Lion", lambda ps: po.Lion(ps)
-        yield "pytorch-optimizer LAMB", lambda ps: po.Lamb(ps)
+        yield "pytorch-optimizer Lion", po.Lion
+        yield "pytorch-optimizer LAMB", po.Lamb
     if has("optimi"):
         import optimi
 
@@ -217,7 +217,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         took = f"{r['time'] * 1e6:,.0f} µs" if r["time"] < 1e-2 else f"{r['time'] * 1e3:,.1f} ms"
         size = f"{r['parameters']:,} in {r['tensors']}"
         lines.append(
-            f"| {size} | {r['name']} | {took} | {spread} | {r['bandwidth']:.2f} | {r['first']:.2f} s | {r['state']:.2f} |"
+            f"| {size} | {r['name']} | {took} | {spread} | {r['bandwidth']:.2f} | {r['first']:.2f} s | "
+            f"{r['state']:.2f} |"
         )
     return "\n".join(lines)
 
