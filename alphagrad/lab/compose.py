@@ -1,9 +1,8 @@
-"""Configuration composed by Hydra, and its errors said in one line."""
+"""Configuration composed by Hydra."""
 
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 import json
 import os
@@ -23,8 +22,12 @@ from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from alphagrad.lab import advice
 from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.overrides import parsed
+from alphagrad.lab.shape import check_shape
 
 CONFIG_MODULE = "alphagrad.conf"
 CONFIG_NAME = "config"
@@ -32,9 +35,7 @@ CONFIG_NAME = "config"
 BOOKKEEPING = ("seed", "output_root", "tracking", "checkpoint", "study", "stack", "hydra")
 JOB_KEY = "alphagrad.job"
 """Tag of a job: equal for equal configurations and seeds."""
-SLOTS = ("normalization", "alpha", "transform")
-DATA = ("data", "model")
-"""Groups of recipes that learn from examples."""
+SLOTS = advice.SLOTS
 
 
 class UserConf(SearchPathPlugin):
@@ -130,12 +131,20 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: an override names what does not exist, or has a value that cannot be used.
     """
+    config = _composed(overrides)
     try:
-        config = hydra_compose(CONFIG_NAME, overrides=list(overrides))
-        OmegaConf.to_container(config, resolve=True)  # dangling ${...} show here
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(one_line(error, overrides)) from error
+        check_shape(config)  # dangling ${...} show here
+    except ConfigError as error:
+        raise ConfigError(advice.as_set(str(error), overrides)) from error
     return config
+
+
+def _composed(overrides: Sequence[str], whole: bool = False) -> DictConfig:
+    parsed(overrides)
+    try:
+        return hydra_compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=whole)
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, OSError, RecursionError) as error:
+        raise ConfigError(advice.one_line(error, overrides, hydra_config)) from error
 
 
 def compose_all(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
@@ -156,63 +165,5 @@ def compose_all(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
 
 
 def hydra_config(overrides: Sequence[str]) -> DictConfig:
-    """The configuration with Hydra's own part; errors are Hydra's."""
-    return hydra_compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
-
-
-def one_line(error: Exception, overrides: Sequence[str]) -> str:
-    """Hydra's message as one line that names the setting and what is allowed."""
-    text = str(error)
-    missing = re.search(r"Could not find '([^']+)'", text)
-    if missing:
-        group, _, option = missing[1].rpartition("/")
-        listed = text.partition("Available options")[2].partition("Config search path")[0]
-        options = [line.strip() for line in listed.splitlines() if line.startswith("\t")]
-        options = [o for o in options if not o.startswith("_")]
-        return f"{group}={option}: no such {group}; {_nearest(option, options)}there are {', '.join(options)}"
-    struct = re.search(r"Could not override '([^']+)'", text)
-    if struct:
-        key = struct[1]
-        source = f"{error.__cause__}" if error.__cause__ else text
-        slot = key.partition(".")[0]
-        if slot in DATA and ("No match in the defaults list" in text or f"Key '{slot}'" in source + text):
-            recipe = next((o for o in overrides if o.startswith("recipe=")), "the recipe")
-            return f"{key}: {recipe} has no {slot}, recipe=image has"
-        if "No match in the defaults list" in text or (slot in SLOTS and "not in struct" in source + text):
-            optimizer = next((o for o in overrides if o.startswith("optimizer=")), "the optimizer")
-            if "No match in the defaults list" in text or f"Key '{slot}'" in source + text:
-                return f"{key}: {optimizer} has no {slot}, only the variants of AlphaGrad that use it do"
-        if "not in struct" in source + text:
-            return f"{key}: no such setting{_siblings(key, overrides)}"
-        return f"{key}: {_squeeze(source)}"
-    names = ", ".join(o for o in overrides if not o.startswith("hydra."))
-    return f"{names}: {_squeeze(text)}" if isinstance(error, HydraException) else _squeeze(text)
-
-
-def _siblings(key: str, overrides: Sequence[str]) -> str:
-    """What stands where ``key`` was looked for."""
-    groups = [
-        o
-        for o in overrides
-        if o != key
-        and re.match(r"(recipe|optimizer|experiment|normalization|alpha|transform|data|model|hydra/launcher)=", o)
-    ]
-    try:
-        config = hydra_config(groups)
-    except (HydraException, OmegaConfBaseException):
-        return ""  # the groups are wrong as well; the setting is named all the same
-    parent, _, name = key.rpartition(".")
-    while parent and not isinstance(OmegaConf.select(config, parent), DictConfig):
-        parent, _, name = parent.rpartition(".")
-    node = OmegaConf.select(config, parent) if parent else config
-    names = [str(k) for k in node if not str(k).startswith("_") and k != "hydra"]
-    return f"; {_nearest(name, names)}{parent or 'the configuration'} has {', '.join(names) or 'none'}"
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}? " if near else ""
-
-
-def _squeeze(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip()
+    """The configuration with Hydra's own part; raises as :func:`compose`."""
+    return _composed(overrides, whole=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from csv import reader as csv_rows
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +41,22 @@ def columns_of(asked: str, file: Path, names: list[tuple[str, str]]) -> list[lis
         ValueError: it cannot be read, lacks a column, has two of one name, or a value is missing or no text.
     """
     try:
+        held = names_of(file)
+        for setting, name in names if held is not None else ():
+            _check_column(setting, name, file, held)
         table = _read(file, [name for _, name in names])
+    except Column as error:
+        raise ValueError(str(error)) from error
     # pyarrow's own are ValueErrors, and a KeyError where two columns have one name
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         told = " ".join(str(error).split())[:200]
         raise ValueError(f"{asked}: {file} cannot be read as {file.suffix[1:]} ({told})") from error
     columns = []
     for setting, name in names:
-        if (count := table.column_names.count(name)) != 1:
-            has = "has no such column" if count == 0 else f"has {count} such columns"
-            raise ValueError(f"{setting}={name}: {file} {has}; it has {', '.join(table.column_names)}")
+        try:
+            _check_column(setting, name, file, table.column_names)
+        except Column as error:
+            raise ValueError(str(error)) from error
         values = table.column(name).to_pylist()
         for row, value in enumerate(values, start=1):
             if (
@@ -63,6 +71,29 @@ def columns_of(asked: str, file: Path, names: list[tuple[str, str]]) -> list[lis
     return columns
 
 
+class Column(Exception):
+    """A column is not there once."""
+
+
+def _check_column(setting: str, name: str, file: Path, names: Sequence[str]) -> None:
+    if (count := names.count(name)) != 1:
+        has = "has no such column" if count == 0 else f"has {count} such columns"
+        told = ", ".join(names[:20])[:500] + (f", … ({len(names):,} columns)" if len(names) > 20 else "")
+        raise Column(f"{setting}={name}: {file} {has}; it has {told}")
+
+
+def names_of(file: Path) -> list[str] | None:
+    """The columns of a table without its rows; None where that takes reading it."""
+    if kind_of(file) == ".parquet":
+        from pyarrow import parquet
+
+        return list(parquet.read_schema(file).names)
+    if kind_of(file) != ".csv":
+        return None
+    with file.open(encoding="utf-8-sig", newline="") as text:
+        return next(csv_rows(text), [])
+
+
 def _read(file: Path, columns: list[str]) -> Any:
     import pyarrow as pa
     from pyarrow import csv, parquet
@@ -73,10 +104,12 @@ def _read(file: Path, columns: list[str]) -> Any:
             file,
             read_options=csv.ReadOptions(block_size=BLOCK),
             parse_options=csv.ParseOptions(newlines_in_values=True),
-            convert_options=csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(columns, pa.string()), include_columns=list(dict.fromkeys(columns))
+            ),
         )
     if kind_of(file) == ".parquet":
-        return parquet.read_table(file)
+        return parquet.read_table(file, columns=list(dict.fromkeys(columns)))
     with file.open(encoding="utf-8-sig") as text:
         while (first := text.read(1)).isspace():
             pass
