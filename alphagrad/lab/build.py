@@ -110,7 +110,12 @@ def build(config: DictConfig) -> Job:
     recipe = attempt(lambda: build_recipe(config))
     named = plain.get("device")
     device = attempt(lambda: device_of(named)) if isinstance(named, str) else None
+    before = len(problems)
     optimizer = attempt(lambda: optimizer_spec(config, device or torch.device("cpu")))
+    if recipe is None and len(problems) > before:
+        wrong = problems[-1].partition("=")[0].removeprefix("optimizer.")
+        if OmegaConf.is_interpolation(config.optimizer, wrong):
+            problems.pop()  # it is the recipe's value, which is told already
     if processes.count() > 1 and "parallel" not in config.recipe:
         problems.append(f"recipe={config.recipe.name}: trains in one process, and torchrun has started several")
     if not problems:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -25,8 +24,6 @@ OWN_OPTIMIZER_SETTINGS = ("_target_", "name", "stacking", "clip_grad_norm")
 """What is ours in an optimizer's section; the rest are arguments of its ``_target_``."""
 STACKED = "batch_dims"
 """The argument of an optimizer that knows of runs; ``stacking`` sets it."""
-NAME = re.compile(r"\w[\w.+-]{0,99}")
-"""It names folders, tags and columns."""
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
@@ -41,9 +38,7 @@ def optimizer_spec(config: DictConfig, device: torch.device) -> OptimizerSpec:
         ConfigError: a setting is unknown, missing, or not what the optimizer takes.
     """
     section = config.optimizer
-    name = section.get("name")
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise ConfigError(f"optimizer.name={shown(name)}: must be a word of letters, digits, _, ., + and -")
+    name = str(section.name)
     target = targets.resolve("optimizer", section.get("_target_"), (torch.optim.Optimizer,))
     defaults = _arguments(target, name)
     settings: dict[str, Any] = {}

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.words import cut, is_plain, plain, shown, squeezed
 
-OURS = ("hydra/launcher", "hydra.run.dir", "hydra.sweep.dir", "hydra.verbose")
+OURS = ("hydra/launcher", "hydra.run.dir", "hydra.sweep.dir")
 """Settings of Hydra's own that may be given, besides those below :data:`BELOW`; its others say what code it runs,
 where it looks for configuration and what it writes."""
 BELOW = ("hydra.launcher.", "hydra.sweeper.params.")
@@ -96,6 +96,11 @@ def check_hydra(full: DictConfig, plain: DictConfig | None) -> None:
     launcher = OmegaConf.select(full, "hydra.launcher._target_")
     if launcher not in LAUNCHERS:
         raise ConfigError(f"hydra.launcher._target_={shown(launcher)}: a launcher is chosen by hydra/launcher=NAME")
+    unknown = [str(key) for key in full.hydra.launcher if key != "_target_"]
+    if launcher != LAUNCHERS[-1] and unknown:
+        raise ConfigError(
+            f"hydra.launcher.{cut(unknown[0])}: this launcher has no settings; hydra/launcher=NAME chooses"
+        )
     if plain is None:
         return
     for part in ("callbacks", "job_logging", "hydra_logging", "output_subdir", "sweeper._target_", "searchpath"):
@@ -128,7 +133,7 @@ def _unreadable(word: str, error: Exception) -> str:
     bare = value.strip().strip("'\"=")
     quoted = bare.replace("\\", "\\\\").replace("'", "\\'")
     tidy += [f"{key}={bare}"] if value.startswith("=") else []
-    tidy += [] if bare.startswith(("[", "{", "$")) else [f"{key.strip()}='{quoted}'"]
+    tidy += [] if re.match(r"[\[{$]|\w*\(", bare) else [f"{key.strip()}='{quoted}'"]
     for form in tidy:
         try:
             OverridesParser.create().parse_override(form)

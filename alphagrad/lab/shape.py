@@ -21,6 +21,8 @@ PARTS = ("env", "normalization", "alpha", "transform", "data", "model")
 LONGEST_VALUE = 4096
 """Characters, as of a path."""
 INT64 = 2**63
+NAME = re.compile(r"\w[\w.+-]{0,99}")
+"""Of recipes and optimizers; it names folders, tags and columns."""
 _POINTER = re.compile(r"\$\{\s*(?:[\w.]+:\s*)?([^\W\d]\w*)")
 
 
@@ -49,6 +51,10 @@ def check_shape(config: DictConfig) -> dict[str, Any]:
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(_unresolved(bare, error)) from error
     assert isinstance(plain, dict)
+    for key in NEEDED:
+        name = plain[key]["name"]
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise ConfigError(f"{key}.name={shown(name)}: must be a word of letters, digits, _, ., + and -")
     for path, value in leaves(plain):
         check_value(path, value)
     return {str(key): value for key, value in plain.items()}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.utils import get_object
+from hydra._internal.utils import _locate
 
 from alphagrad.alpha import Alpha
 from alphagrad.lab.compose import user_conf
@@ -120,7 +120,7 @@ def resolve(place: str, name: object, takes: Sequence[type]) -> Callable[..., An
             f"called; if you trust it, add --allow-target {name}"
         )
     try:
-        target = get_object(name)
+        target = _locate(name)
     except (Exception, SystemExit) as error:  # whatever a user's module raises on import
         raise ConfigError(f"{setting}={name}: cannot be imported: {squeezed(error)}") from error
     words = _words(takes)
