@@ -106,6 +106,8 @@ def _composed(overrides: Sequence[str], without: str, compose: Compose) -> DictC
 def _pointed(key: str, overrides: Sequence[str], compose: Compose) -> str | None:
     """Where a setting stands whose section points to another: ``recipe.env.id`` is ``env.id``."""
     config = _composed(overrides, key, compose)
+    if config is None:
+        return None
     node: Any = config
     parts = key.split(".")
     for number, part in enumerate(parts[:-1], start=1):
@@ -140,7 +142,7 @@ def _leaf_of(section: str, value: str, overrides: Sequence[str], compose: Compos
             and name != "name"
             and (numbers or (kind is not float and type(current) is kind))
         ):
-            return f"give {section}.{name}={cut(value)}; "
+            return f"give {section}.{name!s}={cut(value)}; "
     return ""
 
 
@@ -156,7 +158,7 @@ def _siblings(key: str, value: str, overrides: Sequence[str], compose: Compose) 
     names = [str(k) for k in node if not str(k).startswith("_") and k != "hydra"]
     last = key.rpartition(".")[2]
     elsewhere = [
-        f"{s}.{last}" for s in config if s != "hydra" and isinstance(config[s], DictConfig) and last in config[s]
+        f"{s!s}.{last}" for s in config if s != "hydra" and isinstance(config[s], DictConfig) and last in config[s]
     ]
     if last in ("launcher", "sweeper"):
         elsewhere = [f"hydra/{last}"]

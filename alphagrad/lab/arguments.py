@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
         """Raises :class:`ConfigError`."""
         raise ConfigError(f"{squeezed(message, 500)}; `{self.prog} --help` says what there is")
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def,override]
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         """As argparse does, with ``output_root=x`` for ``--output-root x`` where there is no such setting."""
         takes_settings = any(action.metavar == "SETTING=VALUE" for action in self._actions)
         words = list(args or ())

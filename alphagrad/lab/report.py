@@ -62,23 +62,27 @@ def plot(results: Results, study: Study, metric: str, file: Path) -> None:
         if not curves:
             continue
         steps, low, mean, high = band(curves)
-        (line,) = axes.plot(steps, mean, label=f"{plain(group.label)} (n={len(curves)})")
+        (line,) = axes.plot(steps, mean, label=f"{unformatted(group.label)} (n={len(curves)})")
         axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
         drawn = True
     if not drawn:
         known = sorted({m for group in study.groups for run in group.runs for m in run.metrics})
         raise ConfigError(f"--metric={metric}: no finished run has it; there are {listed(known)}")
     axes.set_xlabel("step")
-    # a $ in a name is no formula
-    axes.set_ylabel(plain(metric), parse_math=False)
-    axes.set_title(plain(study.title), fontsize="small", wrap=True, parse_math=False)
-    for text in axes.legend(fontsize="small").get_texts():
-        text.set_parse_math(False)
+    axes.set_ylabel(unformatted(metric))
+    axes.set_title(unformatted(study.title), fontsize="small", wrap=True)
+    axes.legend(fontsize="small")
     try:
         figure.savefig(file, dpi=150)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--plot={file}: cannot be written ({error})") from error
     plt.close(figure)
+
+
+def unformatted(text: str) -> str:
+    """The text for matplotlib, which to which ``$`` begins a formula and ``_`` a hidden label."""
+    shown = plain(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def band(

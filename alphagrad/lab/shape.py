@@ -32,7 +32,7 @@ def check_shape(config: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: a section is missing, unknown or no section, or a value is none that can be used.
     """
-    bare = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    bare = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     raw = OmegaConf.to_container(bare, resolve=False)
     assert isinstance(raw, dict)
     for key in (*NEEDED, *SECTIONS):
@@ -64,7 +64,8 @@ def check_used(config: DictConfig) -> None:
     """Raises :class:`ConfigError` for a section that neither recipe nor optimizer points to."""
     raw = OmegaConf.to_container(config, resolve=False)
     pointed = set(_POINTER.findall(str(raw)))
-    for name in raw:
+    assert isinstance(raw, dict)
+    for name in map(str, raw):
         if name not in (*NEEDED, *SECTIONS, "hydra") and name not in pointed:
             uses = [*SECTIONS, *NEEDED, *(part for part in PARTS if part in pointed)]
             raise ConfigError(

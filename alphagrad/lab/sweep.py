@@ -26,7 +26,7 @@ def sweep_parameters(overrides: Sequence[str]) -> list[str]:
     params = compose.hydra_config(fixed).hydra.sweeper.get("params") or {}
     if not isinstance(params, DictConfig) and params:
         raise ConfigError(f"hydra.sweeper.params={shown(params)}: must hold settings, each with its values")
-    return [f"{key}={value}" for key, value in params.items()]
+    return [f"{key!s}={value}" for key, value in params.items()]
 
 
 def jobs_of(overrides: Sequence[str], announce: bool = False) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import types
@@ -137,7 +138,7 @@ def resolve(place: str, name: object, takes: Sequence[type]) -> Callable[..., An
             )
     elif not made or not all(_is_subclass(kind, takes) for kind in made):
         raise ConfigError(f"{setting}={name}: makes {_words(made) or 'nothing'}, where {words} must be made")
-    return target  # type: ignore[no-any-return]
+    return target
 
 
 def plan(place: str, node: Any, takes: Sequence[type], path: Sequence[str] = ()) -> Callable[[], Any]:
@@ -187,7 +188,7 @@ def plan(place: str, node: Any, takes: Sequence[type], path: Sequence[str] = ())
 
 def hints(target: Any) -> dict[str, Any]:
     """The annotations of a class's or function's arguments, and of what it returns; of what cannot be read none."""
-    call = target.__init__ if isinstance(target, type) else target
+    call: Any = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
     try:
         return typing.get_type_hints(call)
     except Exception:  # a name that is imported for type checkers alone, say

@@ -42,8 +42,9 @@ def columns_of(asked: str, file: Path, names: list[tuple[str, str]]) -> list[lis
     """
     try:
         held = names_of(file)
-        for setting, name in names if held is not None else ():
-            _check_column(setting, name, file, held)
+        if held is not None:
+            for setting, name in names:
+                _check_column(setting, name, file, held)
         table = _read(file, [name for _, name in names])
     except Column as error:
         raise ValueError(str(error)) from error

@@ -54,6 +54,9 @@ WORDS = (
     "?",
 )
 CONTROL = ("\x00", "\x1b[31m", "\r", "\n", "\udcff", "\u202e", "\x9b", "\x7f")
+NO_NAMES = ("null", "3", "1.5", "true", "[1]", "{a: 1}", "-1", LONG, DIGITS, "nosuch", "../x", "/x")
+ADDING = ("", "+", "++")
+POINTER = "${{{}}}"
 TARGETS = ("os.nosuch", "alphagrad_nowhere.x", "alphagrad.nosuch", "nosuch", "3", "null", "alphagrad", "a..b", ".a", "")
 HYDRA = (
     "hydra.launcher._target_=alphagrad_nowhere.x",
@@ -198,7 +201,7 @@ def lines(compose: Callable[..., Any], seed: int, count: int) -> Iterator[list[s
         yield [*(["-m"] if study else []), *words]
 
 
-def _wrong(draw: random.Random, settings: dict[str, Any]) -> tuple[list[str], bool]:
+def _wrong(draw: random.Random, settings: dict[str, Any]) -> tuple[list[str], bool]:  # noqa: PLR0911
     name = draw.choice([n for n in settings if "_target_" not in n])
     value = settings[name]
     study = draw.random() < 0.3
@@ -208,9 +211,8 @@ def _wrong(draw: random.Random, settings: dict[str, Any]) -> tuple[list[str], bo
             return [f"{name}={draw.choice(POINTERS)}"], study
         return [f"{name}={draw.choice(WRONG[type(value)])}"], study
     if kind == 4:  # something that is not there
-        return [
-            f"{draw.choice(('', '+', '++'))}{draw.choice((name + '.', name + '_', 'x.', ''))}nosuch={draw.choice(WORDS[:3])}"
-        ], study
+        place = draw.choice((name + ".", name + "_", "x.", ""))
+        return [f"{draw.choice(ADDING)}{place}nosuch={draw.choice(WORDS[:3])}"], study
     if kind == 5:  # a section that every job has
         needed = (
             "recipe",
@@ -234,11 +236,9 @@ def _wrong(draw: random.Random, settings: dict[str, Any]) -> tuple[list[str], bo
         )
         return [f"~{draw.choice((*needed, *inner, 'recipe.lr', 'recipe.log_every', 'stack.max_runs'))}"], study
     if kind == 6:
-        return [
-            f"{draw.choice(GROUPS[:4])}={draw.choice(('null', '3', '1.5', 'true', '[1]', '{a: 1}', '-1', LONG, DIGITS, 'nosuch', '../x', '/x'))}"
-        ], study
+        return [f"{draw.choice(GROUPS[:4])}={draw.choice(NO_NAMES)}"], study
     if kind == 7:
-        return [f"{name}={draw.choice(POINTERS)}" if draw.random() < 0.7 else f"{name}=${{{name}}}"], study
+        return [f"{name}={draw.choice(POINTERS) if draw.random() < 0.7 else POINTER.format(name)}"], study
     if kind == 8:
         node = draw.choice(("recipe", "optimizer", "optimizer.rule", "optimizer.lr", "env"))
         return [f"++{node}._target_={draw.choice(TARGETS)}"], study
