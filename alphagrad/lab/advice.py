@@ -25,7 +25,7 @@ def one_line(error: Exception, overrides: Sequence[str], compose: Compose) -> st
     text = str(error)
     missing = re.search(r"Could not find '([^']+)'", text)
     if missing:
-        return _no_option(missing[1], text, overrides, compose)
+        return _no_option(missing[1], text)
     struct = re.search(r"Could not override '([^']+)'", text)
     if struct:
         return _no_setting(struct[1], error, overrides, compose)
@@ -37,6 +37,8 @@ def one_line(error: Exception, overrides: Sequence[str], compose: Compose) -> st
     if isinstance(error, RecursionError):
         names = [o for o in overrides if "${" in o]
         return f"{listed(map(cut, names)) or 'the configuration'}: refers to itself"
+    if text.startswith("Only one of"):  # flags, no setting
+        return squeezed(text)
     names = [o for o in overrides if not o.startswith("hydra.")]
     return f"{listed(map(cut, names or overrides))}: {squeezed(text.removeprefix('Error merging override '), 500)}"
 
@@ -50,13 +52,13 @@ def as_set(text: str, overrides: Sequence[str]) -> str:
     return f"{listed(map(cut, emptied))}: {text}"
 
 
-def _no_option(path: str, text: str, overrides: Sequence[str], compose: Compose) -> str:
+def _no_option(path: str, text: str) -> str:
     """A group has no option of this name."""
     group, _, option = path.rpartition("/")
     found = text.partition("Available options")[2].partition("Config search path")[0]
     options = [line.strip() for line in found.splitlines() if line.startswith("\t")]
     options = [o for o in options if not o.startswith("_")]
-    meant = nearest(option, options) or _leaf_of(group, option, overrides, compose)
+    meant = nearest(option, options)
     return f"{group}={cut(option)}: no such {group}; {meant}there are {listed(options)}"
 
 

@@ -28,6 +28,7 @@ from alphagrad.lab import advice
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.overrides import parsed
 from alphagrad.lab.shape import check_shape
+from alphagrad.lab.words import cut
 
 CONFIG_MODULE = "alphagrad.conf"
 CONFIG_NAME = "config"
@@ -53,9 +54,17 @@ def user_conf() -> Path | None:
     if not value:
         return None
     folder = Path(value).expanduser().resolve()
-    if not folder.is_dir():
-        raise ConfigError(f"ALPHAGRAD_CONF={value}: no such folder")
+    if not is_folder(folder):
+        raise ConfigError(f"ALPHAGRAD_CONF={cut(value)}: no such folder")
     return folder
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of this name, which may be longer than any."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def register() -> None:
@@ -114,8 +123,8 @@ def hydra_initialized(config_dir: str | None = None) -> Iterator[None]:
     register()
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         if config_dir is not None:
-            if not Path(config_dir).is_dir():
-                raise ConfigError(f"--config-dir={config_dir}: no such folder")
+            if not is_folder(Path(config_dir)):
+                raise ConfigError(f"--config-dir={cut(config_dir)}: no such folder")
             loader = GlobalHydra.instance().config_loader()
             assert isinstance(loader, ConfigLoaderImpl)
             # where Hydra puts it; the loader looked its sources up when it was made
