@@ -34,12 +34,11 @@ def one_line(error: Exception, overrides: Sequence[str], compose: Compose) -> st
         return f"~{absent[1]}: there is nothing to delete, it is null or not there"
     if "Config group override must be a string" in text:
         return _no_name(overrides, compose)
-    if isinstance(error, RecursionError):
-        names = [o for o in overrides if "${" in o]
-        return f"{listed(map(cut, names)) or 'the configuration'}: refers to itself"
     if text.startswith("Only one of"):  # flags, no setting
         return squeezed(text)
     names = [o for o in overrides if not o.startswith("hydra.")]
+    if isinstance(error, RecursionError):
+        names, text = [o for o in overrides if "${" in o], "refers to itself"
     return f"{listed(map(cut, names or overrides))}: {squeezed(text.removeprefix('Error merging override '), 500)}"
 
 

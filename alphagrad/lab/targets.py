@@ -188,7 +188,7 @@ def plan(place: str, node: Any, takes: Sequence[type], path: Sequence[str] = ())
 
 def hints(target: Any) -> dict[str, Any]:
     """The annotations of a class's or function's arguments, and of what it returns; of what cannot be read none."""
-    call: Any = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    call: Any = target.__init__ if inspect.isclass(target) else target
     try:
         return typing.get_type_hints(call)
     except Exception:  # a name that is imported for type checkers alone, say

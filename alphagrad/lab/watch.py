@@ -69,7 +69,7 @@ def watch(
     from alphagrad.lab.interrupted import plain_config
 
     config = OmegaConf.create(plain_config(folder))
-    recipe = build_recipe(config)
+    recipe: Any = build_recipe(config)
     if not hasattr(recipe, "play"):
         raise ConfigError(f"{folder}: recipe {config.recipe.name} has no environment to watch")
     if artifact:  # found out before minutes of rendering
