@@ -96,9 +96,9 @@ def parcel(assignments: list[Assignment]) -> Parcel:
     if config["tracking"]["uri"] is None:
         environment[STORE] = store_uri(None, config["output_root"])
     # what was allowed here is allowed there, where $ALPHAGRAD_CONF may be another
-    environment[ALLOWED] = ",".join(
-        sorted({name for assignment in assignments for name in names_in(assignment.config)})
-    )
+    allowed = {name for assignment in assignments for name in names_in(assignment.config)}
+    if allowed:
+        environment[ALLOWED] = ",".join(sorted(allowed))
     return Parcel(assignments, environment)
 
 
