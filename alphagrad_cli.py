@@ -2,70 +2,40 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 
-HELP = """\
-alphagrad: a laboratory for the AlphaGrad optimizer and its variants
-
-  alphagrad run [-m] [SETTING=VALUE ...]   train one run, or with -m every combination of values
-  alphagrad tune [SETTING=VALUE ...]       search each optimizer's settings, with equal budgets; compare the best
-  alphagrad resume RUN_ID|FOLDER           go on with a run or study that was stopped
-  alphagrad status [STUDY]                 how far a study is, while it runs or afterwards
-  alphagrad ls                             recipes, variants and baselines, a line each
-  alphagrad alpha [SETTING=VALUE ...]      the α every tensor of a recipe's network gets under each rule
-  alphagrad report [STUDY]                 a study's table with intervals, and plots
-  alphagrad watch RUN_ID|FOLDER            a run's policy at work, as a video file
-  alphagrad ui                             MLflow's comparison UI on the store in use
-  alphagrad completion bash                tab completion: eval "$(alphagrad completion bash)"
-
-Examples
-  alphagrad run recipe=dqn_cartpole optimizer=sin_tanh seed=3
-  alphagrad run -m recipe=dqn_cartpole optimizer=adam,alphagrad seed='range(5)'
-  alphagrad run --cfg job optimizer=saturation
-  alphagrad tune recipe=dqn_cartpole optimizer=adam,alphagrad --trials 10
-  alphagrad alpha recipe=dqn_cartpole optimizer=sqrt_dim alpha.k=3
-  alphagrad report --plot curves.png
-
-`alphagrad COMMAND --help` says more. --traceback, anywhere, shows the whole traceback of an error.
-Environment: ALPHAGRAD_CONF (a folder of your own configuration, searched first), ALPHAGRAD_DATA (data sets),
-MLFLOW_TRACKING_URI.
-"""
-
-COMPLETION = """\
-_alphagrad() {
-    local IFS=$'\\n'
-    COMPREPLY=($(COMP_LINE="$COMP_LINE" COMP_POINT="$COMP_POINT" alphagrad complete 2>/dev/null))
-    [[ ${COMPREPLY[0]} == *= || ${COMPREPLY[0]} == */ || ${COMPREPLY[0]} == *. ]] && compopt -o nospace
-    return 0
-}
-COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
-complete -F _alphagrad alphagrad
-"""
+from alphagrad.lab.arguments import add_store_options, everywhere, parser
+from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.shell import COMPLETION, HELP
+from alphagrad.lab.words import LONGEST_LINE, cut, plain, say, squeezed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns 0, 1 for a failed run, 2 for a wrong setting, 130 or 143 when interrupted."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    traceback = "--traceback" in argv
-    argv = [at_home(a) for a in argv if a != "--traceback"]
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(HELP, end="")
-        return 0
-    command = COMMANDS.get(argv[0])
-    if command is None:
-        known = ", ".join(c for c in COMMANDS if c not in HIDDEN)
-        print(f"alphagrad: {argv[0]}: no such command; there are {known}", file=sys.stderr)
-        return 2
+    traceback = "--traceback" in argv
     try:
+        argv, traceback, allowed = everywhere(argv)
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            print(HELP, end="")
+            return 0
+        command = COMMANDS.get(argv[0])
+        if command is None:
+            known = ", ".join(c for c in COMMANDS if c not in HIDDEN)
+            raise ConfigError(f"{cut(argv[0])}: no such command; there are {known}")
         if argv[0] not in PARALLEL and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from alphagrad.lab.processes import alone
 
             alone(f"alphagrad {argv[0]}")
-        return command(argv[1:]) or 0
+        if not allowed:
+            return command(argv[1:]) or 0
+        from alphagrad.lab.targets import allowing
+
+        with allowing(allowed):
+            return command(argv[1:]) or 0
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":
             print("alphagrad: interrupted", file=sys.stderr)
@@ -96,23 +66,14 @@ def script() -> int:
 
 def explain(error: Exception) -> int:
     """Says an error in a line for each thing that is wrong; returns the exit status."""
-    from alphagrad.lab.errors import ConfigError
-
     if isinstance(error, ConfigError):
-        for line in str(error).splitlines():
-            print(f"alphagrad: {line}", file=sys.stderr)
+        for line in str(error).split("\n"):
+            say(f"alphagrad: {cut(line, LONGEST_LINE)}", err=True)
         return 2
-    text = " ".join(str(error).split())
     rank = os.environ.get("RANK", "0")
     who = "alphagrad" if rank == "0" else f"alphagrad, process {rank}"
-    print(f"{who}: {type(error).__name__}: {text} (--traceback shows where)", file=sys.stderr)
+    say(f"{who}: {type(error).__name__}: {squeezed(error)} (--traceback shows where)", err=True)
     return 1
-
-
-def at_home(argument: str) -> str:
-    """``key=~/x`` with the home folder, which shells leave alone after a dotted key, and Hydra everywhere."""
-    key, equals, value = argument.partition("=")
-    return f"{key}={os.path.expanduser(value)}" if equals and value.startswith("~/") else argument
 
 
 def show_version(argv: list[str]) -> None:
@@ -159,7 +120,7 @@ def ls(argv: list[str]) -> None:
     parser("ls", "Recipes, variants and baselines, a line each; yours in $ALPHAGRAD_CONF too.").parse_args(argv)
     from alphagrad.lab.listing import render
 
-    print(render())
+    print(plain(render(), lines=True))
 
 
 def alpha(argv: list[str]) -> None:
@@ -201,11 +162,11 @@ def report(argv: list[str]) -> None:
 
     results = Results(store_uri(args.uri, args.output_root), args.experiment)
     study = results.study(args.study)
-    print(f"Study {study.title}")
+    say(f"Study {study.title}")
     Console().print(table(study))
     if args.plot:
         plot(results, study, args.metric, Path(args.plot))
-        print(f"{args.metric} drawn in {args.plot}")
+        say(f"{args.metric} drawn in {args.plot}")
 
 
 def ui(argv: list[str]) -> int:
@@ -228,8 +189,7 @@ def resume(argv: list[str]) -> None:
         "resume", description, "alphagrad resume outputs/dqn_cartpole/adam/seed0-1a2b3c4d/20260101-120000-000000"
     )
     p.add_argument("what", metavar="RUN_ID|FOLDER", help="a run id or its beginning, or the folder of a run or study")
-    p.add_argument("--uri", help="MLflow store (default: $MLFLOW_TRACKING_URI, else OUTPUT_ROOT/mlflow.db)")
-    p.add_argument("--output-root", default="outputs", help="default %(default)s")
+    add_store_options(p, experiment=False)
     args = p.parse_args(argv)
     from alphagrad.lab.compose import register
     from alphagrad.lab.launch import run as launch
@@ -250,7 +210,8 @@ def status(argv: list[str]) -> None:
     from alphagrad.lab.store import store_uri
 
     heading, states, under = progress(Results(store_uri(args.uri, args.output_root), args.experiment), args.study)
-    print(f"{heading}\n{summary(states)}\nin {under}")
+    for line in (heading, summary(states), f"in {under}"):
+        say(line)
     show(states, under)
 
 
@@ -264,8 +225,7 @@ def watch(argv: list[str]) -> None:
     p.add_argument("--seed", type=int, default=0, help="of the first episode (default %(default)s)")
     p.add_argument("--best", action="store_true", help="the best evaluated policy instead of the last")
     p.add_argument("--artifact", action="store_true", help="also log the video to the run, under videos/")
-    p.add_argument("--uri", help="MLflow store (default: $MLFLOW_TRACKING_URI, else OUTPUT_ROOT/mlflow.db)")
-    p.add_argument("--output-root", default="outputs", help="default %(default)s")
+    add_store_options(p, experiment=False)
     args = p.parse_args(argv)
     from pathlib import Path
 
@@ -274,7 +234,7 @@ def watch(argv: list[str]) -> None:
     out = Path(args.out) if args.out else None
     seen = render(args.what, args.uri, args.output_root, out, args.episodes, args.seed, args.best, args.artifact)
     returns = ", ".join(f"{value:.1f}" for value in seen.returns)
-    print(f"{seen.file}: {seen.checkpoint.name}, episodic return {returns}")
+    say(f"{seen.file}: {seen.checkpoint.name}, episodic return {returns}")
 
 
 def completion(argv: list[str]) -> None:
@@ -286,29 +246,10 @@ def completion(argv: list[str]) -> None:
 
 
 def complete(argv: list[str]) -> None:
-    """Answers the completion script: words for $COMP_LINE."""
-    line = os.environ.get("COMP_LINE", "")[: int(os.environ.get("COMP_POINT", "0")) or None]
-    words = line.split(" ")
-    if len(words) <= 2:
-        print("\n".join(c for c in COMMANDS if c.startswith(words[-1]) and c not in HIDDEN))
-    elif words[1] in ("run", "alpha", "tune"):
-        # Hydra completes settings, but knows nothing of the subcommand
-        os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
-        os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-        run(["-sc", "query=bash"])
+    """Answers the completion script."""
+    from alphagrad.lab.shell import complete as answer
 
-
-def parser(command: str, description: str, example: str = "") -> argparse.ArgumentParser:
-    """An argument parser whose help ends with an example."""
-    epilog = f"example: {example}" if example else None
-    return argparse.ArgumentParser(f"alphagrad {command}", description=description, epilog=epilog)
-
-
-def add_store_options(p: argparse.ArgumentParser) -> None:
-    """The options that say which store and experiment; the same defaults as a run's settings."""
-    p.add_argument("--uri", help="MLflow store (default: $MLFLOW_TRACKING_URI, else OUTPUT_ROOT/mlflow.db)")
-    p.add_argument("--output-root", default="outputs", help="default %(default)s")
-    p.add_argument("--experiment", default="alphagrad", help="MLflow experiment (default %(default)s)")
+    answer([c for c in COMMANDS if c not in HIDDEN], run)
 
 
 COMMANDS = {

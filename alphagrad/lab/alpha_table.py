@@ -11,6 +11,7 @@ from torch import nn
 
 from alphagrad import alpha as policies
 from alphagrad.lab.build import build
+from alphagrad.lab.words import cell
 from alphagrad.optimizer import AlphaGrad
 from alphagrad.values import TensorInfo
 
@@ -43,17 +44,17 @@ def network_table(title: str, network: nn.Module, chosen: Any, optimizer: str, t
     caption = f"network total d = {own_total:,}, √d = {own_total**0.5:,.1f}"
     if total != own_total:
         caption += f"; all networks d = {total:,}, √d = {total**0.5:,.1f}"
-    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(title=cell(title), caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("tensor", no_wrap=True)
     # the rules: sqrt_dim with k = 1 and 3, sqrt_total likewise, quantile, fan_in, and the one chosen
     for heading in ("shape", "d", "fan-in", *RULES, *([optimizer] if chosen else [])):
-        table.add_column(heading, justify="right")
+        table.add_column(cell(heading), justify="right")
     for name, p in network.named_parameters():
         info = TensorInfo(name, tuple(p.shape), 0, own_total)
         rules = [*RULES.values(), *([chosen] if chosen else [])]
         alphas = [policy.initial(info) for policy in rules]
         shape = "×".join(map(str, p.shape))
-        table.add_row(name, shape, f"{info.d:,}", f"{policies.fan_in(p.shape):,}", *(shown(a) for a in alphas))
+        table.add_row(cell(name), shape, f"{info.d:,}", f"{policies.fan_in(p.shape):,}", *(shown(a) for a in alphas))
     return table
 
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from torch import nn
 
-from alphagrad.lab import processes
-from alphagrad.lab.complaints import complaint, culprit, path_of
+from alphagrad.lab import processes, targets
 from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.optimizers import optimizer_spec
 from alphagrad.lab.recipe import Recipe, Settings
-from alphagrad.lab.stack import STACKINGS, Observation, OptimizerSpec
-
-# What is ours in an optimizer's section; the rest are arguments of its _target_.
-OWN_OPTIMIZER_SETTINGS = ("_target_", "name", "stacking", "clip_grad_norm")
+from alphagrad.lab.shape import SECTIONS, check_shape, check_used
+from alphagrad.lab.stack import Observation, OptimizerSpec
+from alphagrad.lab.words import cut, shown, squeezed
 
 
 class TrackingSettings(Settings):
@@ -102,8 +98,7 @@ def build(config: DictConfig) -> Job:
     Raises:
         ConfigError: a line for every setting that is wrong.
     """
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
+    plain = check_shape(config)
     problems: list[str] = []
 
     def attempt(make: Callable[[], Any]) -> Any:
@@ -113,18 +108,31 @@ def build(config: DictConfig) -> Job:
             problems.append(str(error))
             return None
 
-    sections = ("seed", "device", "threads", "output_root", "stack", "tracking", "checkpoint", "study", "instruments")
-    settings = attempt(lambda: checked(JobSettings, {key: plain.get(key) for key in sections}, ""))
+    settings = attempt(lambda: job_settings(config))
     recipe = attempt(lambda: build_recipe(config))
-    optimizer = attempt(lambda: optimizer_spec(config))
-    if processes.count() > 1 and "parallel" not in config.recipe:
-        problems.append(f"recipe={config.recipe.name}: trains in one process, and torchrun has started several")
     named = plain.get("device")
     device = attempt(lambda: device_of(named)) if isinstance(named, str) else None
+    before = len(problems)
+    optimizer = attempt(lambda: optimizer_spec(config, device or torch.device("cpu")))
+    if recipe is None and len(problems) > before:
+        wrong = problems[-1].partition("=")[0].removeprefix("optimizer.")
+        if OmegaConf.is_interpolation(config.optimizer, wrong):
+            problems.pop()  # it is the recipe's value, which is told already
+    if processes.count() > 1 and "parallel" not in config.recipe:
+        problems.append(f"recipe={config.recipe.name}: trains in one process, and torchrun has started several")
+    if not problems:
+        attempt(lambda: check_used(config))
     if problems:
         raise ConfigError("\n".join(problems))
     assert device is not None
     return Job(settings, recipe, optimizer, device)
+
+
+def job_settings(config: DictConfig) -> JobSettings:
+    """What every job has; :class:`ConfigError` with a line for each wrong setting."""
+    plain = OmegaConf.to_container(OmegaConf.masked_copy(config, list(SECTIONS)), resolve=True)
+    settings: JobSettings = checked(JobSettings, plain, "")
+    return settings
 
 
 def checked(model: type[Settings], values: Any, prefix: str) -> Any:
@@ -135,23 +143,41 @@ def checked(model: type[Settings], values: Any, prefix: str) -> Any:
         lines = []
         for problem in error.errors():
             name = ".".join(str(part) for part in problem["loc"])
-            value = "nothing" if problem["type"] == "missing" else repr(problem["input"])
-            lines.append(f"{prefix}{name}={value}: {problem['msg'][:1].lower()}{problem['msg'][1:]}")
+            value = "nothing" if problem["type"] == "missing" else shown(problem["input"])
+            told = f"{problem['msg'][:1].lower()}{problem['msg'][1:]}"
+            if problem["type"] == "model_type":
+                told = f"is a section; {_inside(model, problem['loc'], prefix + name, problem['input'])}"
+            lines.append(f"{prefix}{name}={value}: {told}")
         raise ConfigError("\n".join(dict.fromkeys(lines))) from error
+
+
+def _inside(model: type[Settings], loc: tuple[str | int, ...], name: str, value: Any) -> str:
+    """The settings of a section that was given a plain value, and the one that the value would suit."""
+    inner: Any = model
+    for part in loc:
+        fields = getattr(inner, "model_fields", {})
+        inner = fields[part].annotation if part in fields else None
+    fields = getattr(inner, "model_fields", {})
+    fitting = next((n for n, f in fields.items() if value is not None and f.annotation is type(value)), None)
+    has = f"it has {', '.join(fields)}" if fields else "it has settings of its own"
+    return f"give {name}.{fitting}={cut(value)}" if fitting else has
 
 
 def build_recipe(config: DictConfig) -> Recipe:
     """The recipe of the configuration, its settings checked."""
     section = {str(k): v for k, v in config.recipe.items()}
-    target = resolve("recipe._target_", str(section.pop("_target_")))
+    target = recipe_class(section.pop("_target_", None))
     plain = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in section.items()}
+    for name, value in plain.items():
+        targets.check(f"recipe.{name}", value, (nn.Module,))
     try:
         settings = checked(target.Settings, plain, "recipe.")
     except ConfigError as error:
         text = str(error)
         for key in section:
             if OmegaConf.is_interpolation(config.recipe, key):
-                text = text.replace(f"recipe.{key}.", f"{key}.")  # named where the user sets it
+                # named where the user sets it
+                text = text.replace(f"recipe.{key}.", f"{key}.").replace(f"recipe.{key}=", f"{key}=")
         raise ConfigError(text) from error
     try:
         recipe: Recipe = target(settings)
@@ -160,97 +186,18 @@ def build_recipe(config: DictConfig) -> Recipe:
     return recipe
 
 
-def optimizer_spec(config: DictConfig) -> OptimizerSpec:
-    """How to build the configured optimizer; it is built once on two small tensors, to see that it can be."""
-    section = config.optimizer
-    if not isinstance(section.name, str) or not section.name:
-        raise ConfigError(f"optimizer.name={section.name!r}: must be a word")
-    name = section.name
-    target = resolve("optimizer._target_", str(section._target_))
-    accepted = [p.name for p in inspect.signature(target).parameters.values() if p.kind is not p.VAR_KEYWORD][1:]
-    settings: dict[str, Any] = {}
-    for key, value in section.items():
-        if key in OWN_OPTIMIZER_SETTINGS:
-            continue
-        if key not in accepted:
-            raise ConfigError(f"optimizer.{key}: {name} has no such setting; it has {', '.join(accepted)}")
-        if OmegaConf.is_dict(value):
-            settings[str(key)] = instantiated(f"optimizer.{key}", value)
-        else:
-            settings[str(key)] = tuple(value) if OmegaConf.is_list(value) else value
-    spec = OptimizerSpec(name, _Build(target, settings), section.stacking, section.clip_grad_norm)
-    if spec.stacking not in STACKINGS:
-        raise ConfigError(f"optimizer.stacking={spec.stacking!r}: must be one of {', '.join(STACKINGS)}")
-    knows_runs = "batch_dims" in accepted
-    if spec.stacking == ("elementwise" if knows_runs else "batch_dims"):
-        allowed = "batch_dims or per_run" if knows_runs else "elementwise or per_run"
-        raise ConfigError(f"optimizer.stacking={spec.stacking!r}: {name} can be {allowed}")
-    clip = spec.clip_grad_norm
-    if clip is not None and (isinstance(clip, bool) or not isinstance(clip, (int, float)) or not clip > 0):
-        raise ConfigError(f"optimizer.clip_grad_norm={clip!r}: must be a number > 0, or null for no clipping")
-    lr = settings.get("lr")
-    if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not 0 <= lr < float("inf"):
-        raise ConfigError(f"optimizer.lr={lr!r}: must be a finite number ≥ 0")
+def recipe_class(name: object) -> Any:
+    """The recipe that a ``_target_`` names.
 
-    def trial(settings: Mapping[str, Any]) -> None:
-        target([("layer.weight", torch.zeros(2, 2)), ("layer.bias", torch.zeros(2))], **settings)
-
-    try:
-        trial(settings)
-    except Exception as error:  # every library has its own
-        text = " ".join(str(error).split())
-        key = culprit(settings, trial)
-        if key in settings and isinstance(error, (TypeError, IndexError)):
-            # these say what went wrong, not what is allowed
-            text += f"; it must be like {inspect.signature(target).parameters[key].default!r}"
-        told = complaint(f"optimizer.{key}", section[key], text) if key else f"optimizer={name}: {text}"
-        raise ConfigError(told) from error
-    return spec
-
-
-class _Build(partial[Any]):
-    """``target(params, **settings)``; equal for equal settings, so that runs can share an optimizer."""
-
-    def __new__(cls, target: Callable[..., Any], settings: Mapping[str, Any]) -> _Build:
-        return super().__new__(cls, target, **settings)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Build) and self.func is other.func and self.keywords == other.keywords
-
-    def __hash__(self) -> int:
-        return hash(self.func)
-
-
-def instantiated(setting: str, node: DictConfig) -> Any:
-    """The object of a ``_target_`` node; the object's own complaint as a :class:`ConfigError`."""
-    container = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(container, dict)
-    plain = {str(key): value for key, value in container.items()}
-
-    def make(settings: Mapping[str, Any]) -> Any:
-        return instantiate(settings, _convert_="all")
-
-    try:
-        return make(plain)
-    except InstantiationException as error:
-        place, cause = str(error), error
-        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
-            place, cause = str(cause), cause.__cause__  # type: ignore[assignment]
-        text = " ".join(str(cause).split())
-        key = culprit(plain, make) or path_of(plain, place, text.partition(":")[0])
-        if key is None:
-            raise ConfigError(text if isinstance(cause, ValueError) else f"{setting}: {text}") from error
-        # a slot that is an interpolation is named where the user sets it: alpha.value
-        name = key if OmegaConf.is_interpolation(node, key.partition(".")[0]) else f"{setting}.{key}"
-        raise ConfigError(complaint(name, OmegaConf.select(node, key), text)) from error
-
-
-def resolve(setting: str, path: str) -> Any:
-    """The class or function at a dotted path."""
-    try:
-        return get_object(path)
-    except Exception as error:  # whatever a user's module raises on import
-        raise ConfigError(f"{setting}={path}: cannot be imported: {' '.join(str(error).split())}") from error
+    Raises:
+        ConfigError: it is not allowed, is not there, or is no recipe.
+    """
+    target = targets.resolve("recipe", name, (object,))
+    settings = getattr(target, "Settings", None)
+    parts = all(hasattr(target, part) for part in ("networks", "train"))
+    if not (isinstance(target, type) and isinstance(settings, type) and issubclass(settings, Settings) and parts):
+        raise ConfigError(f"recipe._target_={name}: is no recipe, a class with Settings, networks and train")
+    return target
 
 
 def device_of(name: str) -> torch.device:
@@ -263,8 +210,10 @@ def device_of(name: str) -> torch.device:
         name = f"cuda:{processes.local()}" if name == "cuda" else name
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device={name}: must be auto, or a device torch can use here: {reason}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"device={cut(name)}: must be auto, or a device torch can use here: {squeezed(reason, 200)}"
+        ) from error
     return device

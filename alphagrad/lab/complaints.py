@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
+
+from alphagrad.lab.words import shown
 
 
 def culprit(settings: Mapping[str, Any], make: Callable[[dict[str, Any]], Any]) -> str | None:
@@ -27,10 +28,8 @@ def culprit(settings: Mapping[str, Any], make: Callable[[dict[str, Any]], Any]) 
     return None
 
 
-def path_of(settings: Mapping[str, Any], error: str, name: str) -> str | None:
-    """The path, ``a.b`` where nested, of the setting of that name in the node that Hydra's error is of."""
-    found = re.search(r"full_key: (\S+)$", error)
-    path = found[1].split(".") if found else []
+def path_of(settings: Mapping[str, Any], path: Sequence[str], name: str) -> str | None:
+    """The path, ``a.b`` where nested, of the setting of that name in the node at ``path``, whose constructor raised."""
     node: Any = settings
     for part in path:
         node = node.get(part) if isinstance(node, Mapping) else None
@@ -47,4 +46,4 @@ def complaint(setting: str, value: Any, text: str) -> str:
         return text
     named, colon, rest = text.partition(": ")
     ours = colon and named.split(", ")[0].rpartition(".")[2] == setting.rpartition(".")[2]
-    return f"{setting}: {rest}" if ours else f"{setting}={value!r}: {text}"
+    return f"{setting}: {rest}" if ours else f"{setting}={shown(value)}: {text}"

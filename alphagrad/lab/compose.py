@@ -1,9 +1,8 @@
-"""Configuration composed by Hydra, and its errors said in one line."""
+"""Configuration composed by Hydra."""
 
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 import json
 import os
@@ -23,9 +22,13 @@ from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from alphagrad.lab import open_settings
+from alphagrad.lab import advice, open_settings
 from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.overrides import parsed
+from alphagrad.lab.shape import check_shape
+from alphagrad.lab.words import cut
 
 CONFIG_MODULE = "alphagrad.conf"
 CONFIG_NAME = "config"
@@ -33,9 +36,7 @@ CONFIG_NAME = "config"
 BOOKKEEPING = ("seed", "output_root", "tracking", "checkpoint", "study", "stack", "hydra")
 JOB_KEY = "alphagrad.job"
 """Tag of a job: equal for equal configurations and seeds."""
-SLOTS = ("normalization", "alpha", "transform")
-DATA = ("data", "model")
-"""Groups of recipes that learn from examples."""
+SLOTS = advice.SLOTS
 
 
 class UserConf(SearchPathPlugin):
@@ -53,9 +54,17 @@ def user_conf() -> Path | None:
     if not value:
         return None
     folder = Path(value).expanduser().resolve()
-    if not folder.is_dir():
-        raise ConfigError(f"ALPHAGRAD_CONF={value}: no such folder")
+    if not is_folder(folder):
+        raise ConfigError(f"ALPHAGRAD_CONF={cut(value)}: no such folder")
     return folder
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of this name, which may be longer than any."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def register() -> None:
@@ -121,8 +130,8 @@ def hydra_initialized(config_dir: str | None = None) -> Iterator[None]:
     register()
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         if config_dir is not None:
-            if not Path(config_dir).is_dir():
-                raise ConfigError(f"--config-dir={config_dir}: no such folder")
+            if not is_folder(Path(config_dir)):
+                raise ConfigError(f"--config-dir={cut(config_dir)}: no such folder")
             loader = GlobalHydra.instance().config_loader()
             assert isinstance(loader, ConfigLoaderImpl)
             # where Hydra puts it; the loader looked its sources up when it was made
@@ -138,12 +147,20 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: an override names what does not exist, or has a value that cannot be used.
     """
+    config = _composed(overrides)
     try:
-        config = hydra_compose(CONFIG_NAME, overrides=list(overrides))
-        OmegaConf.to_container(config, resolve=True)  # dangling ${...} show here
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(one_line(error, overrides)) from error
+        check_shape(config)  # dangling ${...} show here
+    except ConfigError as error:
+        raise ConfigError(advice.as_set(str(error), overrides)) from error
     return config
+
+
+def _composed(overrides: Sequence[str], whole: bool = False) -> DictConfig:
+    parsed(overrides)
+    try:
+        return hydra_compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=whole)
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, OSError, RecursionError) as error:
+        raise ConfigError(advice.one_line(error, overrides, hydra_config)) from error
 
 
 def compose_all(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
@@ -164,63 +181,5 @@ def compose_all(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
 
 
 def hydra_config(overrides: Sequence[str]) -> DictConfig:
-    """The configuration with Hydra's own part; errors are Hydra's."""
-    return hydra_compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
-
-
-def one_line(error: Exception, overrides: Sequence[str]) -> str:
-    """Hydra's message as one line that names the setting and what is allowed."""
-    text = str(error)
-    missing = re.search(r"Could not find '([^']+)'", text)
-    if missing:
-        group, _, option = missing[1].rpartition("/")
-        listed = text.partition("Available options")[2].partition("Config search path")[0]
-        options = [line.strip() for line in listed.splitlines() if line.startswith("\t")]
-        options = [o for o in options if not o.startswith("_")]
-        return f"{group}={option}: no such {group}; {_nearest(option, options)}there are {', '.join(options)}"
-    struct = re.search(r"Could not override '([^']+)'", text)
-    if struct:
-        key = struct[1]
-        source = f"{error.__cause__}" if error.__cause__ else text
-        slot = key.partition(".")[0]
-        if slot in DATA and ("No match in the defaults list" in text or f"Key '{slot}'" in source + text):
-            recipe = next((o for o in overrides if o.startswith("recipe=")), "the recipe")
-            return f"{key}: {recipe} has no {slot}, recipe=image has"
-        if "No match in the defaults list" in text or (slot in SLOTS and "not in struct" in source + text):
-            optimizer = next((o for o in overrides if o.startswith("optimizer=")), "the optimizer")
-            if "No match in the defaults list" in text or f"Key '{slot}'" in source + text:
-                return f"{key}: {optimizer} has no {slot}, only the variants of AlphaGrad that use it do"
-        if "not in struct" in source + text:
-            return f"{key}: no such setting{_siblings(key, overrides)}"
-        return f"{key}: {_squeeze(source)}"
-    names = ", ".join(o for o in overrides if not o.startswith("hydra."))
-    return f"{names}: {_squeeze(text)}" if isinstance(error, HydraException) else _squeeze(text)
-
-
-def _siblings(key: str, overrides: Sequence[str]) -> str:
-    """What stands where ``key`` was looked for."""
-    groups = [
-        o
-        for o in overrides
-        if o != key
-        and re.match(r"(recipe|optimizer|experiment|normalization|alpha|transform|data|model|hydra/launcher)=", o)
-    ]
-    try:
-        config = hydra_config(groups)
-    except (HydraException, OmegaConfBaseException):
-        return ""  # the groups are wrong as well; the setting is named all the same
-    parent, _, name = key.rpartition(".")
-    while parent and not isinstance(OmegaConf.select(config, parent), DictConfig):
-        parent, _, name = parent.rpartition(".")
-    node = OmegaConf.select(config, parent) if parent else config
-    names = [str(k) for k in node if not str(k).startswith("_") and k != "hydra"]
-    return f"; {_nearest(name, names)}{parent or 'the configuration'} has {', '.join(names) or 'none'}"
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}? " if near else ""
-
-
-def _squeeze(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip()
+    """The configuration with Hydra's own part; raises as :func:`compose`."""
+    return _composed(overrides, whole=True)

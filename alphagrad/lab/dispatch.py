@@ -22,9 +22,13 @@ from alphagrad.lab.interrupts import closing_runs_on_signals
 from alphagrad.lab.runner import Assignment, Outcome
 from alphagrad.lab.stacking import planned
 from alphagrad.lab.store import store_uri
+from alphagrad.lab.targets import ALLOWED, names_in
 from alphagrad.lab.tracking import PARENT_RUN, reason_of
+from alphagrad.lab.words import cut, say
 
 STORE = "MLFLOW_TRACKING_URI"
+HANDED = (PARENT_RUN, STORE, ALLOWED)
+"""Variables of the environment that workers take from the driver."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def options_of(launcher: Mapping[str, Any]) -> Any:
     name = str(plain.pop("farm"))
     plain.pop("_target_", None)
     if name not in FARMS:
-        raise ConfigError(f"hydra.launcher.farm={name}: must be one of {', '.join(FARMS)}")
+        raise ConfigError(f"hydra.launcher.farm={cut(name)}: must be one of {', '.join(FARMS)}")
     options = checked(FARMS[name].options, plain, "hydra.launcher.")
     if find_spec(FARMS[name].package) is None:
         raise ConfigError(
@@ -104,7 +108,7 @@ class Announced:
 def announce(assignment: Assignment, outcome: Outcome) -> None:
     """Prints how a job ended, in a line."""
     said = metrics.headline(outcome.metrics) if outcome.failure is None else f"failed, {outcome.failure}"
-    print(f"{assignment.folder}: {said}", flush=True)
+    say(f"{assignment.folder}: {said}")
 
 
 def parcel(assignments: list[Assignment]) -> Parcel:
@@ -113,6 +117,10 @@ def parcel(assignments: list[Assignment]) -> Parcel:
     environment = {name: os.environ[name] for name in (PARENT_RUN,) if name in os.environ}
     if config["tracking"]["uri"] is None:
         environment[STORE] = store_uri(None, config["output_root"])
+    # what was allowed here is allowed there, where $ALPHAGRAD_CONF may be another
+    allowed = {name for assignment in assignments for name in names_in(assignment.config)}
+    if allowed:
+        environment[ALLOWED] = ",".join(sorted(allowed))
     return Parcel(assignments, environment)
 
 
@@ -127,16 +135,16 @@ def train(parcel: Parcel) -> list[Outcome]:
 
 @contextmanager
 def driver_environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """The driver's parent run and store in place of this process's own, which come back at the end.
+    """The driver's parent run, store and allowed targets in place of this process's own, which come back at the end.
 
     A worker may serve one study after another.
     """
-    own = {name: os.environ.pop(name) for name in (PARENT_RUN, STORE) if name in os.environ}
+    own = {name: os.environ.pop(name) for name in HANDED if name in os.environ}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name in (PARENT_RUN, STORE):
+        for name in HANDED:
             os.environ.pop(name, None)
         os.environ.update(own)
 

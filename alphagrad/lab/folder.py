@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import re
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.words import is_plain, squeezed
 
 LOG = logging.getLogger("alphagrad")
 CONFIG = "config.yaml"
@@ -43,7 +45,22 @@ class Member:
 def run_id_of(folder: Path) -> str | None:
     """The run that has this folder, if any."""
     file = folder / RUN_ID
-    return file.read_text().strip() or None if file.exists() else None
+    if not file.exists():
+        return None
+    text = _text(file).strip()
+    if text and not re.fullmatch(r"[0-9a-zA-Z_-]{1,64}", text):
+        raise ConfigError(f"{file}: is damaged, it holds no run id; the store's tags say whose folder it is")
+    return text or None
+
+
+def _text(file: Path) -> str:
+    """What a small file of a run's folder holds; :class:`ConfigError` if that is no text."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read ({squeezed(error, 200)})") from error
 
 
 @contextmanager
@@ -109,11 +126,16 @@ def members_of(home: Path) -> list[Member]:
     """The runs of the stack that has this folder; none if it had not begun to train."""
     file = home / MEMBERS
     try:
-        return [Member(**entry) for entry in json.loads(file.read_text())]
+        members = [Member(**entry) for entry in json.loads(_text(file))]
+        if not all(isinstance(value, str) and is_plain(value) for m in members for value in asdict(m).values()):
+            raise ValueError("holds what is no text")
+        return members
     except FileNotFoundError:
         return []
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{file}: is damaged ({error}); delete {home} to train its runs anew") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(
+            f"{file}: is damaged ({squeezed(error, 200)}); delete {home} to train its runs anew"
+        ) from error
 
 
 def folders_of(home: Path, members: Sequence[Member]) -> list[Path]:
@@ -125,7 +147,7 @@ def stack_of(folder: Path) -> tuple[Path, list[Member]]:
     """The home of the stack that a run belongs to, and its members; none if the run had not begun to train."""
     home = folder
     with suppress(FileNotFoundError):
-        home = Path(os.path.normpath(folder / (folder / STACK).read_text().strip()))
+        home = Path(os.path.normpath(folder / _text(folder / STACK).strip()))
     members = members_of(home)
     return (home, members) if members else (folder, [])
 

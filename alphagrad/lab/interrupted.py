@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -15,8 +15,10 @@ from alphagrad.lab.compose import BOOKKEEPING
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import CONFIG, Member, folders_of, stack_of
 from alphagrad.lab.runner import Assignment, Outcome
+from alphagrad.lab.shape import check_shape
 from alphagrad.lab.store import open_store, store_uri
 from alphagrad.lab.tracking import can_go_on, is_deleted, recorded
+from alphagrad.lab.words import squeezed
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,14 @@ def _ended(folder: Path, member: Member, like: Assignment) -> Assignment:
 
 def plain_config(folder: Path) -> dict[str, Any]:
     """The configuration that a run has noted in its folder."""
+    file = folder / CONFIG
     try:
-        plain = OmegaConf.to_container(OmegaConf.load(folder / CONFIG), resolve=True)
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{folder / CONFIG}: cannot be read ({' '.join(str(error).split())[:200]})") from error
-    if not isinstance(plain, Mapping):
-        raise ConfigError(f"{folder / CONFIG}: holds no settings")
-    return {str(key): value for key, value in plain.items()}
+        config = OmegaConf.load(file)
+    except (OSError, YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{file}: cannot be read ({squeezed(error, 200)})") from error
+    if not isinstance(config, DictConfig) or not config:
+        raise ConfigError(f"{file}: holds no settings")
+    try:
+        return check_shape(config)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import logging
@@ -11,18 +12,22 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alphagrad.lab import compose, processes, sweep
+from alphagrad.lab.advice import as_set, one_line
 from alphagrad.lab.errors import ConfigError, FailFast
 from alphagrad.lab.folder import claimed, write_whole
+from alphagrad.lab.overrides import as_setting, check_hydra, check_study, parsed
+from alphagrad.lab.words import cut, say, squeezed
 
 LOG = logging.getLogger("alphagrad")
 SHOWS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--version")
@@ -47,7 +52,7 @@ def task(config: DictConfig) -> float | None:
             if config.study.fail_fast:
                 raise FailFast(reason_of(error)) from error
         raise
-    print(f"{folder}: {metrics.headline(outcome.metrics)}")
+    say(f"{folder}: {metrics.headline(outcome.metrics)}")
     return metrics.objective(outcome.metrics)
 
 
@@ -61,27 +66,55 @@ def run(arguments: Sequence[str], resumed: Path | None = None) -> None:
     sys.argv = ["alphagrad run", *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the caller instead of being printed by Hydra
     compose.register()
-    args = get_args_parser().parse_args(list(arguments))
+    args = parse(arguments)
     if any(argument.partition("=")[0] in SHOWS for argument in arguments):
         try:
             if processes.is_first():
                 task()
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             with compose.hydra_initialized():  # the message lists what there is
-                raise ConfigError(compose.one_line(error, args.overrides)) from error
+                raise ConfigError(one_line(error, args.overrides, compose.hydra_config)) from error
         return
     if args.multirun:
         processes.alone("alphagrad run -m")
     from alphagrad.lab.following import lead
 
     def work() -> None:
-        jobs = check(args.overrides, args.multirun, args.config_dir)
+        try:
+            jobs = check(args.overrides, args.multirun, args.config_dir)
+        except ConfigError as error:
+            raise ConfigError(as_set(str(error), args.overrides)) from error
         if args.multirun:
             run_study(jobs, list(arguments), args.overrides, args.config_dir, resumed)
         else:
             task()
 
     lead(work)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Hydra's flags and the settings; each setting can be read, and may be set.
+
+    Raises:
+        ConfigError: a flag is unknown, or one of Hydra's that says what else is run; or a setting is none.
+    """
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        form = ""
+        for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
+            if word.startswith("-") and "unrecognized" in message and word in message and word.lstrip("-"):
+                form = f"; settings have no dashes: {cut(as_setting(word, '' if '=' in after else after))}"
+        raise ConfigError(f"{squeezed(message, 500)}{form}; `alphagrad run --help` lists the flags")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    args: argparse.Namespace = parser.parse_args(list(arguments))
+    for flag in ("config_path", "config_name", "experimental_rerun"):
+        if getattr(args, flag, None) is not None:
+            name = flag.replace("_", "-")
+            raise ConfigError(f"--{name}: is not for alphagrad; your own configuration goes into $ALPHAGRAD_CONF")
+    parsed(args.overrides)
+    return args
 
 
 def run_study(
@@ -109,7 +142,7 @@ def run_study(
         artifacts = artifact_root(config.tracking.artifacts, uri, config.output_root)
         tracker = Tracker(uri, config.tracking.experiment, artifacts=artifacts)
         if resumed is not None and newest_unfinished(tracker, key) is None:
-            print(f"{resumed}: is finished, nothing is left to do")
+            say(f"{resumed}: is finished, nothing is left to do")
             return
         titles = sweep.titles(jobs)
         folder = sweep_folder(overrides, config_dir)
@@ -123,7 +156,7 @@ def run_study(
                 left_alone = Counter(state.status for job, state in running.states().items() if job in sweep.SKIPPED)
                 done = f"{left_alone.pop('FINISHED', 0)} of {len(jobs)} jobs are finished"
                 others = "".join(f", {n} {status.lower()} left alone" for status, n in left_alone.items())
-                print(f"alphagrad: the study goes on; {done}{others}", file=sys.stderr)
+                say(f"alphagrad: the study goes on; {done}{others}", err=True)
             quoted = str(running.folder).replace("\\", "\\\\").replace("'", "\\'")
             sys.argv = ["alphagrad run", *arguments, f"hydra.sweep.dir='{quoted}'"]
             interrupted = False
@@ -137,7 +170,7 @@ def run_study(
             finally:
                 if not interrupted:
                     states = list(running.states().values())
-                    print(f"{running.folder}: {summary(states)}")
+                    say(f"{running.folder}: {summary(states)}")
                     unfinished = [state for state in states if state.status != "FINISHED"]
                     if unfinished:
                         show(unfinished, str(running.folder))
@@ -157,23 +190,42 @@ def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> d
     Raises:
         ConfigError: a setting of any of them is wrong.
     """
-    from alphagrad.lab.build import build
+    from alphagrad.lab.build import build, job_settings
     from alphagrad.lab.dispatch import check as check_launcher
-    from alphagrad.lab.store import check_places
+    from alphagrad.lab.store import check_places, check_writable
 
+    base = None
+    if config_dir is not None:
+        with compose.hydra_initialized():
+            base = compose.hydra_config([])
     with compose.hydra_initialized(config_dir):
+        words = parsed(overrides)
         lists = [list(overrides)]
         if multirun:
+            check_study(words)
             swept = [*sweep.sweep_parameters(overrides), *overrides]
             lists = sweep.jobs_of(swept, announce=True)
             if not lists:
                 ranges = ", ".join(o for o in swept if "interval(" in o)
-                raise ConfigError(f"{ranges}: a continuous range has no list of values; give values or range(a,b)")
+                raise ConfigError(f"{cut(ranges)}: a continuous range has no list of values; give values or range(a,b)")
         configs = compose.compose_all(lists)
+        full = compose.hydra_config(lists[0])
+        check_hydra(full, base)
         if multirun:
-            check_launcher(compose.hydra_config(lists[0]).hydra.launcher)
-        for config in {compose.config_hash(config): config for config in configs}.values():
-            settings = build(config).settings
-            check_places(settings.tracking.uri, settings.output_root)
-        sweep.KEYS = {tuple(job): compose.job_key(config) for job, config in zip(lists, configs, strict=True)}
-        return {compose.job_key(config): config for config in configs}
+            check_launcher(full.hydra.launcher)
+        places: set[tuple[str | None, str]] = set()
+        built: set[str] = set()
+        for config in configs:
+            like = compose.config_hash(config)
+            settings = job_settings(config) if like in built else build(config).settings
+            built.add(like)
+            places.add((settings.tracking.uri, settings.output_root))
+        for uri, output_root in sorted(places, key=str):
+            check_places(uri, output_root)
+        setting = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+        if any(override.get_key_element() == setting for override in words):
+            folder = str(OmegaConf.select(full, setting))
+            check_writable(setting, cut(folder), Path(folder).expanduser())
+        keys = [compose.job_key(config) for config in configs]
+        sweep.KEYS = {tuple(job): key for job, key in zip(lists, keys, strict=True)}
+        return dict(zip(keys, configs, strict=True))

@@ -8,8 +8,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from alphagrad.lab.words import plain
+
 LOG = logging.getLogger("alphagrad")
 LOG_FILE = "alphagrad.log"
+FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+class PlainLines(logging.Formatter):
+    """Log lines, and tracebacks below them, without what a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        return plain(super().format(record), lines=True)
 
 
 class LogFile(logging.FileHandler):
@@ -27,7 +38,7 @@ def log_files(folders: Sequence[str]) -> Iterator[None]:
     for folder in folders:
         Path(folder).mkdir(parents=True, exist_ok=True)
         handlers.append(LogFile(Path(folder) / LOG_FILE))
-        handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handlers[-1].setFormatter(PlainLines(FORMAT))
     level = LOG.level
     LOG.setLevel(logging.INFO)
     for handler in handlers:
@@ -45,4 +56,5 @@ def warn_on_stderr() -> None:
     """Shows warnings on the terminal, unless somebody has said how; the rest is for the log files."""
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", handlers=[handler])
+    handler.setFormatter(PlainLines(FORMAT))
+    logging.basicConfig(handlers=[handler])

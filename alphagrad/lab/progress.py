@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from alphagrad.lab.words import plain, say
+
 PLAIN_SECONDS = 60.0
 """Between two lines where the output is no terminal; what is over sooner writes none."""
 
@@ -53,7 +55,7 @@ class PlainLines:
         words = f"step {step:,} of {self._total:,} ({share}), {rate(speed)}{left}, {shown}".removesuffix(", ")
         # a log whose disk is full, or that nobody reads any more, is no reason to end the run
         with suppress(OSError, ValueError):
-            print(f"{self._title}: {words}", file=sys.stderr, flush=True)
+            say(f"{self._title}: {words}", err=True)
         self._last = step, now
 
 
@@ -63,17 +65,17 @@ class ProgressLine:
     def __init__(self, title: str) -> None:
         self._plain = None if sys.stderr.isatty() else PlainLines(title)
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f}%"),
             _Rate(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[shown]}"),
+            TextColumn("{task.fields[shown]}", markup=False),
             console=Console(stderr=True),
             speed_estimate_period=20,
             disable=self._plain is not None,
         )
-        self._task = self._progress.add_task(title, total=None, shown="")
+        self._task = self._progress.add_task(plain(title), total=None, shown="")
 
     def start(self, total: int) -> None:
         """Says how many steps there are."""
@@ -93,4 +95,4 @@ class ProgressLine:
         if self._plain:
             self._plain.update(step, shown)
         else:
-            self._progress.update(self._task, completed=step, shown=shown)
+            self._progress.update(self._task, completed=step, shown=plain(shown))

@@ -11,6 +11,7 @@ from rich.table import Table
 from alphagrad.lab import metrics
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.results import Results, Study, interval
+from alphagrad.lab.words import cell, listed, plain
 
 SHOWN = metrics.HEADLINES
 """Columns with an interval, where any run has them, and how their numbers are written."""
@@ -32,7 +33,7 @@ def table(study: Study) -> Table:
         cells = [summary(group.values(metric), SHOWN[metric]) for metric in present]
         rates = group.values(metrics.STEPS_PER_SECOND)
         rate = f"{np.mean(rates):,.0f}" if rates else "–"
-        shown.add_row(group.label, f"{len(group.finished())}/{len(group.runs)}", *cells, rate)
+        shown.add_row(cell(group.label), f"{len(group.finished())}/{len(group.runs)}", *cells, rate)
     return shown
 
 
@@ -64,20 +65,27 @@ def plot(results: Results, study: Study, metric: str, file: Path) -> None:
         if not curves:
             continue
         steps, low, mean, high = band(curves)
-        (line,) = axes.plot(steps, mean, label=f"{group.label} (n={len(curves)})")
+        (line,) = axes.plot(steps, mean, label=f"{unformatted(group.label)} (n={len(curves)})")
         axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
         drawn = True
     if not drawn:
         known = sorted({m for group in study.groups for run in group.runs for m in run.metrics})
-        raise ConfigError(f"--metric={metric}: no finished run has it; there are {', '.join(known)}")
-    axes.set(xlabel="step", ylabel=metric)
-    axes.set_title(study.title, fontsize="small", wrap=True)
+        raise ConfigError(f"--metric={metric}: no finished run has it; there are {listed(known)}")
+    axes.set_xlabel("step")
+    axes.set_ylabel(unformatted(metric))
+    axes.set_title(unformatted(study.title), fontsize="small", wrap=True)
     axes.legend(fontsize="small")
     try:
         figure.savefig(file, dpi=150)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--plot={file}: cannot be written ({error})") from error
     plt.close(figure)
+
+
+def unformatted(text: str) -> str:
+    """The text for matplotlib, which to which ``$`` begins a formula and ``_`` a hidden label."""
+    shown = plain(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def band(

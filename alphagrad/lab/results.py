@@ -12,6 +12,7 @@ from scipy import stats
 
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.store import open_existing
+from alphagrad.lab.words import cut, squeezed
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -69,7 +70,7 @@ class Results:
         found = self.client.get_experiment_by_name(experiment)
         if found is None:
             names = ", ".join(e.name for e in self.client.search_experiments())
-            raise ConfigError(f"tracking.experiment={experiment}: not in this store; there are {names}")
+            raise ConfigError(f"tracking.experiment={experiment}: not in this store; there are {squeezed(names, 1000)}")
         self.experiment_id = found.experiment_id
 
     def study(self, run_id: str | None = None) -> Study:
@@ -89,7 +90,9 @@ class Results:
         if run_id is not None:
             parents = [p for p in parents if p.info.run_id.startswith(run_id)]
             if len(parents) != 1:
-                raise ConfigError(f"{run_id}: {len(parents)} studies have a run id that begins so; give one study's")
+                raise ConfigError(
+                    f"{cut(run_id)}: {len(parents)} studies have a run id that begins so; give one study's"
+                )
         return parents[0] if parents else None
 
     def _search(self, condition: str) -> list[Any]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alphagrad.lab import processes
+from alphagrad.lab.compose import user_conf
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import CONFIG, folders_of, run_id_of, stack_of, tidy
 from alphagrad.lab.store import open_existing, store_uri
 from alphagrad.lab.study import ARGUMENTS, find_run
 from alphagrad.lab.tracking import FOLDER, PRUNED, REASON, is_over, recorded
+from alphagrad.lab.words import cut, is_plain, say, squeezed
 
 
 def resume(what: str, uri: str | None, output_root: str, launch: Callable[[Sequence[str], Path], None]) -> None:
@@ -35,24 +38,49 @@ def resume(what: str, uri: str | None, output_root: str, launch: Callable[[Seque
 def _resume(folder: Path, launch: Callable[[Sequence[str], Path], None]) -> None:
     if (folder / ARGUMENTS).exists():
         processes.alone("alphagrad resume of a study")
-        noted = json.loads((folder / ARGUMENTS).read_text())
-        if not Path(noted["cwd"]).is_dir():
-            raise ConfigError(f"{folder}: the study was started in {noted['cwd']}, which is not there; start it again")
-        os.chdir(noted["cwd"])
-        launch(noted["arguments"], folder)
+        arguments, cwd = _noted(folder / ARGUMENTS)
+        if not cwd.is_dir():
+            raise ConfigError(f"{folder}: the study was started in {cwd}, which is not there; start it again")
+        own = user_conf()
+        if own is not None:  # the user's, and not a folder of that name where the study was started
+            os.environ["ALPHAGRAD_CONF"] = str(own)
+        os.chdir(cwd)
+        launch(arguments, folder)
     elif (folder / CONFIG).exists():
         _resume_stack(folder)
     else:
         raise ConfigError(f"{folder}: is not the folder of a run or study")
 
 
+def _noted(file: Path) -> tuple[list[str], Path]:
+    """What a study was started with, and where."""
+    try:
+        noted = json.loads(file.read_text(encoding="utf-8"))
+        arguments, cwd = noted["arguments"], noted["cwd"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ConfigError(
+            f"{file}: is damaged ({type(error).__name__}: {squeezed(error, 200)}); start the study again"
+        ) from error
+    listed = isinstance(arguments, list) and all(isinstance(word, str) for word in arguments)
+    if not listed or not isinstance(cwd, str) or not cwd or not is_plain(cwd):
+        raise ConfigError(f"{file}: is damaged, it must hold a list of words and a folder; start the study again")
+    return arguments, Path(cwd)
+
+
 def folder_named(what: str, uri: str) -> Path:
     """The folder that a path names, or a run id (or its beginning) in the store ``uri``."""
-    folder = Path(what) if Path(what).is_dir() else _folder_of(what, uri)
+    try:
+        folder = Path(what) if Path(what).is_dir() else None
+    except (OSError, ValueError):  # longer than any path, say
+        folder = None
+    if folder is None:
+        folder = _folder_of(what, uri)
     return folder.expanduser().resolve()
 
 
 def _folder_of(run_id: str, uri: str) -> Path:
+    if not re.fullmatch(r"[0-9a-zA-Z_-]{1,64}", run_id):
+        raise ConfigError(f"{cut(run_id)}: is neither a folder nor a run id")
     run = find_run(open_existing(uri), run_id)
     if FOLDER not in run.data.tags:
         raise ConfigError(f"{run_id}: the store does not say where it was written")
@@ -88,7 +116,7 @@ def _resume_stack(folder: Path) -> None:
             )
         reason = run.data.tags.get(REASON, "")
         if run.info.status == "FINISHED" or reason.startswith(PRUNED):
-            print(f"{folder}: is finished, nothing is left to do" if not reason else f"{folder}: was {reason}")
+            say(f"{folder}: is finished, nothing is left to do" if not reason else f"{folder}: was {reason}")
             return
     folders = folders_of(home, members) or [folder]
     titles = [member.title for member in members] or [str(config["optimizer"]["name"])]
@@ -97,7 +125,7 @@ def _resume_stack(folder: Path) -> None:
     outcomes = run_apart(assignments)
     for own, outcome in zip(folders, outcomes, strict=True):
         told = f"failed, {outcome.failure}" if outcome.failure else metrics.headline(outcome.metrics)
-        print(f"{own}: {told}")
+        say(f"{own}: {told}")
     failed = sum(outcome.failure is not None for outcome in outcomes)
     if failed:
         raise RuntimeError(f"{failed} of {len(outcomes)} runs of the stack failed")

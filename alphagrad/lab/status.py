@@ -14,6 +14,7 @@ from rich.table import Table
 from alphagrad.lab.results import Results
 from alphagrad.lab.study import MISSING, JobState, children, job_states, mark_if_dead, titles_of
 from alphagrad.lab.tracking import FOLDER
+from alphagrad.lab.words import cell, cut
 
 ORDER = ("RUNNING", "FAILED", "KILLED", MISSING, "FINISHED")
 
@@ -37,7 +38,8 @@ def table(states: Iterable[JobState], under: str) -> Table:
         minutes, seconds = divmod(int(state.seconds), 60)
         time = f"{minutes}:{seconds:02d}" if state.run_id else ""
         where = os.path.relpath(state.folder, under) if state.folder else ""
-        shown.add_row(state.title, state.status.lower(), state.step, time, state.reason, where)
+        row = (state.title, state.status.lower(), state.step, time, cut(state.reason, 500), where)
+        shown.add_row(*map(cell, row))
     return shown
 
 

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Collection, Sequence
 from itertools import product
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from alphagrad.lab import compose
 from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.overrides import parsed
+from alphagrad.lab.words import cut, listed, say, shown, squeezed
+
+MOST_JOBS = 100_000
+"""Of a study."""
 
 
 def sweep_parameters(overrides: Sequence[str]) -> list[str]:
     """What the configuration itself sweeps over (``hydra.sweeper.params``), as overrides."""
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        fixed = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
-        params = compose.hydra_config(fixed).hydra.sweeper.get("params") or {}
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(compose.one_line(error, overrides)) from error
-    return [f"{key}={value}" for key, value in params.items()]
+    fixed = [o.input_line or "" for o in parsed(overrides) if not o.is_sweep_override()]
+    params = compose.hydra_config(fixed).hydra.sweeper.get("params") or {}
+    if not isinstance(params, DictConfig) and params:
+        raise ConfigError(f"hydra.sweeper.params={shown(params)}: must hold settings, each with its values")
+    return [f"{key!s}={value}" for key, value in params.items()]
 
 
 def jobs_of(overrides: Sequence[str], announce: bool = False) -> list[list[str]]:
@@ -34,22 +37,45 @@ def jobs_of(overrides: Sequence[str], announce: bool = False) -> list[list[str]]
     jobs. Where none has it, it stays, and composing the job says what is wrong. A continuous range, which a
     sweeper chooses from, gives no jobs.
     """
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigError(compose.one_line(error, overrides)) from error
     choices: dict[str, list[str]] = {}
-    for override in parsed:
+    for override in parsed(overrides):
         key = override.get_key_element()
         if override.is_discrete_sweep():
-            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            choices[key] = [f"{key}={value}" for value in values_of(override)]
         elif override.is_sweep_override():
             return []
         else:
             choices[key] = [override.input_line or ""]
+    if math.prod(map(len, choices.values())) > MOST_JOBS:
+        raise ConfigError(f"{listed(overrides)}: makes more than {MOST_JOBS:,} jobs")
     jobs = [list(job) for job in product(*choices.values())]
     swept = [key for key in ("optimizer", *compose.SLOTS) if len(choices.get(key, [])) > 1]
     return _for_their_optimizers(jobs, swept, announce) if swept else jobs
+
+
+def values_of(override: Override) -> list[str]:
+    """The values of a setting that is swept, as Hydra writes them.
+
+    Raises:
+        ConfigError: there are none, or too many.
+    """
+    line = cut(override.input_line)
+    sweep = override.value()
+    if isinstance(sweep, RangeSweep):
+        start, stop, step = sweep.start or 0, sweep.stop, sweep.step
+        if stop is None or not step or not all(map(math.isfinite, (start, stop, step))):
+            raise ConfigError(
+                f"{line}: must be range(start,stop) or range(start,stop,step) of finite numbers, step not 0"
+            )
+        if not 0 < (stop - start) / step <= MOST_JOBS:
+            raise ConfigError(f"{line}: must hold between 1 and {MOST_JOBS:,} values")
+    try:
+        values = [str(value) for value in override.sweep_string_iterator()]
+    except (HydraException, ValueError, TypeError, OverflowError) as error:
+        raise ConfigError(f"{line}: cannot be swept ({squeezed(error, 200)})") from error
+    if not values:
+        raise ConfigError(f"{line}: has no values")
+    return values
 
 
 def _for_their_optimizers(jobs: list[list[str]], swept: Collection[str], announce: bool) -> list[list[str]]:
@@ -65,7 +91,7 @@ def _for_their_optimizers(jobs: list[list[str]], swept: Collection[str], announc
         chosen = " ".join(o for o in job if _key(o) in swept)
         notices.update(dict.fromkeys(f"{key} does not apply to {chosen}, which runs without it" for key in dropped))
     for notice in notices if announce else ():
-        print(f"alphagrad: {notice}", file=sys.stderr)
+        say(f"alphagrad: {notice}", err=True)
     return [list(job) for job in kept]
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +34,7 @@ from alphagrad.lab.study import KIND, LOCK_TAG, as_parent
 from alphagrad.lab.sweep import jobs_of
 from alphagrad.lab.tracking import FOLDER, Tracker, is_deleted, provenance, reason_of, recorded
 from alphagrad.lab.verdict import FAILURE, Contender, Plan, Verdict, judge, spent_trials
+from alphagrad.lab.words import say
 
 SAMPLERS = ("tpe", "random")
 STARTUP_TRIALS = 4
@@ -70,7 +70,7 @@ def _doubt(metric: str) -> None:
     known = [name for name in vars(metrics).values() if isinstance(name, str) and "/" in name and " " not in name]
     near = difflib.get_close_matches(metric, known, n=1)
     if metric not in known and near:
-        print(f"alphagrad: --metric={metric}: no recipe here reports it; did you mean {near[0]}?", file=sys.stderr)
+        say(f"alphagrad: --metric={metric}: no recipe here reports it; did you mean {near[0]}?", err=True)
 
 
 def checked_contenders(overrides: Sequence[str]) -> tuple[list[Contender], JobSettings]:
@@ -218,7 +218,7 @@ def _tell(study: Any, trial: Any, assignment: Assignment, outcome: Outcome, plan
     else:
         raise ConfigError(f"--metric={plan.metric}: runs have none; there are {', '.join(sorted(outcome.metrics))}")
     said = f"{plan.metric} {outcome.metrics[plan.metric]:.4g}" if outcome.failure is None else outcome.failure
-    print(f"{assignment.title}: {said}", flush=True)
+    say(f"{assignment.title}: {said}")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.spaces import Space
+from alphagrad.lab.words import cell
 
 FAILURE = "failure"
 """Attribute of a trial that failed by itself, unlike one that an interruption cut off."""
@@ -100,15 +101,15 @@ def table(verdicts: Sequence[Verdict], plan: Plan) -> Any:
 
     sign = -1 if plan.minimize else 1
     caption = f"{plan.studies} studies of {plan.trials} trials each in a space of {verdicts[0].contender.space.shown()}"
-    shown = Table(caption=caption, box=SIMPLE_HEAD, pad_edge=False)
+    shown = Table(caption=cell(caption), box=SIMPLE_HEAD, pad_edge=False)
     headings = ("optimizer", "finished/pruned/failed", f"best {plan.metric} of each study", "median", "its settings")
     for heading in headings:
-        shown.add_column(heading, overflow="fold")
+        shown.add_column(cell(heading), overflow="fold")
     ordered = sorted(verdicts, key=lambda v: float("inf") if v.median is None else -sign * v.median)
     for v in ordered:
         bests = " ".join("–" if best is None else f"{best:.4g}" for best in v.bests)
         settings = " ".join(f"{k}={x:.3g}" if isinstance(x, float) else f"{k}={x}" for k, x in v.settings.items())
         counts = "/".join(str(v.counts[name]) for name in ("finished", "pruned", "failed"))
         median = "–" if v.median is None else f"{v.median:.4g}"
-        shown.add_row(v.contender.name, counts, bests, median, settings)
+        shown.add_row(*map(cell, (v.contender.name, counts, bests, median, settings)))
     return shown

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import CONFIG, run_id_of
+from alphagrad.lab.overrides import LONGEST_NAME
 from alphagrad.lab.resume import folder_named
 from alphagrad.lab.store import open_existing, store_uri
+from alphagrad.lab.words import cut, squeezed
 
 SUFFIXES = (".mp4", ".gif", ".webm")
 CHECKPOINTS = ("checkpoint.pt", "best.pt")
@@ -53,21 +55,21 @@ def watch(
         raise ConfigError(f"{folder}: is not the folder of a run")
     file = folder / "watch.mp4" if out is None else out
     if file.suffix not in SUFFIXES:
-        raise ConfigError(f"--out={file}: must end in {', '.join(SUFFIXES)}")
+        raise ConfigError(f"--out={cut(file)}: must end in {', '.join(SUFFIXES)}")
+    if len(file.name.encode()) > LONGEST_NAME:
+        raise ConfigError(f"--out={cut(file)}: is longer than a file's name may be")
     if not file.parent.is_dir():
         raise ConfigError(f"--out={file}: there is no folder {file.parent}")
     if episodes < 1:
         raise ConfigError(f"--episodes={episodes}: must be at least 1")
     checkpoint = _checkpoint(folder, best)
     render_offscreen()
-    config = OmegaConf.load(folder / CONFIG)
-    assert isinstance(config, DictConfig)
-
-    import torch
-
     from alphagrad.lab.build import build_recipe
+    from alphagrad.lab.checkpoint import load_safely
+    from alphagrad.lab.interrupted import plain_config
 
-    recipe = build_recipe(config)
+    config = OmegaConf.create(plain_config(folder))
+    recipe: Any = build_recipe(config)
     if not hasattr(recipe, "play"):
         raise ConfigError(f"{folder}: recipe {config.recipe.name} has no environment to watch")
     if artifact:  # found out before minutes of rendering
@@ -75,7 +77,14 @@ def watch(
         if run_id is None:
             raise ConfigError(f"{folder}: does not say which run of the store it belongs to; watch without --artifact")
         client = open_existing(store_uri(config.tracking.uri, config.output_root))
-    model = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    model = load_safely(checkpoint)
+    try:
+        recipe.policy(model)
+    except Exception as error:  # torch and the recipes complain in many ways of what is missing or of another shape
+        raise ConfigError(
+            f"{checkpoint}: is no checkpoint of recipe {config.recipe.name} with these settings "
+            f"({type(error).__name__}: {squeezed(error, 200)})"
+        ) from error
     returns = _write(recipe, model, file, range(seed, seed + episodes))
     if artifact:
         client.log_artifact(run_id, str(file), "videos")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -63,12 +64,24 @@ def pretrained(path: str, download: bool, load: Callable[[str], Any]) -> Any:
         if folder.is_absolute() or path.startswith("."):
             raise ValueError(f"model.path={path}: no such folder")
         return _had(f"model.path={path}", path, "model", download, lambda: load(path))
+    _check_no_code(path, folder)
     try:
         return load(str(folder))
     except Mismatch as error:
         raise ValueError(f"model.path={path}: {error}") from error
     except Exception as error:  # whatever a library raises on a damaged folder
         raise ValueError(f"model.path={path}: cannot be loaded ({_told(error)})") from error
+
+
+def _check_no_code(path: str, folder: Path) -> None:
+    """Raises ``ValueError`` for a model that brings code of its own, which is never run."""
+    for name in ("config.json", "tokenizer_config.json"):
+        try:
+            held = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue  # loading it says what is wrong with it
+        if isinstance(held, dict) and held.get("auto_map"):
+            raise ValueError(f"model.path={path}: {name} names code of its own (auto_map), which is not run")
 
 
 def _had(setting: str, repo: str, kind: Literal["dataset", "model"], download: bool, load: Callable[[], Any]) -> Any:
@@ -108,4 +121,5 @@ def _unreachable(repo: str, kind: Literal["dataset", "model"]) -> str | None:
 
 
 def _told(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "it brings code of its own, which is not run" if "trust_remote_code" in text else text[:200]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def load_tokenizer(path: str, download: bool, length: int) -> Own:
     from transformers import AutoTokenizer
 
     with _quietly():
-        tokenizer = pretrained(path, download, AutoTokenizer.from_pretrained)
+        tokenizer = pretrained(path, download, partial(AutoTokenizer.from_pretrained, trust_remote_code=False))
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):  # transformers makes one up where there is none
         raise ValueError(f"model.path={path}: has no tokenizer")
     if tokenizer.pad_token_id is None:
@@ -80,7 +81,11 @@ def load_classifier(path: str, download: bool, classes: int, tokens: int, length
 
     def load(path: str) -> Any:
         model, found = AutoModelForSequenceClassification.from_pretrained(
-            path, num_labels=classes, ignore_mismatched_sizes=True, output_loading_info=True
+            path,
+            num_labels=classes,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
         mismatched = [entry if isinstance(entry, str) else entry[0] for entry in found["mismatched_keys"]]
         body = f"{model.base_model_prefix}."

@@ -8,6 +8,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable
+from csv import reader as csv_rows
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def columns_of(asked: str, file: Path, names: list[tuple[str, str]]) -> list[lis
     for setting, name in names:
         if (count := present.count(name)) != 1:
             has = "has no such column" if count == 0 else f"has {count} such columns"
-            raise ValueError(f"{setting}={name}: {file} {has}; it has {', '.join(present)}")
+            told = ", ".join(present[:20])[:500] + (f", … ({len(present):,} columns)" if len(present) > 20 else "")
+            raise ValueError(f"{setting}={name}: {file} {has}; it has {told}")
         columns.append(as_texts(f"{setting}={name}: {file}", values[name], setting == "data.label"))
     return columns
 
@@ -90,13 +92,17 @@ def _csv(file: Path, text: str, wanted: list[str]) -> Read:
     import pyarrow as pa
     from pyarrow import csv
 
+    present = next(csv_rows(io.StringIO(text, newline="")), [])
+    once = [name for name in dict.fromkeys(wanted) if present.count(name) == 1]
+    if not once:
+        return present, {}
     table = csv.read_csv(
         io.BytesIO(text.encode()),
         read_options=csv.ReadOptions(block_size=BLOCK),
         parse_options=csv.ParseOptions(newlines_in_values=True),
-        convert_options=csv.ConvertOptions(column_types=dict.fromkeys(wanted, pa.string())),
+        convert_options=csv.ConvertOptions(column_types=dict.fromkeys(once, pa.string()), include_columns=once),
     )
-    return table.column_names, _once(table, wanted)
+    return present, _once(table, once)
 
 
 def _parquet(file: Path, text: str, wanted: list[str]) -> Read:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ from ..supervised.roots import root_of
 
 Split = tuple[np.ndarray, np.ndarray]
 """Images uint8 [N, H, W, C] and labels int64 [N]."""
+LARGEST_UNASKED, MOST_EXPANSION = 1 << 24, 100
+"""Bytes of an array that is read however it is compressed, and how far a larger one may expand."""
 TEST_EVERY = 5
 """Of scikit-learn's digits, which come without a split, every fifth is for testing: 1,438 and 359 images."""
 
@@ -76,11 +80,14 @@ def read_npz(path: Path) -> Split:
         ValueError: the file is missing or damaged, or an array is not as it must be.
     """
     try:
+        check_headers(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in ("images", "labels") if key in file}
             held = list(file)
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file; train.npz and test.npz belong together") from error
+    except Oversized as error:
+        raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # zip, zlib and NumPy fail in many ways on what is cut off or something else
         raise ValueError(f"{path}: cannot be read as npz with plain arrays ({type(error).__name__})") from error
     missing = [key for key in ("images", "labels") if key not in arrays]
@@ -94,6 +101,33 @@ def read_npz(path: Path) -> Split:
     if labels.size and labels.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{path}: labels must be int64 [N], got {labels.max()}")
     return images, labels.astype(np.int64)
+
+
+class Oversized(Exception):
+    """A file would take far more memory than it is large."""
+
+
+def check_headers(path: Path) -> None:
+    """Raises :class:`Oversized` for an array that is not what the file can hold; reads none of its data."""
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.file_size > LARGEST_UNASKED and entry.file_size > MOST_EXPANSION * max(entry.compress_size, 1):
+                times = entry.file_size // max(entry.compress_size, 1)
+                raise Oversized(
+                    f"{entry.filename} expands {times:,}-fold to {entry.file_size:,} bytes, more than "
+                    f"{MOST_EXPANSION}-fold; store it with np.savez if it is meant"
+                )
+            if not entry.filename.endswith(".npy"):
+                continue
+            with archive.open(entry) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+                size = math.prod(shape) * dtype.itemsize
+                if not dtype.hasobject and size != entry.file_size - file.tell():
+                    raise Oversized(
+                        f"{entry.filename} says it has {size:,} bytes, and has {entry.file_size - file.tell():,}"
+                    )
 
 
 def read_torchvision(name: str, folder: Path, download: bool) -> tuple[Split, Split, list[str] | None]:

@@ -117,6 +117,27 @@ ONE_LINE = {
     "-m seed=interval(0,1)": ("seed=interval(0,1)",),
     "hydra/launcher=nope": ("hydra/launcher=nope", "basic"),
     "--config-dir=/nonexistent": ("--config-dir=/nonexistent",),
+    "optimizer.rule=foo": ("optimizer.rule='foo'", "normalization=", "alpha=", "transform="),
+    "recipe.env.id=X": ("recipe.env.id", "env.id=X"),
+    "optimizer.rule.alpha.value=3": ("optimizer.rule.alpha.value", "as alpha.value=3"),
+    "env=Acrobot-v1": ("env='Acrobot-v1'", "give env.id=Acrobot-v1"),
+    "alpha=3": ("alpha=3", "give alpha.value=3", "sqrt_dim"),
+    "checkpoint=5": ("checkpoint=5", "keep_last=5"),
+    "lr=0.1": ("recipe.lr=0.1 or optimizer.lr=0.1",),
+    "launcher=stacked": ("hydra/launcher=stacked",),
+    "hydra.launcher=stacked": ("hydra/launcher=stacked",),
+    "--seed=3": ("settings have no dashes: seed=3",),
+    "seed==3": ("give seed=3",),
+    "optimizer=torch.optim.Adam": ("did you mean adam",),
+    "optimizer=adam optimizer.amsgrad=maybe": ("optimizer.amsgrad='maybe'", "true or false"),
+    "+nosuch=1": ("nosuch", "no such setting"),
+    "~optimizer": ("~optimizer", "is missing"),
+    "~recipe.lr": ("~recipe.lr", "not found"),
+    "optimizer=null": ("optimizer=null", "adam"),
+    "-m seed=0,-1": ("seed=-1",),
+    "-m checkpoint.keep_last=1,0": ("checkpoint.keep_last=0",),
+    "-m seed=1,2 hydra.launcher._target_=os.nosuch": ("hydra.launcher._target_=os.nosuch", "hydra/launcher=NAME"),
+    "recipe.lr=${recipe.lr}": ("recipe.lr=${recipe.lr}", "refers to itself"),
 }
 
 
@@ -260,3 +281,20 @@ def test_a_store_that_is_some_other_file(cli, tmp_path):
     assert failed.err.count("\n") == 1
     assert "is not an SQLite database" in failed.err
     assert file.read_text() == "not a database"
+
+
+@pytest.mark.parametrize("command", ["report", "status"])
+def test_the_settings_of_a_run_say_where_the_store_is(cli, root, tmp_path, lab, command):
+    lab.chdir(tmp_path)
+    words = (f"output_root={root}", "tracking.experiment=nowhere")
+    told = cli(command, *words)
+    assert (told.status, len(told.err.splitlines())) == (2, 1)
+    assert "tracking.experiment=nowhere: not in this store" in told.err
+    told = cli(command, "recipe.gamma=1")
+    assert (told.status, len(told.err.splitlines())) == (2, 1)
+    assert "takes of a run's settings output_root, tracking.uri, tracking.experiment" in told.err
+
+
+def test_a_word_with_a_blank_before_its_value_is_offered_without(cli):
+    told = cli("run", "seed = 3")
+    assert told.err == "alphagrad: seed = 3: cannot be read; give seed=3\n"

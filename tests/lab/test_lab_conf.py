@@ -17,7 +17,7 @@ from alphagrad.recipes.vision.models import USES, ModelSettings
 from omegaconf import OmegaConf
 
 from alphagrad import alpha, normalization, transform, values, variants
-from alphagrad.lab import build, compose, listing
+from alphagrad.lab import build, compose, listing, optimizers, targets
 from alphagrad.lab.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -124,7 +124,7 @@ def test_what_ls_shows_is_described(group):
 @pytest.mark.parametrize("name", options("recipe"))
 def test_recipe_settings_have_the_files_keys(name):
     file = section(f"recipe/{name}.yaml")
-    model = build.resolve("recipe._target_", file["recipe"]["_target_"]).Settings
+    model = build.recipe_class(file["recipe"]["_target_"]).Settings
     assert set(file["recipe"]) - {"_target_"} == set(model.model_fields)
     if "env" in file:
         assert set(file["env"]) == set(EnvSettings.model_fields)
@@ -183,7 +183,7 @@ def settings_of_optimizers() -> list[tuple[str, str]]:
     for name in options("optimizer"):
         own = section(f"optimizer/{name}.yaml")
         keys = own if "_target_" in own else shared if name == "alphagrad" else {}
-        pairs += [(name, k) for k in keys if k not in (*build.OWN_OPTIMIZER_SETTINGS, "rule", "fused")]
+        pairs += [(name, k) for k in keys if k not in (*optimizers.OWN_OPTIMIZER_SETTINGS, "rule", "fused")]
     return pairs
 
 
@@ -411,7 +411,7 @@ def test_baselines_are_constructors_of_known_packages():
         assert target.startswith(
             ("torch.optim.", "pytorch_optimizer.", "alphagrad.lab.baselines.", "alphagrad.AlphaGrad")
         )
-        assert inspect.signature(build.resolve("optimizer._target_", target))
+        assert inspect.signature(targets.resolve("optimizer", target, (torch.optim.Optimizer,)))
 
 
 EMBEDDED = {"text_newsgroups": ["data=pydocs"], "lm_sotu": ["data=topics"]}

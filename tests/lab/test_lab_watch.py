@@ -115,8 +115,9 @@ def test_a_checkpoint_that_runs_code_is_refused(cli, run):
 
     torch.save({"q_network": Evil()}, run / "checkpoint.pt")
     seen = cli("watch", str(run))
-    assert seen.status == 1
-    assert "UnpicklingError" in seen.err
+    assert (seen.status, len(seen.err.splitlines())) == (2, 1)
+    assert f"{run / 'checkpoint.pt'}: refused, it holds more than tensors and plain values" in seen.err
+    assert "weights_only" not in seen.err
     assert not (run / "watch.mp4").exists()
 
 
@@ -131,3 +132,84 @@ def test_a_run_of_no_store_is_refused_before_it_is_drawn(cli, run):
     assert seen.status == 2
     assert "watch without --artifact" in seen.err
     assert not (run / "watch.mp4").exists()
+
+
+def test_a_damaged_checkpoint_is_named(cli, run):
+    damaged = [b"", b"no checkpoint", {"q_network": {}}, {"other": 1}, {"q_network": 3}, [1, 2]]
+    for content in [*damaged, {"q_network": {"0.weight": 1}}]:
+        checkpoint = run / "checkpoint.pt"
+        if isinstance(content, bytes):
+            checkpoint.write_bytes(content)
+        else:
+            torch.save(content, checkpoint)
+        seen = cli("watch", str(run))
+        assert (seen.status, len(seen.err.splitlines())) == (2, 1), seen.err
+        assert seen.err.startswith(f"alphagrad: {checkpoint}: ")
+        assert "weights_only" not in seen.err
+        assert not list(run.glob("watch*"))
+
+
+def test_a_checkpoint_that_is_cut_off_is_named(cli, run):
+    checkpoint = run / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-200])
+    seen = cli("watch", str(run))
+    assert (seen.status, len(seen.err.splitlines())) == (2, 1), seen.err
+    assert seen.err.startswith(f"alphagrad: {checkpoint}: ")
+
+
+DAMAGED = [
+    ("config.yaml", b""),
+    ("config.yaml", b"- 1\n"),
+    ("config.yaml", b"a: [\n"),
+    ("config.yaml", b"\xff\xfe"),
+    ("config.yaml", b"recipe: 3\n"),
+    ("config.yaml", b"seed: " + b"9" * 5000),
+    ("config.yaml", b"a: ${a}\n"),
+    ("run_id", b"\xff\xfe\x00"),
+    ("run_id", b"../../elsewhere"),
+    ("run_id", b"x" * 10_000),
+    ("run_id", b"' OR 1=1 --"),
+    ("members.json", b"{"),
+    ("stack", b"\xff"),
+]
+
+
+def test_damaged_files_of_a_folder_are_named(cli, run):
+    for name, content in DAMAGED:
+        before = (run / name).read_bytes() if (run / name).exists() else None
+        (run / name).write_bytes(content)
+        for command in ("resume",) if name in ("members.json", "stack") else ("resume", "watch"):
+            told = cli(command, str(run), *(["--artifact"] if command == "watch" else []))
+            assert (told.status, len(told.err.splitlines())) == (2, 1), told.err
+            assert told.err.startswith(f"alphagrad: {run / name}: "), told.err
+            assert len(told.err) < 1000
+        (run / name).unlink() if before is None else (run / name).write_bytes(before)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"arguments": "seed=1", "cwd": "/"}',
+        b'{"arguments": [1], "cwd": "/"}',
+        b"\xff",
+        b"[" * 5000,
+    ],
+)
+def test_damaged_arguments_of_a_study_are_named(cli, root, content):
+    folder = root / "study"
+    folder.mkdir()
+    (folder / "arguments.json").write_bytes(content)
+    told = cli("resume", str(folder), "--output-root", str(root))
+    assert (told.status, len(told.err.splitlines())) == (2, 1), told.err
+    assert told.err.startswith(f"alphagrad: {folder / 'arguments.json'}: is damaged")
+
+
+@pytest.mark.parametrize("what", ["x" * 300, "x" * 5000, "../" * 2000, "' OR 1=1 --"])
+@pytest.mark.parametrize("command", ["watch", "resume"])
+def test_what_is_no_run_is_one_line(cli, root, command, what):
+    told = cli(command, what, "--output-root", str(root))
+    assert (told.status, len(told.err.splitlines())) == (2, 1), told.err
+    assert len(told.err) < 500

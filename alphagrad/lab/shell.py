@@ -1,0 +1,58 @@
+"""What `alphagrad --help` shows, and tab completion. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+HELP = """\
+alphagrad: a laboratory for the AlphaGrad optimizer and its variants
+
+  alphagrad run [-m] [SETTING=VALUE ...]   train one run, or with -m every combination of values
+  alphagrad tune [SETTING=VALUE ...]       search each optimizer's settings, with equal budgets; compare the best
+  alphagrad resume RUN_ID|FOLDER           go on with a run or study that was stopped
+  alphagrad status [STUDY]                 how far a study is, while it runs or afterwards
+  alphagrad ls                             recipes, variants and baselines, a line each
+  alphagrad alpha [SETTING=VALUE ...]      the α every tensor of a recipe's network gets under each rule
+  alphagrad report [STUDY]                 a study's table with intervals, and plots
+  alphagrad watch RUN_ID|FOLDER            a run's policy at work, as a video file
+  alphagrad ui                             MLflow's comparison UI on the store in use
+  alphagrad completion bash                tab completion: eval "$(alphagrad completion bash)"
+
+Examples
+  alphagrad run recipe=dqn_cartpole optimizer=sin_tanh seed=3
+  alphagrad run -m recipe=dqn_cartpole optimizer=adam,alphagrad seed='range(5)'
+  alphagrad run --cfg job optimizer=saturation
+  alphagrad tune recipe=dqn_cartpole optimizer=adam,alphagrad --trials 10
+  alphagrad alpha recipe=dqn_cartpole optimizer=sqrt_dim alpha.k=3
+  alphagrad report --plot curves.png
+
+`alphagrad COMMAND --help` says more. --traceback, anywhere, shows the whole traceback of an error;
+--allow-target PREFIX lets a configuration call what neither alphagrad's nor your own names (`_target_`).
+Environment: ALPHAGRAD_CONF (a folder of your own configuration, searched first), ALPHAGRAD_DATA (data sets),
+MLFLOW_TRACKING_URI.
+"""
+
+COMPLETION = """\
+_alphagrad() {
+    local IFS=$'\\n'
+    COMPREPLY=($(COMP_LINE="$COMP_LINE" COMP_POINT="$COMP_POINT" alphagrad complete 2>/dev/null))
+    [[ ${COMPREPLY[0]} == *= || ${COMPREPLY[0]} == */ || ${COMPREPLY[0]} == *. ]] && compopt -o nospace
+    return 0
+}
+COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
+complete -F _alphagrad alphagrad
+"""
+
+
+def complete(commands: Sequence[str], run: Callable[[list[str]], None]) -> None:
+    """Answers the completion script: words for $COMP_LINE."""
+    line = os.environ.get("COMP_LINE", "")[: int(os.environ.get("COMP_POINT", "0")) or None]
+    words = line.split(" ")
+    if len(words) <= 2:
+        print("\n".join(c for c in commands if c.startswith(words[-1])))
+    elif words[1] in ("run", "alpha", "tune"):
+        # Hydra completes settings, but knows nothing of the subcommand
+        os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+        os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
+        run(["-sc", "query=bash"])
