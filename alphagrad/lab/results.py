@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.records import NEWEST_FIRST
 from alphagrad.lab.store import open_existing
 
 CONFIDENCE = 0.95
@@ -94,7 +95,7 @@ class Results:
         token = None
         while True:
             page = self.client.search_runs(
-                [self.experiment_id], condition, max_results=1000, order_by=["start_time DESC"], page_token=token
+                [self.experiment_id], condition, max_results=1000, order_by=list(NEWEST_FIRST), page_token=token
             )
             found += page
             token = page.token

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alphagrad.lab import processes
+from alphagrad.lab.address import store_uri
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import CONFIG, folders_of, run_id_of, stack_of, tidy
-from alphagrad.lab.store import open_existing, store_uri
+from alphagrad.lab.records import FOLDER, PRUNED, REASON, is_over, recorded
+from alphagrad.lab.store import open_existing
 from alphagrad.lab.study import ARGUMENTS, find_run
-from alphagrad.lab.tracking import FOLDER, PRUNED, REASON, is_over, recorded
 
 
 def resume(what: str, uri: str | None, output_root: str, launch: Callable[[Sequence[str], Path], None]) -> None:

@@ -17,8 +17,8 @@ import pytest
 import torch
 from servers import free_port, mlflow_server
 
+from alphagrad.lab.patience import root_of
 from alphagrad.lab.store import open_store, store_uri
-from alphagrad.lab.writer import root_of
 
 STEPS, LOST_AT = 400, 149
 RUN = ("optimizer=adam", f"recipe.total_steps={STEPS}", "recipe.learning_starts=20", "recipe.log_every=10")
