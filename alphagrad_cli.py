@@ -96,13 +96,14 @@ def script() -> int:
 
 def explain(error: Exception) -> int:
     """Says an error in a line for each thing that is wrong; returns the exit status."""
+    from alphagrad.lab.address import hide
     from alphagrad.lab.errors import ConfigError
 
     if isinstance(error, ConfigError):
-        for line in str(error).splitlines():
+        for line in hide(str(error)).splitlines():
             print(f"alphagrad: {line}", file=sys.stderr)
         return 2
-    text = " ".join(str(error).split())
+    text = hide(" ".join(str(error).split()))
     rank = os.environ.get("RANK", "0")
     who = "alphagrad" if rank == "0" else f"alphagrad, process {rank}"
     print(f"{who}: {type(error).__name__}: {text} (--traceback shows where)", file=sys.stderr)
@@ -230,13 +231,14 @@ def resume(argv: list[str]) -> None:
     p.add_argument("what", metavar="RUN_ID|FOLDER", help="a run id or its beginning, or the folder of a run or study")
     p.add_argument("--uri", help="MLflow store (default: $MLFLOW_TRACKING_URI, else OUTPUT_ROOT/mlflow.db)")
     p.add_argument("--output-root", default="outputs", help="default %(default)s")
+    p.add_argument("--new-store", action="store_true", help="the run's store is lost: go on in another (--uri)")
     args = p.parse_args(argv)
     from alphagrad.lab.compose import register
     from alphagrad.lab.launch import run as launch
     from alphagrad.lab.resume import resume as go_on
 
     register()
-    go_on(args.what, args.uri, args.output_root, launch)
+    go_on(args.what, args.uri, args.output_root, launch, args.new_store)
 
 
 def status(argv: list[str]) -> None:

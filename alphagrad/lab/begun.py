@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from alphagrad.lab.compose import JOB_KEY, job_key
 from alphagrad.lab.errors import ConfigError
@@ -110,7 +110,7 @@ def _by_folder(assignments: Sequence[Assignment], home: Path) -> list[Begun]:
         file = Path(assignment.folder) / CONFIG
         if file.exists():
             noted = OmegaConf.load(file)
-            assert OmegaConf.is_dict(noted)
+            assert isinstance(noted, DictConfig)
             _check_key(assignment, job_key(noted))
     return [Begun("", "")] * len(assignments)
 

@@ -82,8 +82,8 @@ class Checkpoints:
             except Damaged as error:
                 damaged.append((file, error))
                 continue
-            for other, error in damaged:
-                LOG.warning("%s; the state before it is used, of step %d", error, state["step"])
+            for other, why in damaged:
+                LOG.warning("%s; the state before it is used, of step %d", why, state["step"])
                 other.replace(other.with_name(other.name + DAMAGED))
             self._step = state["step"]
             return state
@@ -136,7 +136,7 @@ def _sign(file: BinaryIO) -> None:
     file.seek(-2, io.SEEK_END)
     file.write((len(DIGEST) + 64).to_bytes(2, "little"))
     file.seek(0)
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     file.seek(0, io.SEEK_END)
     file.write(DIGEST + digest.encode())
 

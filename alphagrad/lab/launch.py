@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from alphagrad.lab import compose, processes, sweep
+from alphagrad.lab.address import hide
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import claimed, write_whole
 
@@ -111,7 +112,7 @@ def run_study(
         with study(tracker, name, key, tags, titles, folder, config.study.rerun) as running:
             # at its first start the arguments are noted; a study that goes on keeps its folder
             if not (running.folder / ARGUMENTS).exists():
-                noted = {"arguments": list(arguments), "cwd": os.getcwd()}
+                noted = {"arguments": [hide(a) for a in arguments], "cwd": os.getcwd()}
                 write_whole(running.folder / ARGUMENTS, json.dumps(noted))
             sweep.SKIPPED = running.skipped & set(jobs)
             if running.goes_on:

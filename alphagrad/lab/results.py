@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,8 +106,13 @@ class Results:
 
     def history(self, run: Run, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values of a metric, in order of steps."""
-        points = sorted((m.step, m.value) for m in self.client.get_metric_history(run.id, metric))
+        points = sorted((m.step, as_logged(m.value)) for m in self.client.get_metric_history(run.id, metric))
         return np.array([s for s, _ in points]), np.array([v for _, v in points])
+
+
+def as_logged(value: float) -> float:
+    """A metric's value as the run had it: a store has ±1.797e308, the largest number there is, for ±infinity."""
+    return math.copysign(math.inf, value) if abs(value) >= sys.float_info.max else value
 
 
 def grouped(found: Sequence[Any]) -> list[Group]:
@@ -120,7 +127,7 @@ def grouped(found: Sequence[Any]) -> list[Group]:
             entry.info.run_name,
             entry.info.status,
             int(tags["seed"]),
-            dict(entry.data.metrics),
+            {name: as_logged(value) for name, value in entry.data.metrics.items()},
             dict(tags),
         )
         label = tags.get("configuration", run.name)
@@ -133,8 +140,8 @@ def grouped(found: Sequence[Any]) -> list[Group]:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Percentile-bootstrap interval of the mean at 95 %; None for fewer than two values."""
-    if len(values) < 2:
+    """Percentile-bootstrap interval of the mean at 95 %; None for fewer than two values, or one that is not finite."""
+    if len(values) < 2 or not np.isfinite(values).all():
         return None
     if len(set(values)) == 1:
         return values[0], values[0]

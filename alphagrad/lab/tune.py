@@ -36,7 +36,7 @@ from alphagrad.lab.stacking import run_stacks, stacks_of
 from alphagrad.lab.store import check_places
 from alphagrad.lab.study import KIND, LOCK_TAG, as_parent
 from alphagrad.lab.sweep import jobs_of
-from alphagrad.lab.tracking import reason_of, tracker_of
+from alphagrad.lab.tracking import Tracker, reason_of, tracker_of
 from alphagrad.lab.verdict import FAILURE, Contender, Plan, Verdict, judge, spent_trials
 
 SAMPLERS = ("tpe", "random")
@@ -128,7 +128,7 @@ def _tune(
     # the lock tells others, as a study's does, that a tuning left RUNNING is dead
     tags = {**provenance(), KIND: "tuning", FOLDER: str(folder), LOCK_TAG: lock}
     begun = first.user_attrs.get("run_id")
-    known = recorded(tracker.client, begun) if begun else None
+    known = recorded(tracker.client, begun) if begun and isinstance(tracker, Tracker) else None
     with tracker.run(name, {}, tags, resume=begun if known is not None and not is_deleted(known) else None):
         first.set_user_attr("run_id", tracker.run_id)
         with as_parent(tracker):
