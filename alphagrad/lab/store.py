@@ -46,6 +46,8 @@ def check_address(uri: str) -> None:
     Of SQLite only an absent path, an empty file and a database of MLflow's are ever written.
     """
     file = sqlite_file(uri)
+    from sqlalchemy.engine import make_url
+
     shown = f"tracking.uri={masked(uri)}"
     if file is None:
         if not is_server(uri) and urlsplit(uri).scheme.partition("+")[0] not in ("postgresql", "mysql", "mssql"):
@@ -56,6 +58,8 @@ def check_address(uri: str) -> None:
         return
     if "?" in uri or not uri.isprintable():
         raise ConfigError(f"{shown}: an SQLite file's path cannot hold a ?, or what is not printed; give another")
+    if "%" in uri and make_url(uri).database != str(file):
+        raise ConfigError(f"{shown}: an SQLite file's path cannot hold a % before two digits; give another")
     if file.name in ("", ":memory:") or not file.is_absolute():
         raise ConfigError(f"{shown}: names no file; give sqlite:///FILE, or {NONE} for no tracking")
     try:

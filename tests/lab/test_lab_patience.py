@@ -263,7 +263,7 @@ def test_a_state_that_is_damaged_is_said_and_the_one_before_it_used(cli, at, roo
     at(70, interrupt)
     words = (*tiny, *FAST, "checkpoint.every_steps=10", f"output_root={root}", f"hydra.run.dir={folder}")
     assert cli("run", *words, "checkpoint.keep_last=1").status == 130
-    older, newest = sorted(folder.glob("state-*.pt"))
+    _older, newest = sorted(folder.glob("state-*.pt"))
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 4
     newest.write_bytes(content)
