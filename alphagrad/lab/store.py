@@ -31,7 +31,6 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of a l
 ANSWER_SECONDS = 5.0
 READ_SECONDS = 20.0
 """How long a store that is only looked at is tried."""
-SQLITE_HEADER = b"SQLite format 3\0"
 TABLES = {"experiments", "runs", "metrics"}
 """Some of MLflow's."""
 # any number that other users of the database do not lock: "alpha" in hexadecimal
@@ -68,19 +67,19 @@ def check_address(uri: str) -> None:
         regular = file.is_file()
         if regular and file.stat().st_size == 0:
             return
-        if not regular or file.open("rb").read(16) != SQLITE_HEADER:
-            raise ConfigError(
-                f"{shown}: {file} is not an SQLite database; give another file, or {NONE} for no tracking"
-            )
+        if not regular:
+            raise ConfigError(f"{shown}: {file} is no regular file; give another, or {NONE} for no tracking")
     except OSError as error:
         raise ConfigError(f"{shown}: cannot be read ({error.strerror})") from error
+    # never opened otherwise: closing a file drops the locks that the process, SQLite included, has on it
     try:
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=0.1)) as database:
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.OperationalError:
         return  # locked, say: it is waited for when it is used
     except sqlite3.DatabaseError as error:
-        raise ConfigError(f"{shown}: {file} is a damaged database ({error})") from error
+        told = f"{file} is not an SQLite database ({error})"
+        raise ConfigError(f"{shown}: {told}; give another file, or {NONE} for no tracking") from error
     if tables and not tables >= TABLES:
         raise ConfigError(f"{shown}: {file} is a database of another program; give another file")
 
@@ -149,6 +148,10 @@ def check_writable(setting: str, value: str, folder: Path) -> None:
         ) from error
 
 
+_opened: dict[str, int] = {}
+"""The inode of each SQLite file that this process has opened."""
+
+
 def open_store(uri: str, patience: Patience | None = None) -> Any:
     """An ``mlflow.MlflowClient`` of the store, which is created if it does not exist.
 
@@ -173,7 +176,9 @@ def open_store(uri: str, patience: Patience | None = None) -> Any:
             file = sqlite_file(uri)
             if file is not None and not (file.is_file() and file.stat().st_size):
                 _build(file.resolve())
+            if file is not None and _opened.get(uri) != (inode := file.stat().st_ino):
                 _reconnect(uri)
+                _opened[uri] = inode
             client = MlflowClient(tracking_uri=uri)
             client.search_experiments(max_results=1)
             return client

@@ -187,3 +187,33 @@ def left(process: subprocess.Popen) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_closed_terminal(lab, root, store_runs, started):
+    """The run is closed though nothing can be written to its terminal any more."""
+    import pty
+
+    terminal, own = pty.openpty()
+    command = [*COMMAND, *ENDLESS, f"output_root={root}"]
+    process = subprocess.Popen(command, stdin=own, stdout=own, stderr=own, cwd=root, start_new_session=True)
+    started.append(process)
+    os.close(own)
+    wait_for(lambda: begun(root), process, "run")
+    time.sleep(0.5)
+    process.send_signal(signal.SIGHUP)
+    os.close(terminal)
+    assert process.wait(60) == 128 + signal.SIGHUP
+    (run,) = store_runs(root)
+    assert run.info.status == "KILLED"
+
+
+def test_nohup_is_respected():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with closing_runs_on_signals():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        with closing_runs_on_signals():
+            signal.raise_signal(signal.SIGHUP)
+            check()
+    finally:
+        signal.signal(signal.SIGHUP, before)
