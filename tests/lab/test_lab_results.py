@@ -302,7 +302,7 @@ def test_values_that_are_not_finite_are_told_as_such(lab, root, tmp_path):
     results = Results(uri, "alphagrad")
     found = results.study()
     assert found.groups[0].values("eval/return") == [float("inf")] * 2
-    steps, values = results.history(found.groups[0].runs[0], "eval/return")
+    _, values = results.history(found.groups[0].runs[0], "eval/return")
     np.testing.assert_array_equal(values, [1.0, np.inf, -np.inf, np.nan, np.inf])
     assert found.groups[0].runs[0].tags["alphagrad.nonfinite"] == "eval/return: inf at step 1"
     console = Console(width=200, file=io.StringIO())
