@@ -64,7 +64,8 @@ def plot(results: Results, study: Study, metric: str, file: Path) -> None:
         (line,) = axes.plot(steps, mean, label=f"{group.label} (n={len(curves)})")
         axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
         bad = steps[~np.isfinite(mean)]  # where the line has a gap, a × at the upper edge
-        axes.plot(bad, np.ones(len(bad)), "x", transform=axes.get_xaxis_transform(), color=line.get_color())
+        if len(bad):
+            axes.plot(bad, np.ones(len(bad)), "x", transform=axes.get_xaxis_transform(), color=line.get_color())
         drawn = True
     if not drawn:
         known = sorted({m for group in study.groups for run in group.runs for m in run.metrics})

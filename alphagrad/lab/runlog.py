@@ -16,11 +16,11 @@ import torch
 from alphagrad.lab import interrupts, processes
 from alphagrad.lab.build import Job
 from alphagrad.lab.checkpoint import Checkpoints, save_atomically
-from alphagrad.lab.errors import ConfigError, StorageLost
+from alphagrad.lab.errors import StorageLost
 from alphagrad.lab.kept import KeptFiles
 from alphagrad.lab.records import DIVERGED, PRUNED
 from alphagrad.lab.stack import Observation
-from alphagrad.lab.state import pack, unpack
+from alphagrad.lab.state import pack, put_back
 from alphagrad.lab.tracking import Tracker
 from alphagrad.lab.untracked import Untracked
 
@@ -39,26 +39,6 @@ Watch = Callable[[int, Mapping[str, float]], str | None]
 
 class Pruned(Exception):
     """No run of the stack is left to train, and not all of them diverged."""
-
-
-def put_back(state: Mapping[str, Any], parts: Mapping[str, Any], device: torch.device) -> int:
-    """Brings the parts and torch's generators to a saved state; returns the first step to take.
-
-    Raises:
-        ConfigError: the state belongs to other parts.
-    """
-    saved = state["parts"]
-    if set(saved) != set(parts):
-        raise ConfigError(f"the checkpoint holds {', '.join(saved)}, the recipe has {', '.join(parts)}")
-    for name, part in parts.items():
-        try:
-            unpack(part, saved[name])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"the checkpoint's {name} does not fit: {' '.join(str(error).split())}") from error
-    torch.set_rng_state(state["torch"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
-    return int(state["step"])
 
 
 class TrackedLog:
