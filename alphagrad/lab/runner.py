@@ -122,7 +122,9 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
         home.mkdir(exist_ok=True)
         ids = [tracker.run_id for tracker in trackers]
         titles = [a.title for a in assignments]
-        write_members(home, list(zip(folders, titles, ids, strict=True)), going_on(folders, before))
+        members = list(zip(folders, titles, ids, strict=True))
+        disk = Patience(str(home), job.settings.tracking.retry_seconds)
+        disk.persist(lambda: write_members(home, members, going_on(folders, before)))
         stack = RunStack([RunSpec(own.settings.seed, own.optimizer) for own in jobs], job.device)
         name = assignments[0].title if len(jobs) == 1 else f"{len(jobs)} runs"
         with line or ProgressLine(f"{configs[0].recipe.name} {name}") as shown:
