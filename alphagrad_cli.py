@@ -66,13 +66,16 @@ def script() -> int:
 
 def explain(error: Exception) -> int:
     """Says an error in a line for each thing that is wrong; returns the exit status."""
+    from alphagrad.lab.address import hide
+    from alphagrad.lab.errors import ConfigError
+
     if isinstance(error, ConfigError):
-        for line in str(error).split("\n"):
+        for line in hide(str(error)).split("\n"):
             say(f"alphagrad: {cut(line, LONGEST_LINE)}", err=True)
         return 2
     rank = os.environ.get("RANK", "0")
     who = "alphagrad" if rank == "0" else f"alphagrad, process {rank}"
-    say(f"{who}: {type(error).__name__}: {squeezed(error)} (--traceback shows where)", err=True)
+    say(f"{who}: {type(error).__name__}: {hide(squeezed(error))} (--traceback shows where)", err=True)
     return 1
 
 
@@ -190,13 +193,14 @@ def resume(argv: list[str]) -> None:
     )
     p.add_argument("what", metavar="RUN_ID|FOLDER", help="a run id or its beginning, or the folder of a run or study")
     add_store_options(p, experiment=False)
+    p.add_argument("--new-store", action="store_true", help="the run's store is lost: go on in another (--uri)")
     args = p.parse_args(argv)
     from alphagrad.lab.compose import register
     from alphagrad.lab.launch import run as launch
     from alphagrad.lab.resume import resume as go_on
 
     register()
-    go_on(args.what, args.uri, args.output_root, launch)
+    go_on(args.what, args.uri, args.output_root, launch, args.new_store)
 
 
 def status(argv: list[str]) -> None:

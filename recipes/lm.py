@@ -163,7 +163,7 @@ def scores(nats: float, tokens: int, size: int) -> dict[str, float]:
     loss = nats / tokens
     return {
         metrics.EVAL_LOSS: loss,
-        metrics.EVAL_PERPLEXITY: math.exp(min(loss, 700.0)),
+        metrics.EVAL_PERPLEXITY: math.inf if loss > 709 else math.exp(loss),
         metrics.EVAL_BITS: nats / math.log(2) / size,
     }
 

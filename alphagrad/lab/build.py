@@ -169,7 +169,7 @@ def build_recipe(config: DictConfig) -> Recipe:
     target = recipe_class(section.pop("_target_", None))
     plain = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in section.items()}
     for name, value in plain.items():
-        targets.check(f"recipe.{name}", value, (nn.Module,))
+        targets.check(f"recipe.{name}", value, (gym.Env,) if name == "env" else (nn.Module,))
     try:
         settings = checked(target.Settings, plain, "recipe.")
     except ConfigError as error:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import logging
 import os
 import pickle
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from alphagrad.lab.build import CheckpointSettings
 from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import STATES, clear_states
+from alphagrad.lab.folder import DAMAGED, STATES, clear_states
 
-VERSION = 1
+LOG = logging.getLogger("alphagrad")
+VERSION = 2
+READABLE = (1, VERSION)
+"""Version 1 had no digests."""
+LEAST = 2
+"""States that are kept while a run goes on, so that one is left if the newest is damaged."""
+DIGEST = b"alphagrad sha256 "
+"""Stands before the digest at the end of a file, which is a ZIP archive's comment."""
+ARCHIVE_END = b"PK\x05\x06"
 LARGEST_SHARE = 0.05
 """Of a run's time that checkpoints by time may take."""
 
@@ -48,8 +59,8 @@ class Checkpoints:
         """
         start = time.monotonic()
         save_atomically({"version": VERSION, "step": step, **content}, self.home / f"state-{step:012d}.pt")
-        for old in self.files()[: -self.settings.keep_last]:
-            old.unlink()
+        for old in self.files()[: -max(LEAST, self.settings.keep_last)]:
+            old.unlink(missing_ok=True)
         self._step, self._time = step, time.monotonic()
         self._pause = max(self.settings.every_seconds or 0.0, (self._time - start) / LARGEST_SHARE)
 
@@ -58,21 +69,27 @@ class Checkpoints:
         self._time, self._pause = time.monotonic(), seconds
 
     def load(self) -> dict[str, Any] | None:
-        """The newest state, if there is one.
+        """The newest state that is whole, if there is one; one that is damaged is said, and put aside.
 
         Raises:
-            ConfigError: the file is damaged, or holds what is no tensor or plain value.
+            ConfigError: all are damaged, or one holds what is no tensor or plain value.
         """
         files = self.files()
-        if not files:
-            return None
-        state = load_safely(files[-1])
-        if state.get("version") != VERSION:
-            raise ConfigError(f"{files[-1]}: of version {state.get('version')}, this alphagrad reads {VERSION}")
-        if "step" not in state:
-            raise ConfigError(f"{files[-1]}: is damaged, it does not say its step; delete it")
-        self._step = state["step"]
-        return state
+        damaged: list[tuple[Path, Damaged]] = []
+        for file in reversed(files):
+            try:
+                state = _whole_state(file)
+            except Damaged as error:
+                damaged.append((file, error))
+                continue
+            for other, why in damaged:
+                LOG.warning("%s; the state before it is used, of step %d", why, state["step"])
+                other.replace(other.with_name(other.name + DAMAGED))
+            self._step = state["step"]
+            return state
+        if damaged:
+            raise ConfigError(f"{damaged[0][1]}; no other is left, delete it to train from the beginning")
+        return None
 
     def files(self) -> list[Path]:
         """The states that are there, oldest first."""
@@ -91,8 +108,9 @@ def save_atomically(content: Any, path: Path) -> None:
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("wb+") as file:
             torch.save(content, file)
+            _sign(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -106,21 +124,75 @@ def save_atomically(content: Any, path: Path) -> None:
         os.close(folder)
 
 
+class Damaged(ConfigError):
+    """A file is not what was written."""
+
+
+def _sign(file: BinaryIO) -> None:
+    """Ends an archive with the digest of all before it, as its comment, which those who read it pass over."""
+    file.seek(-22, io.SEEK_END)  # the end record of an archive without a comment
+    if file.read(4) != ARCHIVE_END:
+        raise RuntimeError("torch.save wrote no archive that can be signed")
+    file.seek(-2, io.SEEK_END)
+    file.write((len(DIGEST) + 64).to_bytes(2, "little"))
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    file.seek(0, io.SEEK_END)
+    file.write(DIGEST + digest.encode())
+
+
+def _check_digest(path: Path) -> bool:
+    """Whether a file has a digest; :class:`Damaged` if it is not that of its content."""
+    size = len(DIGEST) + 64
+    with path.open("rb") as file:
+        length = file.seek(0, io.SEEK_END)
+        if length < size:
+            return False
+        file.seek(-size, io.SEEK_END)
+        comment = file.read()
+        if not comment.startswith(DIGEST):
+            return False
+        file.seek(0)
+        found, left = hashlib.sha256(), length - size
+        while left and (block := file.read(min(left, 1 << 20))):
+            found.update(block)
+            left -= len(block)
+    if found.hexdigest().encode() != comment[len(DIGEST) :]:
+        raise Damaged(f"{path}: is damaged, its content is not what was written")
+    return True
+
+
+def _whole_state(path: Path) -> dict[str, Any]:
+    """A state, whole; :class:`Damaged` if it is not."""
+    state = load_safely(path)
+    if state.get("version") not in READABLE:
+        raise ConfigError(f"{path}: of version {state.get('version')}, this alphagrad reads {VERSION}")
+    if "step" not in state:
+        raise Damaged(f"{path}: is damaged, it does not say its step")
+    if state["version"] != 1 and not _check_digest(path):
+        raise Damaged(f"{path}: is damaged, it has lost its digest")
+    return state
+
+
 def load_safely(path: Path) -> dict[str, Any]:
     """A file of tensors and plain values; nothing in it is run.
 
     Raises:
-        ConfigError: it holds something else, or is damaged.
+        Damaged: it cannot be read, or its digest is not that of its content.
+        ConfigError: it holds something else.
     """
     try:
+        _check_digest(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if "Unsupported operand" in str(error):
+            raise Damaged(f"{path}: is damaged, it is no archive") from error
         found = re.search(r"GLOBAL:? (\S+)", str(error))
         what = found[1] if found else "something else"
         raise ConfigError(f"{path}: refused, it holds more than tensors and plain values ({what})") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         told = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{path}: cannot be read ({told}); delete it to go on from what was before it") from error
+        raise Damaged(f"{path}: is damaged, it cannot be read ({told})") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: is no checkpoint, it holds a {type(content).__name__}")
     return content

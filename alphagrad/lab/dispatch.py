@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from alphagrad.lab import metrics
+from alphagrad.lab.address import store_uri
 from alphagrad.lab.apart import run_apart
 from alphagrad.lab.build import checked
 from alphagrad.lab.errors import ConfigError, FailFast
@@ -21,7 +22,6 @@ from alphagrad.lab.farms import FARMS
 from alphagrad.lab.interrupts import closing_runs_on_signals
 from alphagrad.lab.runner import Assignment, Outcome
 from alphagrad.lab.stacking import planned
-from alphagrad.lab.store import store_uri
 from alphagrad.lab.targets import ALLOWED, names_in
 from alphagrad.lab.tracking import PARENT_RUN, reason_of
 from alphagrad.lab.words import cut, say

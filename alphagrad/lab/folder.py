@@ -28,6 +28,8 @@ STACK = "stack"
 MEMBERS = "members.json"
 """The runs of a stack in their order; in the run's own folder if it trains alone."""
 STATES = "state-*.pt"
+DAMAGED = ".damaged"
+"""What the name of a state ends with that was put aside."""
 LOCK_SECONDS = 2.0
 """How long a lock that another process may only be looking at is waited for."""
 
@@ -78,7 +80,8 @@ def claimed(path: Path) -> Iterator[None]:
         owner = path.read_text().strip() or "another process"
         raise ConfigError(f"{path.parent}: is in use by {owner}; wait until it has ended, or end it") from error
     try:
-        path.write_text(f"process {os.getpid()} on {platform.node()}\n")
+        with suppress(OSError):  # a disk that is full: the lock holds all the same
+            path.write_text(f"process {os.getpid()} on {platform.node()}\n")
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -165,7 +168,7 @@ def disband(home: Path, folders: Sequence[Path]) -> None:
 
 def clear_states(home: Path) -> None:
     """Removes all states of a stack, and what a killed process was writing."""
-    for file in [*home.glob(STATES), *home.glob("*.tmp")]:
+    for file in [*home.glob(STATES), *home.glob(STATES + DAMAGED), *home.glob("*.tmp")]:
         file.unlink(missing_ok=True)
 
 

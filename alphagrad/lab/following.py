@@ -11,9 +11,8 @@ from omegaconf import OmegaConf
 from alphagrad.lab import interrupts, processes
 from alphagrad.lab.build import Job, build
 from alphagrad.lab.cpu import computing
-from alphagrad.lab.runlog import put_back
 from alphagrad.lab.stack import Observation, RunSpec, RunStack
-from alphagrad.lab.state import pack
+from alphagrad.lab.state import pack, put_back
 
 
 class Ended(Exception):

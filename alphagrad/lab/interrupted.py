@@ -11,13 +11,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from alphagrad.lab.address import NONE, store_uri
+from alphagrad.lab.begun import Assignment
 from alphagrad.lab.compose import BOOKKEEPING
 from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import CONFIG, Member, folders_of, stack_of
-from alphagrad.lab.runner import Assignment, Outcome
+from alphagrad.lab.folder import CONFIG, STATES, Member, folders_of, stack_of
+from alphagrad.lab.patience import Patience
+from alphagrad.lab.records import can_go_on, is_deleted, recorded
+from alphagrad.lab.runner import Outcome
 from alphagrad.lab.shape import check_shape
-from alphagrad.lab.store import open_store, store_uri
-from alphagrad.lab.tracking import can_go_on, is_deleted, recorded
+from alphagrad.lab.store import open_store
 from alphagrad.lab.words import squeezed
 
 
@@ -63,7 +66,10 @@ def interrupted(assignments: Sequence[Assignment]) -> list[Stack]:
 
 def _unfinished(home: Path, members: Sequence[Member], folders: Sequence[Path], like: Assignment) -> list[int]:
     """The rows whose runs can go on in their stack; none if it was being broken up."""
-    client = open_store(store_uri(like.config["tracking"]["uri"], str(like.config["output_root"])))
+    uri = store_uri(like.config["tracking"]["uri"], str(like.config["output_root"]))
+    if uri == NONE:  # those that have ended are rows of the state
+        return list(range(len(members))) if any(home.glob(STATES)) else []
+    client = open_store(uri, Patience.with_store(uri, float(like.config["tracking"]["retry_seconds"])))
     runs = [recorded(client, member.run_id) for member in members]
     if any(run is None or is_deleted(run) for run in runs):
         return []

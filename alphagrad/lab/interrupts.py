@@ -1,16 +1,20 @@
-"""Ctrl-C and SIGTERM: the runs are closed first, then the process ends."""
+"""Ctrl-C, SIGTERM and SIGHUP: the runs are closed first, then the process ends."""
 
 from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
+HANGUP = getattr(signal, "SIGHUP", None)
+"""Not there on Windows."""
+SIGNALS = [s for s in (signal.SIGTERM, signal.SIGINT, HANGUP) if s is not None]
 _received: list[int] = []
 """The signal that came, if any; a list, so that a handler can write to it."""
 _deferring: list[None] = []
@@ -18,7 +22,9 @@ _deferring: list[None] = []
 
 
 class closing_runs_on_signals:
-    """While it lasts, SIGTERM raises :class:`SystemExit` as Ctrl-C raises :class:`KeyboardInterrupt`.
+    """While it lasts, SIGTERM and SIGHUP raise :class:`SystemExit` as Ctrl-C raises :class:`KeyboardInterrupt`.
+
+    SIGHUP says that the terminal is closed; where it is ignored, as under nohup, it stays so.
 
     Only the first signal raises, so that a second one does not break off the closing of runs. An exception
     out of a signal handler can be swallowed by whatever code it hits, so training also calls :func:`check`.
@@ -26,7 +32,8 @@ class closing_runs_on_signals:
 
     def __enter__(self) -> None:
         _received.clear()
-        self._before = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
+        heard = [s for s in SIGNALS if s == signal.SIGINT or signal.getsignal(s) != signal.SIG_IGN]
+        self._before = {s: signal.signal(s, self._handle) for s in heard}
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         for number, handler in self._before.items():
@@ -35,12 +42,25 @@ class closing_runs_on_signals:
 
     @staticmethod
     def _handle(number: int, _: object) -> None:
+        if number == HANGUP:
+            _leave_terminal()
         if _received:
-            print("closing the run, one moment", file=sys.stderr)
+            with suppress(OSError, ValueError, RuntimeError):  # nobody listens, or a line is being written
+                print("closing the run, one moment", file=sys.stderr)
             return
         _received.append(number)
         if not _deferring:
             check()
+
+
+def _leave_terminal() -> None:
+    """Sends what is written from now on nowhere: on a terminal that is gone, writing fails."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(stream).st_mode):
+                os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 def check() -> None:

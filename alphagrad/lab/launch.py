@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alphagrad.lab import compose, processes, sweep
+from alphagrad.lab.address import hide
 from alphagrad.lab.advice import as_set, one_line
 from alphagrad.lab.errors import ConfigError, FailFast
 from alphagrad.lab.folder import claimed, write_whole
@@ -125,10 +126,10 @@ def run_study(
     resumed: Path | None = None,
 ) -> None:
     """Runs the jobs of a multirun as a study, and says at its end how each ended."""
+    from alphagrad.lab.provenance import provenance
     from alphagrad.lab.status import show, summary
-    from alphagrad.lab.store import artifact_root, store_uri
     from alphagrad.lab.study import ARGUMENTS, LOCK_TAG, newest_unfinished, study
-    from alphagrad.lab.tracking import Tracker, provenance
+    from alphagrad.lab.tracking import Tracker, tracker_of
 
     config = next(iter(jobs.values()))
     root = Path(config.output_root).expanduser().resolve()
@@ -138,9 +139,10 @@ def run_study(
     name = " ".join(o for o in overrides if not o.startswith(hidden)) or "study"
     tags = {**provenance(), LOCK_TAG: str(lock), "host": platform.node()}
     with claimed(lock):  # of two who start one study, the second is told
-        uri = store_uri(config.tracking.uri, config.output_root)
-        artifacts = artifact_root(config.tracking.artifacts, uri, config.output_root)
-        tracker = Tracker(uri, config.tracking.experiment, artifacts=artifacts)
+        tracker = tracker_of(config.tracking, config.output_root)
+        if not isinstance(tracker, Tracker):
+            task()
+            return
         if resumed is not None and newest_unfinished(tracker, key) is None:
             say(f"{resumed}: is finished, nothing is left to do")
             return
@@ -149,7 +151,7 @@ def run_study(
         with study(tracker, name, key, tags, titles, folder, config.study.rerun) as running:
             # at its first start the arguments are noted; a study that goes on keeps its folder
             if not (running.folder / ARGUMENTS).exists():
-                noted = {"arguments": list(arguments), "cwd": os.getcwd()}
+                noted = {"arguments": [hide(a) for a in arguments], "cwd": os.getcwd()}
                 write_whole(running.folder / ARGUMENTS, json.dumps(noted))
             sweep.SKIPPED = running.skipped & set(jobs)
             if running.goes_on:

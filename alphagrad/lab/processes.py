@@ -25,10 +25,10 @@ def count() -> int:
 def note(tracker: Any, folder: str, resumed: bool) -> None:
     """Says how many processes train a run, where they are several or not as many as before, and records that."""
     now, before = str(count()), ""
-    if resumed:
+    if resumed and tracker.run_id:
         before = tracker.client.get_run(tracker.run_id).data.tags.get(TAG, "")
     last = before.rpartition(", ")[2] or now
-    if last != now:
+    if last != now and tracker.run_id:
         tracker.client.set_tag(tracker.run_id, TAG, f"{before}, {now}")
     if last != now or now != "1":
         words = "1 process" if now == "1" else f"{now} processes"

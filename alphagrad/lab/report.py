@@ -67,6 +67,9 @@ def plot(results: Results, study: Study, metric: str, file: Path) -> None:
         steps, low, mean, high = band(curves)
         (line,) = axes.plot(steps, mean, label=f"{unformatted(group.label)} (n={len(curves)})")
         axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
+        bad = steps[~np.isfinite(mean)]  # where the line has a gap, a × at the upper edge
+        if len(bad):
+            axes.plot(bad, np.ones(len(bad)), "x", transform=axes.get_xaxis_transform(), color=line.get_color())
         drawn = True
     if not drawn:
         known = sorted({m for group in study.groups for run in group.runs for m in run.metrics})
@@ -96,6 +99,7 @@ def band(
     end = min(steps[-1] for steps, _ in curves)
     grid = np.unique(np.linspace(start, end, points).astype(int))
     rows = np.array([np.interp(grid, steps, values) for steps, values in curves])
-    bounds = [interval(column) or (column[0], column[0]) for column in rows.T.tolist()]
+    alone = len(curves) == 1
+    bounds = [interval(column) or ((column[0],) * 2 if alone else (np.nan,) * 2) for column in rows.T.tolist()]
     low, high = np.array(bounds).T
     return grid, low, rows.mean(0), high

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.records import NEWEST_FIRST
 from alphagrad.lab.store import open_existing
 from alphagrad.lab.words import cut, squeezed
 
@@ -101,7 +104,7 @@ class Results:
         token = None
         while True:
             page = self.client.search_runs(
-                [self.experiment_id], condition, max_results=1000, order_by=["start_time DESC"], page_token=token
+                [self.experiment_id], condition, max_results=1000, order_by=list(NEWEST_FIRST), page_token=token
             )
             found += page
             token = page.token
@@ -110,8 +113,13 @@ class Results:
 
     def history(self, run: Run, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values of a metric, in order of steps."""
-        points = sorted((m.step, m.value) for m in self.client.get_metric_history(run.id, metric))
+        points = sorted((m.step, as_logged(m.value)) for m in self.client.get_metric_history(run.id, metric))
         return np.array([s for s, _ in points]), np.array([v for _, v in points])
+
+
+def as_logged(value: float) -> float:
+    """A metric's value as the run had it: a store has ±1.797e308, the largest number there is, for ±infinity."""
+    return math.copysign(math.inf, value) if abs(value) >= sys.float_info.max else value
 
 
 def grouped(found: Sequence[Any]) -> list[Group]:
@@ -136,7 +144,7 @@ def grouped(found: Sequence[Any]) -> list[Group]:
         if (key, seed) in counted:
             earlier[key] += 1
         else:
-            values = dict(entry.data.metrics)
+            values = {name: as_logged(value) for name, value in entry.data.metrics.items()}
             counted[key, seed] = Run(info.run_id, info.run_name, info.status, seed, values, dict(tags))
     groups: dict[str, list[Run]] = {}
     for (key, _), run in reversed(counted.items()):
@@ -151,8 +159,8 @@ def grouped(found: Sequence[Any]) -> list[Group]:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Percentile-bootstrap interval of the mean at 95 %; None for fewer than two values."""
-    if len(values) < 2:
+    """Percentile-bootstrap interval of the mean at 95 %; None for fewer than two values, or one that is not finite."""
+    if len(values) < 2 or not np.isfinite(values).all():
         return None
     if len(set(values)) == 1:
         return values[0], values[0]

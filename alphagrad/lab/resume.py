@@ -7,37 +7,59 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from alphagrad.lab import processes
+from alphagrad.lab.address import NONE, kept_uri, masked, sqlite_file, store_uri
 from alphagrad.lab.compose import user_conf
 from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import CONFIG, folders_of, run_id_of, stack_of, tidy
-from alphagrad.lab.store import open_existing, store_uri
+from alphagrad.lab.folder import CONFIG, STATES, folders_of, run_id_of, stack_of, tidy
+from alphagrad.lab.records import FOLDER, PRUNED, REASON, is_over, recorded
+from alphagrad.lab.store import check_store, open_existing, open_store
 from alphagrad.lab.study import ARGUMENTS, find_run
-from alphagrad.lab.tracking import FOLDER, PRUNED, REASON, is_over, recorded
 from alphagrad.lab.words import cut, is_plain, say, squeezed
 
 
-def resume(what: str, uri: str | None, output_root: str, launch: Callable[[Sequence[str], Path], None]) -> None:
+def resume(
+    what: str,
+    uri: str | None,
+    output_root: str,
+    launch: Callable[[Sequence[str], Path], None],
+    new_store: bool = False,
+) -> None:
     """Goes on with what a folder or run id names.
 
     Args:
         what: a run's or study's folder, or its run id or the beginning of it.
-        uri: the store to look a run id up in; None for the default.
+        uri: the store to look a run id up in, or the new one; None for the default.
         output_root: the folder of the default store.
         launch: starts ``alphagrad run`` with arguments, for a study's folder.
+        new_store: goes on with a run whose store is lost in another, at ``uri`` or where the lost one was.
 
     Raises:
         ConfigError: there is nothing to go on with, or another process is at it.
     """
     from alphagrad.lab.following import lead
 
-    lead(lambda: _resume(folder_named(what, store_uri(uri, output_root)), launch))
+    if new_store and not Path(what).is_dir():
+        raise ConfigError(f"{what}: is no folder; with --new-store the run's folder is what is left of it")
+    if uri is not None:
+        kept_uri(uri, output_root)  # its password, if it has one, is known from now on
+
+    def go_on() -> None:
+        folder = Path(what) if Path(what).is_dir() else folder_named(what, store_uri(uri, output_root))
+        _resume(folder.expanduser().resolve(), launch, uri, new_store)
+
+    lead(go_on)
 
 
-def _resume(folder: Path, launch: Callable[[Sequence[str], Path], None]) -> None:
+def _resume(
+    folder: Path, launch: Callable[[Sequence[str], Path], None], uri: str | None = None, new_store: bool = False
+) -> None:
     if (folder / ARGUMENTS).exists():
         processes.alone("alphagrad resume of a study")
+        if new_store:
+            raise ConfigError(f"{folder}: is a study's; --new-store goes on with single runs, whose folders are in it")
         arguments, cwd = _noted(folder / ARGUMENTS)
         if not cwd.is_dir():
             raise ConfigError(f"{folder}: the study was started in {cwd}, which is not there; start it again")
@@ -47,7 +69,7 @@ def _resume(folder: Path, launch: Callable[[Sequence[str], Path], None]) -> None
         os.chdir(cwd)
         launch(arguments, folder)
     elif (folder / CONFIG).exists():
-        _resume_stack(folder)
+        _resume_stack(folder, uri, new_store)
     else:
         raise ConfigError(f"{folder}: is not the folder of a run or study")
 
@@ -92,19 +114,31 @@ def _folder_of(run_id: str, uri: str) -> Path:
     return folder
 
 
-def _resume_stack(folder: Path) -> None:
+def _resume_stack(folder: Path, new_uri: str | None, new_store: bool) -> None:
     from alphagrad.lab import metrics
     from alphagrad.lab.apart import run_apart
+    from alphagrad.lab.begun import Assignment
     from alphagrad.lab.interrupted import plain_config
     from alphagrad.lab.logfiles import warn_on_stderr
-    from alphagrad.lab.runner import Assignment
+    from alphagrad.lab.runlog import CHECKPOINT
 
     home, members = stack_of(folder)
     config = plain_config(folder)
+    kept, root = config["tracking"]["uri"], config["output_root"]
+    uri = store_uri(new_uri or kept, root) if new_store else store_uri(kept, root)
     run_id = run_id_of(folder)
-    if run_id is not None:
-        uri = store_uri(config["tracking"]["uri"], config["output_root"])
-        client = open_existing(uri)
+    if uri == NONE or new_store:
+        if not any(home.glob(STATES)) and (folder / CHECKPOINT).exists():
+            print(f"{folder}: is finished, nothing is left to do")
+            return
+        if new_store and not any(home.glob(STATES)):
+            raise ConfigError(f"{folder}: holds no state to go on from; start the run anew")
+    if new_store:
+        check_store(uri)
+        if uri == NONE or _is_known(uri, run_id):
+            raise ConfigError(f"{folder}: tracking.uri={masked(uri)} needs no --new-store; resume it without")
+    elif run_id is not None and uri != NONE:
+        client = _client(uri, folder)
         runs = [recorded(client, member.run_id) for member in members]
         if runs and all(r and is_over(r.info.status, r.data.tags.get(REASON, "")) for r in runs):
             tidy({*folders_of(home, members)})  # its process was killed at its very end: it holds nobody any more
@@ -112,7 +146,8 @@ def _resume_stack(folder: Path) -> None:
         run = recorded(client, run_id)
         if run is None:
             raise ConfigError(
-                f"{folder}: its run {run_id} is not in the store {uri}; put the store back, or start the run anew"
+                f"{folder}: its run {run_id} is not in the store {masked(uri)}; put the store back, or go on in a "
+                f"new one with `alphagrad resume {folder} --new-store`"
             )
         reason = run.data.tags.get(REASON, "")
         if run.info.status == "FINISHED" or reason.startswith(PRUNED):
@@ -120,12 +155,38 @@ def _resume_stack(folder: Path) -> None:
             return
     folders = folders_of(home, members) or [folder]
     titles = [member.title for member in members] or [str(config["optimizer"]["name"])]
-    assignments = [Assignment(plain_config(f), t, str(f), True) for f, t in zip(folders, titles, strict=True)]
+    configs = [plain_config(f) for f in folders]
+    for own in configs if new_store else ():
+        own["tracking"]["uri"] = masked(uri)
+    assignments = [
+        Assignment(own, title, str(f), True, new_store) for own, title, f in zip(configs, titles, folders, strict=True)
+    ]
     warn_on_stderr()
     outcomes = run_apart(assignments)
-    for own, outcome in zip(folders, outcomes, strict=True):
+    for place, outcome in zip(folders, outcomes, strict=True):
         told = f"failed, {outcome.failure}" if outcome.failure else metrics.headline(outcome.metrics)
-        say(f"{own}: {told}")
+        say(f"{place}: {told}")
     failed = sum(outcome.failure is not None for outcome in outcomes)
     if failed:
         raise RuntimeError(f"{failed} of {len(outcomes)} runs of the stack failed")
+
+
+def _client(uri: str, folder: Path) -> Any:
+    """That of the store of a run's folder."""
+    try:
+        return open_existing(uri)
+    except ConfigError as error:
+        if "no such store" not in str(error):
+            raise
+        raise ConfigError(
+            f"{folder}: its store {masked(uri)} is not there; put it back, or go on in a new one with "
+            f"`alphagrad resume {folder} --new-store`"
+        ) from error
+
+
+def _is_known(uri: str, run_id: str | None) -> bool:
+    """Whether a store, which need not be there, has the run."""
+    file = sqlite_file(uri)
+    if run_id is None or (file is not None and not (file.exists() and file.stat().st_size)):
+        return False
+    return recorded(open_store(uri), run_id) is not None

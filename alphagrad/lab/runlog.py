@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,17 @@ import torch
 from alphagrad.lab import interrupts, processes
 from alphagrad.lab.build import Job
 from alphagrad.lab.checkpoint import Checkpoints, save_atomically
-from alphagrad.lab.errors import ConfigError, StorageLost
+from alphagrad.lab.errors import StorageLost
+from alphagrad.lab.kept import KeptFiles
+from alphagrad.lab.records import DIVERGED, PRUNED
 from alphagrad.lab.stack import Observation
-from alphagrad.lab.state import pack, unpack
-from alphagrad.lab.tracking import DIVERGED, PRUNED, Tracker
+from alphagrad.lab.state import pack, put_back
+from alphagrad.lab.tracking import Tracker
+from alphagrad.lab.untracked import Untracked
 
 LOG = logging.getLogger("alphagrad")
+CHECKPOINT = "checkpoint.pt"
+"""What a finished run leaves: its recipe's model."""
 BEST = "best.pt"
 """The model of the best evaluation, where ``checkpoint.best`` asks for it."""
 RETRY_SECONDS = 10.0
@@ -32,26 +39,6 @@ Watch = Callable[[int, Mapping[str, float]], str | None]
 
 class Pruned(Exception):
     """No run of the stack is left to train, and not all of them diverged."""
-
-
-def put_back(state: Mapping[str, Any], parts: Mapping[str, Any], device: torch.device) -> int:
-    """Brings the parts and torch's generators to a saved state; returns the first step to take.
-
-    Raises:
-        ConfigError: the state belongs to other parts.
-    """
-    saved = state["parts"]
-    if set(saved) != set(parts):
-        raise ConfigError(f"the checkpoint holds {', '.join(saved)}, the recipe has {', '.join(parts)}")
-    for name, part in parts.items():
-        try:
-            unpack(part, saved[name])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"the checkpoint's {name} does not fit: {' '.join(str(error).split())}") from error
-    torch.set_rng_state(state["torch"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
-    return int(state["step"])
 
 
 class TrackedLog:
@@ -69,7 +56,7 @@ class TrackedLog:
 
     def __init__(
         self,
-        trackers: Sequence[Tracker],
+        trackers: Sequence[Tracker | Untracked],
         line: Any,
         job: Job,
         checkpoints: Checkpoints | None = None,
@@ -85,9 +72,14 @@ class TrackedLog:
         self.last: list[dict[str, float]] = [{} for _ in trackers]
         self.failures: dict[int, str] = {}
         self._best: list[float | None] = [None for _ in trackers]
+        self._at: list[dict[str, int]] = [{} for _ in trackers]
+        """The step of each last value."""
+        self._made: list[set[str]] = [set() for _ in trackers]
+        """The names of the files that each run has sent to its store."""
         self._reached: tuple[int, Mapping[str, Any]] | None = None
         self._disk_fails_since: float | None = None
         self._done = self._progress = 0
+        self._files = KeptFiles(job.settings.tracking.retry_seconds if checkpoints is not None else 0.0)
 
     def metrics(self, run: int, step: int, values: Mapping[str, float]) -> None:
         interrupts.check()
@@ -95,6 +87,7 @@ class TrackedLog:
             return
         self._trackers[run].metrics(step, values)
         self.last[run].update(values)
+        self._at[run].update(dict.fromkeys(values, step))
         watch = self._watches.get(run)
         why = watch(step, values) if watch is not None and run not in self.failures else None
         if why is not None and not self._over(step):
@@ -134,18 +127,44 @@ class TrackedLog:
             return
         path = self._folders[run] / name
         temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")  # the suffix says what is drawn
-        write(temporary)
-        temporary.replace(path)
-        self._trackers[run].artifact(path)
+
+        def make() -> None:
+            try:
+                write(temporary)
+                temporary.replace(path)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+
+        self._keep(run, path, make)
+
+    def _keep(self, run: int, path: Path, make: Callable[[], None]) -> None:
+        """Makes a run's file and sends it to the store, both off the training's way where they fail for a while."""
+
+        def made() -> None:
+            self._made[run].add(path.name)
+            self._trackers[run].upload(path)
+
+        self._files.write(path, make, made)
 
     def restore(self, parts: Mapping[str, Any]) -> int:
         processes.shared(self._state)
         if self._state is None:
             return 0
-        step = put_back(self._state, parts, self._job.device)
+        step, now = put_back(self._state, parts, self._job.device), int(time.time() * 1000)
         for run, kept in enumerate(self._state["runs"]):
-            self._trackers[run].send(tuple(point) for point in kept["pending"])
+            tracker = self._trackers[run]
             self.last[run], self._best[run] = dict(kept["last"]), kept["best"]
+            self._at[run] = dict(kept.get("at", {}))
+            if tracker.run_id != kept["run_id"]:  # a new store, which has nothing of it yet
+                tracker.send((name, self.last[run][name], now, at) for name, at in self._at[run].items())
+                waiting = [name for name in kept.get("made", ()) if (self._folders[run] / name).exists()]
+            else:
+                waiting = list(kept.get("files", ()))
+            self._made[run] = set(kept.get("made", ()))
+            tracker.send(tuple(point) for point in kept["pending"])
+            for name in waiting:
+                tracker.upload(self._folders[run] / name)
         self.failures.update(self._state["failures"])
         self._done = step
         self._state = None  # its memory is not needed any more
@@ -158,12 +177,13 @@ class TrackedLog:
             return
         self._reached = step, parts
         self._keep_best(step, result)
-        for run, tracker in enumerate(self._trackers):
-            if run not in self.failures:
-                try:
+        try:
+            self._files.again()
+            for run, tracker in enumerate(self._trackers):
+                if run not in self.failures:
                     tracker.check()
-                except StorageLost as error:
-                    raise self.stopped(error) from error
+        except (OSError, StorageLost) as error:
+            raise self.stopped(error) from error
         if self._checkpoints.due(step):
             self._save(step, parts)
         processes.tell(processes.ON)
@@ -172,11 +192,9 @@ class TrackedLog:
         """Saves the state reached whether it is due or not; the error with what the user can do about it."""
         assert self._checkpoints is not None
         told = " ".join(str(error).split())
-        if self._reached is not None:
-            try:
-                self._checkpoints.save(self._reached[0], self._content(self._reached[1]))
-            except OSError as again:
-                told += f"; {again}" if str(again) not in told else ""
+        again = self._save_reached()
+        if again is not None and str(again) not in told:
+            told += f"; {again}"
         processes.tell(processes.END)
         files = self._checkpoints.files()
         kept = "no state kept"
@@ -186,11 +204,42 @@ class TrackedLog:
             kept = f"step {int(files[-1].stem.rpartition('-')[2])} is kept{where}"
         return StorageLost(f"{told}; {kept}; once that is put right, `alphagrad resume {self._folders[0]}` goes on")
 
-    def drain(self) -> None:
-        """Returns once everything is in the store; :class:`StorageLost`, the state kept, if it cannot be."""
-        for run, tracker in enumerate(self._trackers):
-            if run not in self.failures:
-                tracker.drain()
+    def finish(self, results: Sequence[Mapping[str, Any]]) -> None:
+        """Ends the runs that are left as FINISHED, once all there is of them is in their folders and the store.
+
+        Args:
+            results: each run's model.
+
+        Raises:
+            StorageLost: it cannot be; the state is kept.
+        """
+        left = [run for run in range(len(self._trackers)) if run not in self.failures]
+        try:
+            for run in left:
+                path = self._folders[run] / CHECKPOINT
+                self._keep(run, path, partial(save_atomically, results[run], path))
+                if (self._folders[run] / BEST).exists():
+                    self._trackers[run].upload(self._folders[run] / BEST)
+            self._files.finish()
+            for run in left:
+                self._trackers[run].drain()
+            for run in left:
+                self._trackers[run].end("FINISHED")
+        except (OSError, StorageLost) as error:
+            raise self.stopped(error) from error
+        except (KeyboardInterrupt, SystemExit):
+            self._save_reached()
+            raise
+        processes.tell(processes.ON)
+
+    def _save_reached(self) -> OSError | None:
+        """Saves the state at the end of the last iteration; the error if the disk does not take it."""
+        if self._checkpoints is not None and self._reached is not None:
+            try:
+                self._checkpoints.save(self._reached[0], self._content(self._reached[1]))
+            except OSError as error:
+                return error
+        return None
 
     def _save(self, step: int, parts: Mapping[str, Any]) -> None:
         """Saves a state; a disk that does not take it is tried again while the run goes on."""
@@ -218,7 +267,15 @@ class TrackedLog:
         if self._job.device.type == "cuda":
             content["cuda"] = torch.cuda.get_rng_state(self._job.device)
         content["runs"] = [
-            {"run_id": tracker.run_id, "pending": tracker.pending(), "last": self.last[run], "best": self._best[run]}
+            {
+                "run_id": tracker.run_id,
+                "pending": tracker.pending(),
+                "files": tracker.waiting(),
+                "made": sorted(self._made[run]),
+                "last": self.last[run],
+                "at": self._at[run],
+                "best": self._best[run],
+            }
             for run, tracker in enumerate(self._trackers)
         ]
         return content
@@ -229,10 +286,15 @@ class TrackedLog:
             return
         for run, values in enumerate(self.last):
             value, best = values.get(settings.best), self._best[run]
-            if value is None or run in self.failures or math.isnan(value):
+            if value is None or run in self.failures or not math.isfinite(value):
                 continue
             if best is None or (value > best if settings.best_is == "max" else value < best):
                 self._best[run] = value
                 processes.tell(processes.RESULT)
                 content = {**pack(result(run)), "steps": step, settings.best: value}
-                save_atomically(content, self._folders[run] / BEST)
+                path = self._folders[run] / BEST
+                try:
+                    save_atomically(content, path)
+                    self._made[run].add(BEST)
+                except OSError:  # training goes on with what is in it
+                    self._keep(run, path, partial(save_atomically, copy.deepcopy(content), path))

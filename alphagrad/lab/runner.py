@@ -13,62 +13,35 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from alphagrad.lab import interrupts, processes
+from alphagrad.lab.address import kept_uri
+from alphagrad.lab.begun import Assignment, begun, going_on, unfinished
 from alphagrad.lab.build import Job, build
-from alphagrad.lab.checkpoint import Checkpoints, save_atomically
+from alphagrad.lab.checkpoint import Checkpoints
 from alphagrad.lab.compose import JOB_KEY, config_hash, job_key, settings_of
 from alphagrad.lab.cpu import computing
 from alphagrad.lab.errors import ConfigError, StorageLost
 from alphagrad.lab.folder import (
     CONFIG,
     LOCK,
-    MEMBERS,
     RUN_ID,
-    STACK,
     claimed,
     disband,
     forget,
     home_of,
-    members_of,
     write_members,
     write_whole,
 )
 from alphagrad.lab.following import announce
+from alphagrad.lab.patience import Patience
 from alphagrad.lab.progress import ProgressLine
-from alphagrad.lab.runlog import BEST, Pruned, TrackedLog, Watch
+from alphagrad.lab.provenance import provenance
+from alphagrad.lab.records import FOLDER, HOST, next_number
+from alphagrad.lab.runlog import Pruned, TrackedLog
 from alphagrad.lab.stack import RunSpec, RunStack
-from alphagrad.lab.store import artifact_root, store_uri
-from alphagrad.lab.tracking import (
-    FOLDER,
-    HOST,
-    REASON,
-    Tracker,
-    can_go_on,
-    is_deleted,
-    is_over,
-    provenance,
-    reason_of,
-    recorded,
-)
+from alphagrad.lab.tracking import Tracker, reason_of, tracker_of
+from alphagrad.lab.untracked import Untracked
 
 LOG = logging.getLogger("alphagrad")
-CHECKPOINT = "checkpoint.pt"
-"""What a finished run leaves: its recipe's model."""
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """A job as a launcher hands it over: plain data, so that it can go to another process."""
-
-    config: dict[str, Any]
-    """The composed configuration, Hydra's own part and resolution left out."""
-    title: str
-    """The variant and what the user changed: the label of the job's replicas."""
-    folder: str
-    """Its output folder."""
-    resume: bool = False
-    """Whether a run in that folder goes on even if it failed."""
-    watch: Watch | None = None
-    """May end the run early. Pickles, like the rest."""
 
 
 @dataclass(frozen=True)
@@ -121,16 +94,20 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
     folders = [Path(a.folder) for a in assignments]
     home = home_of(folders)
     checkpoints = Checkpoints(home, job.settings.checkpoint)
-    trackers = [_tracker(own) for own in jobs]
+    first = tracker_of(job.settings.tracking, job.settings.output_root)
+    trackers = [first, *(first.another() for _ in jobs[1:])]
     with computing(job.settings.threads), ExitStack() as runs:
+        runs.enter_context(_with_advice(folders[0]))
         # the folder of a run that has ended may be another's by now
-        for folder in _going_on(folders, begun(assignments, trackers[0], home)):
+        for folder in going_on(folders, begun(assignments, first, home)):
             runs.enter_context(claimed(folder / LOCK))
-        before = begun(assignments, trackers[0], home)  # again, now that nobody else can be at it
+        before = begun(assignments, first, home)  # again, now that nobody else can be at it
         state = checkpoints.load() if before else None
+        before = unfinished(before, state)
         if not before:
             for folder in {home, *folders}:
                 forget(folder)
+        number = next_number(first.client, first.experiment_id) if isinstance(first, Tracker) else 0
         failures: dict[int, str] = {}
         for run, (assignment, config, own, tracker) in enumerate(
             zip(assignments, configs, jobs, trackers, strict=True)
@@ -140,11 +117,14 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
                 failures[run] = ended
             else:
                 resume = (before[run].run_id or None) if before else None
+                tracker.number = number + run
                 runs.enter_context(_recorded(tracker, assignment, config, own, shared, resume))
         home.mkdir(exist_ok=True)
         ids = [tracker.run_id for tracker in trackers]
         titles = [a.title for a in assignments]
-        write_members(home, list(zip(folders, titles, ids, strict=True)), _going_on(folders, before))
+        members = list(zip(folders, titles, ids, strict=True))
+        disk = Patience(str(home), job.settings.tracking.retry_seconds)
+        disk.persist(lambda: write_members(home, members, going_on(folders, before)))
         stack = RunStack([RunSpec(own.settings.seed, own.optimizer) for own in jobs], job.device)
         name = assignments[0].title if len(jobs) == 1 else f"{len(jobs)} runs"
         with line or ProgressLine(f"{configs[0].recipe.name} {name}") as shown:
@@ -168,19 +148,9 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
                         checkpoints.clear()
                         disband(home, folders)
                     raise broken from error
-        try:
-            if results:
-                log.progress(job.recipe.total_steps, "")
-            log.drain()
-            for run, (tracker, folder) in enumerate(zip(trackers, folders, strict=True)):
-                if run not in log.failures:
-                    save_atomically(results[run], folder / CHECKPOINT)
-                    for file in (folder / CHECKPOINT, folder / BEST):
-                        if file.exists():
-                            tracker.artifact(file)
-            processes.tell(processes.ON)
-        except (OSError, StorageLost) as error:
-            raise log.stopped(error) from error
+        if results:
+            log.progress(job.recipe.total_steps, "")
+        log.finish(results)
     checkpoints.clear()  # nothing is left to go on from
     disband(home, folders)
     return [_outcome(log, run) for run in range(len(jobs))]
@@ -191,7 +161,19 @@ def _outcome(log: TrackedLog, run: int) -> Outcome:
     return Outcome(log.last[run], None if why == "FINISHED" else why, run in log.pruned)
 
 
-def _broken(log: TrackedLog, trackers: Sequence[Tracker], reason: str) -> StackBroken:
+@contextmanager
+def _with_advice(folder: Path) -> Iterator[None]:
+    """Adds to the loss of the store before training what goes on from here."""
+    try:
+        yield
+    except StorageLost as error:
+        if "goes on" in str(error):
+            raise
+        again = f"`alphagrad resume {folder}` goes on" if (folder / CONFIG).exists() else "start it again"
+        raise StorageLost(f"{error}; once that is put right, {again}") from error
+
+
+def _broken(log: TrackedLog, trackers: Sequence[Tracker | Untracked], reason: str) -> StackBroken:
     """Takes back the runs that still train; what to raise."""
     ended = {run: _outcome(log, run) for run in log.failures}
     for run, tracker in enumerate(trackers):
@@ -200,68 +182,15 @@ def _broken(log: TrackedLog, trackers: Sequence[Tracker], reason: str) -> StackB
     return StackBroken(reason, ended)
 
 
-@dataclass(frozen=True)
-class Begun:
-    """A run that was begun by another process."""
-
-    run_id: str
-    """Empty for one that was not."""
-    ended: str
-    """Why it does not go on, FINISHED or what it failed of; empty if it does."""
-
-
-def begun(assignments: Sequence[Assignment], tracker: Tracker, home: Path) -> list[Begun]:
-    """What the jobs' folders hold of runs that can go on, one entry a job; nothing if they start anew."""
-    members = members_of(home)
-    if len(members) != len(assignments):
-        return _unnoted(assignments, tracker)
-    found: list[Begun] = []
-    for assignment, member in zip(assignments, members, strict=True):
-        run = recorded(tracker.client, member.run_id)
-        if run is None or is_deleted(run):
-            return []
-        status, reason = run.info.status, run.data.tags.get(REASON, "")
-        again = assignment.resume and not is_over(status, reason)
-        goes_on = can_go_on(run) or again
-        key = job_key(OmegaConf.create(assignment.config))
-        if goes_on and run.data.tags.get(JOB_KEY) != key:
-            raise ConfigError(f"{assignment.folder}: holds a run of other settings; give another folder")
-        found.append(Begun(member.run_id, "" if goes_on else reason or status))
-    return [] if all(run.ended for run in found) else found
-
-
-def _unnoted(assignments: Sequence[Assignment], tracker: Tracker) -> list[Begun]:
-    """Runs that were killed between their creation in the store and the note that they train."""
-    found: list[Begun] = []
-    for assignment in assignments:
-        folder = Path(assignment.folder)
-        trained = (folder / STACK).exists() or (folder / MEMBERS).exists()  # in another stack
-        created = (folder / CONFIG).exists() and not trained
-        found.append(Begun((created and tracker.open_run(assignment.folder)) or "", ""))
-    return found if any(run.run_id for run in found) else []
-
-
-def _going_on(folders: Sequence[Path], before: Sequence[Begun]) -> list[Path]:
-    """The folders of the runs that are trained now."""
-    return [folder for run, folder in enumerate(folders) if not (before and before[run].ended)]
-
-
-def _tracker(job: Job) -> Tracker:
-    settings = job.settings.tracking
-    uri = store_uri(settings.uri, job.settings.output_root)
-    artifacts = artifact_root(settings.artifacts, uri, job.settings.output_root)
-    return Tracker(uri, settings.experiment, settings.flush_seconds, settings.retry_seconds, artifacts)
-
-
 @contextmanager
 def _recorded(
-    tracker: Tracker,
+    tracker: Tracker | Untracked,
     assignment: Assignment,
     config: DictConfig,
     job: Job,
     shared: Mapping[str, str],
     resume: str | None,
-) -> Iterator[Tracker]:
+) -> Iterator[None]:
     """A job's run in the store and its folder's first files, as a context."""
     seed, variant, folder = job.settings.seed, job.optimizer.name, Path(assignment.folder)
     tags = {
@@ -278,14 +207,16 @@ def _recorded(
         **shared,
     }
     name = f"{variant} seed={seed}{assignment.title.removeprefix(variant)}"
-    write_whole(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
+    disk = Patience(str(folder), job.settings.tracking.retry_seconds)
+    disk.persist(lambda: write_whole(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True)))
     with tracker.run(name, settings_of(config), tags, resume):
         processes.note(tracker, assignment.folder, resume is not None)
-        write_whole(folder / RUN_ID, tracker.run_id + "\n")
-        if resume is None:
-            tracker.artifact(folder / CONFIG)
+        if tracker.run_id:
+            disk.persist(lambda: write_whole(folder / RUN_ID, tracker.run_id + "\n"))
+        if resume is None or not tracker.has_artifact(CONFIG):
+            tracker.upload(folder / CONFIG)
         LOG.info("run %s %s: %s in %s", tracker.run_id, "goes on" if resume else "started", name, folder)
-        yield tracker
+        yield
     LOG.info("run %s ended", tracker.run_id)
 
 
@@ -293,6 +224,9 @@ def assignment_of(config: DictConfig, overrides: Sequence[str], folder: Path) ->
     """What a launcher needs to hand over of a composed job."""
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
+    # where it was, from wherever it goes on; a password stays out of files and messages
+    plain["tracking"]["uri"] = kept_uri(plain["tracking"]["uri"], plain["output_root"])
+    plain["output_root"] = str(Path(plain["output_root"]).expanduser().resolve())
     shown: tuple[str, ...] = ("recipe=", "optimizer=", "experiment=", "seed=", "output_root=", "tracking.", "threads=")
     shown += ("device=", "stack.", "checkpoint.", "study.", "hydra.", "hydra/")
     title = " ".join([str(config.optimizer.name), *(o for o in overrides if not o.startswith(shown))])

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alphagrad.lab.errors import ConfigError
+
 PLAIN = (bool, int, float, str, type(None))
 
 
@@ -102,6 +104,26 @@ def unpack(part: Any, state: Any) -> Any:  # noqa: PLR0911
     if isinstance(part, (list, tuple)) and any(isinstance(p, (deque, np.random.Generator, HasState)) for p in part):
         return type(part)(unpack(p, s) for p, s in zip(part, state, strict=True))
     return state
+
+
+def put_back(state: Mapping[str, Any], parts: Mapping[str, Any], device: torch.device) -> int:
+    """Brings the parts and torch's generators to a saved state; returns the first step to take.
+
+    Raises:
+        ConfigError: the state belongs to other parts.
+    """
+    saved = state["parts"]
+    if set(saved) != set(parts):
+        raise ConfigError(f"the checkpoint holds {', '.join(saved)}, the recipe has {', '.join(parts)}")
+    for name, part in parts.items():
+        try:
+            unpack(part, saved[name])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"the checkpoint's {name} does not fit: {' '.join(str(error).split())}") from error
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+    return int(state["step"])
 
 
 def _arrays(state: Any) -> Any:

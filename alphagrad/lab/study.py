@@ -15,7 +15,10 @@ from typing import Any
 from alphagrad.lab.compose import JOB_KEY
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import RUN_ID, forget, is_held, is_training, run_id_of, tidy, write_whole
-from alphagrad.lab.tracking import FOLDER, HOST, PARENT_RUN, REASON, Tracker, is_over
+from alphagrad.lab.patience import Patience
+from alphagrad.lab.records import FOLDER, HOST, NEWEST_FIRST, REASON, is_over, newest
+from alphagrad.lab.tracking import PARENT_RUN, Tracker
+from alphagrad.lab.untracked import Untracked
 from alphagrad.lab.writer import STEP
 
 KIND = "alphagrad.kind"
@@ -68,7 +71,7 @@ def children(client: Any, experiment_id: str, parent: str | None = None) -> list
     token = None
     while True:
         page = client.search_runs(
-            [experiment_id], condition, max_results=1000, order_by=["start_time DESC"], page_token=token
+            [experiment_id], condition, max_results=1000, order_by=list(NEWEST_FIRST), page_token=token
         )
         found += page
         token = page.token
@@ -99,7 +102,7 @@ def job_states(client: Any, runs: list[Any], titles: Mapping[str, str]) -> dict[
                 tags.get(FOLDER, ""),
                 reason,
                 tags.get(STEP, ""),
-                (end - run.info.start_time) / 1000,
+                max(0, end - run.info.start_time) / 1000,
             )
     return {**{key: states.get(key, JobState(title, MISSING)) for key, title in titles.items()}, **states}
 
@@ -133,8 +136,11 @@ def titles_of(client: Any, parent: str, study: str) -> dict[str, str]:
 
 
 @contextmanager
-def as_parent(tracker: Tracker) -> Iterator[None]:
+def as_parent(tracker: Tracker | Untracked) -> Iterator[None]:
     """Runs started inside, in any process, become this run's children; those whose process dies are KILLED."""
+    if not isinstance(tracker, Tracker):
+        yield
+        return
     os.environ[PARENT_RUN] = tracker.run_id
     try:
         yield
@@ -176,9 +182,10 @@ def study(
         folder = Path(before.data.tags[FOLDER])
     tags = {**tags, KIND: "study", STUDY_KEY: key, FOLDER: str(folder)}
     with tracker.run(name, {}, tags, resume=before.info.run_id if before else None):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / RUN_ID, tracker.run_id + "\n")
-        write_whole(folder / JOBS, json.dumps(dict(titles), indent=1, ensure_ascii=False))
+        disk = Patience(str(folder), tracker.retry_seconds)
+        disk.persist(lambda: folder.mkdir(parents=True, exist_ok=True))
+        disk.persist(lambda: write_whole(folder / RUN_ID, tracker.run_id + "\n"))
+        disk.persist(lambda: write_whole(folder / JOBS, json.dumps(dict(titles), indent=1, ensure_ascii=False)))
         tracker.artifact(folder / JOBS)
         own = Study(tracker, folder, dict(titles), before is not None)
         if before is not None:
@@ -201,9 +208,8 @@ def study(
 
 def newest_unfinished(tracker: Tracker, key: str) -> Any:
     """The newest study with this key, unless it is finished."""
-    condition = f"tags.`{STUDY_KEY}` = '{key}'"
-    found = tracker.client.search_runs([tracker.experiment_id], condition, max_results=1, order_by=["start_time DESC"])
-    return found[0] if found and found[0].info.status != "FINISHED" else None
+    found = newest(tracker.client, tracker.experiment_id, STUDY_KEY, key)
+    return found if found is not None and found.info.status != "FINISHED" else None
 
 
 def find_run(client: Any, run_id: str) -> Any:

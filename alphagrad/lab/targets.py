@@ -97,7 +97,7 @@ def known() -> tuple[set[str], set[str]]:
     folders = [Path(str(files("alphagrad.conf"))), *filter(None, [user_conf()])]
     exact = {name for folder in folders for name in _named_by(folder, _newest(folder))}
     given = set(filter(None, os.environ.get(ALLOWED, "").split(",")))
-    return exact | given, {name.rpartition(".")[0] for name in exact} | given
+    return exact | given, {name.rpartition(".")[0] for name in exact} | given | {"gymnasium.wrappers"}
 
 
 def resolve(place: str, name: object, takes: Sequence[type]) -> Callable[..., Any]:

@@ -21,18 +21,21 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from alphagrad.lab import compose, metrics
+from alphagrad.lab.address import masked, store_uri
 from alphagrad.lab.apart import run_apart
 from alphagrad.lab.build import JobSettings, StackSettings, build
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import forget
 from alphagrad.lab.interrupts import closing_runs_on_signals
+from alphagrad.lab.provenance import provenance
+from alphagrad.lab.records import FOLDER, is_deleted, recorded
 from alphagrad.lab.runner import Assignment, Outcome, assignment_of
 from alphagrad.lab.spaces import check_equal, space_of
 from alphagrad.lab.stacking import run_stacks, stacks_of
-from alphagrad.lab.store import artifact_root, check_places, store_uri
+from alphagrad.lab.store import check_places
 from alphagrad.lab.study import KIND, LOCK_TAG, as_parent
 from alphagrad.lab.sweep import jobs_of
-from alphagrad.lab.tracking import FOLDER, Tracker, is_deleted, provenance, reason_of, recorded
+from alphagrad.lab.tracking import Tracker, reason_of, tracker_of
 from alphagrad.lab.verdict import FAILURE, Contender, Plan, Verdict, judge, spent_trials
 from alphagrad.lab.words import say
 
@@ -54,13 +57,12 @@ def tune(overrides: Sequence[str], plan: Plan) -> list[Verdict]:
     with compose.hydra_initialized():
         contenders, settings = checked_contenders(overrides)
         root = Path(settings.output_root).expanduser().resolve()
-        uri = store_uri(settings.tracking.uri, root)
-        key = key_of(contenders, plan, uri)
+        key = key_of(contenders, plan, masked(store_uri(settings.tracking.uri, root)))
         storage = f"sqlite:///{root / 'tuning.db'}"
         lock = FileLock(root / f".tuning-{key}.lock")
         try:
             with lock.acquire(timeout=0), closing_runs_on_signals():
-                return _tune(contenders, plan, settings, uri, key, storage, root, lock.lock_file)
+                return _tune(contenders, plan, settings, key, storage, root, lock.lock_file)
         except Timeout as error:
             raise ConfigError(f"output_root={settings.output_root}: this very tuning is running already") from error
 
@@ -107,7 +109,6 @@ def _tune(
     contenders: list[Contender],
     plan: Plan,
     settings: JobSettings,
-    uri: str,
     key: str,
     storage: str,
     root: Path,
@@ -121,15 +122,13 @@ def _tune(
     for study in studies.values():
         _drop_interrupted(study)
     first = next(iter(studies.values()))
-    artifacts = artifact_root(settings.tracking.artifacts, uri, root)
-    store = settings.tracking
-    tracker = Tracker(uri, store.experiment, store.flush_seconds, store.retry_seconds, artifacts)
+    tracker = tracker_of(settings.tracking, root)
     name = "tune " + " ".join(c.name for c in contenders)
     folder = root / "tunings" / key
     # the lock tells others, as a study's does, that a tuning left RUNNING is dead
     tags = {**provenance(), KIND: "tuning", FOLDER: str(folder), LOCK_TAG: lock}
     begun = first.user_attrs.get("run_id")
-    known = recorded(tracker.client, begun) if begun else None
+    known = recorded(tracker.client, begun) if begun and isinstance(tracker, Tracker) else None
     with tracker.run(name, {}, tags, resume=begun if known is not None and not is_deleted(known) else None):
         first.set_user_attr("run_id", tracker.run_id)
         with as_parent(tracker):

@@ -1,148 +1,230 @@
-"""Metrics written to the store in batches by a thread of its own, which outlasts a store that fails for a while."""
+"""Metrics written to the store in batches, those of all runs of the process by one thread."""
 
 from __future__ import annotations
 
 import logging
+import math
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from alphagrad.lab.errors import StorageLost
+from alphagrad.lab.patience import Patience, is_final, root_of
 
 LOG = logging.getLogger("alphagrad")
 BATCH = 1000
 """Metrics in one request: MLflow's limit."""
 STEP = "alphagrad.step"
 """Tag that says how far a run is, "step/total"."""
-FIRST_DELAY, LONGEST_DELAY = 0.25, 10.0
-"""Seconds between attempts to write; each is twice the one before."""
+NONFINITE = "alphagrad.nonfinite"
+"""Tag that names the metrics that were not finite, and where first: MLflow shows an infinite value as a number."""
+LARGEST_SHARE = 0.05
+"""Of the time that writing metrics may take."""
 
 Point = tuple[str, float, int, int]
 """Metric, value, time in ms, step."""
 
 
-class MetricWriter:
-    """A queue of one run's metrics.
+class RunQueue:
+    """The metrics of one run on their way to the store.
 
     Args:
-        client: of the store.
+        writer: takes them.
         run_id: the run.
-        uri: the store's address, for messages.
-        flush_seconds: between batches.
-        retry_seconds: how long a store that fails is tried.
         known: what the store has already, (metric, step), which is not written again.
+        nonfinite: the run's tag :data:`NONFINITE` as it is.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        run_id: str,
-        uri: str,
-        flush_seconds: float,
-        retry_seconds: float,
-        known: set[tuple[str, int]],
-    ) -> None:
-        self.client, self.run_id, self.uri = client, run_id, uri
-        self.flush_seconds, self.retry_seconds, self.known = flush_seconds, retry_seconds, known
+    def __init__(self, writer: Writer, run_id: str, known: set[tuple[str, int]], nonfinite: str = "") -> None:
+        self.writer, self.run_id, self.known = writer, run_id, known
         self.position = ""
-        self._queue: list[Point] = []
-        self._lock, self._writing = threading.Lock(), threading.Lock()
-        self._closing, self._hurry = threading.Event(), threading.Event()
-        self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="mlflow-writer", daemon=True)
-        self._thread.start()
+        self.failure: Exception | None = None
+        self._points: list[Point] = []
+        self._files: dict[Path, int] = {}
+        self._lock = threading.Lock()
+        self._told = {told.rpartition(": ")[0]: told for told in nonfinite.split("; ") if told}
 
     def add(self, points: Iterable[Point]) -> None:
         """Queues points."""
         new = [p for p in points if (p[0], p[3]) not in self.known] if self.known else list(points)
         with self._lock:
-            self._queue += new
+            self._points += new
 
     def pending(self) -> list[Point]:
         """What the store has not acknowledged yet."""
         with self._lock:
-            return list(self._queue)
+            return list(self._points)
+
+    def upload(self, path: Path) -> None:
+        """Queues a file for the run's artifacts."""
+        with self._lock:
+            self._files[path] = self._files.get(path, 0) + 1
+
+    def files(self) -> dict[Path, int]:
+        """The files that the store has not taken yet, and how often each was queued."""
+        with self._lock:
+            return dict(self._files)
 
     def check(self) -> None:
         """Raises :class:`StorageLost` once the store has failed for too long."""
-        if self._failure is not None:
-            told = root_of(self._failure)
-            raise StorageLost(f"tracking.uri={self.uri}: metrics can no longer be written ({told})") from self._failure
+        failure = self.failure or self.writer.failure
+        if failure is not None:
+            behind = failure.__cause__ if isinstance(failure, StorageLost) else failure
+            assert isinstance(behind, Exception)
+            told = f"{self.writer.patience.what}: files and metrics can no longer be written"
+            raise StorageLost(f"{told} ({root_of(behind)})") from behind
 
-    def drain(self) -> None:
+    def drain(self, patience: Patience) -> None:
         """Returns once everything queued is in the store; raises :class:`StorageLost` if it cannot be."""
         self.check()
         try:
-            self.persist(self._flush)
+            patience.persist(lambda: self.writer.write(self))
         except Exception as error:
-            self._failure = error
+            self.failure = error
             self.check()
 
-    def close(self, patient: bool) -> None:
-        """Writes what is left and ends the thread; unless ``patient``, a store that fails is not tried again.
+    def close(self, patience: Patience) -> None:
+        """Writes what is left and takes the run out of the writer's hands.
 
         Raises:
             StorageLost: something could not be written.
         """
-        if not patient:
-            self._hurry.set()
-        self._closing.set()
-        self._thread.join()
-        self.drain()
+        try:
+            self.drain(patience)
+        finally:
+            self.writer.forget(self)
 
-    def persist(self, act: Callable[[], Any]) -> Any:
-        """``act()``, tried again with growing pauses while it raises, for ``retry_seconds``; its last error then."""
-        deadline, delay, told = time.monotonic() + self.retry_seconds, FIRST_DELAY, False
-        while True:
-            try:
-                return act()
-            except Exception as error:
-                if self._hurry.is_set() or time.monotonic() + delay > deadline:
-                    raise
-                if not told:
-                    LOG.warning("tracking.uri=%s does not take metrics (%s); trying on", self.uri, root_of(error))
-                    told = True
-            self._hurry.wait(delay)
-            delay = min(2 * delay, LONGEST_DELAY)
+    def batch(self) -> tuple[list[Point], dict[str, str]]:
+        """What is to be written next, and tags."""
+        with self._lock:
+            points = self._points[:BATCH]
+        tags = {STEP: self.position} if points and self.position else {}
+        for name, value, _, step in points:
+            if not math.isfinite(value) and name not in self._told:
+                self._told[name] = f"{name}: {value} at step {step}"
+                tags[NONFINITE] = ""
+        if NONFINITE in tags:
+            tags[NONFINITE] = "; ".join(self._told.values())[:4000]
+        return points, tags
 
-    def _run(self) -> None:
-        while not self._closing.wait(self.flush_seconds):
-            try:
-                self.persist(self._flush)
-            except Exception as error:
-                self._failure = error  # raised where the training thread can stop
+    def written(self, count: int) -> None:
+        """Takes out points that the store has."""
+        with self._lock:
+            del self._points[:count]
+
+    def taken(self, path: Path, times: int) -> None:
+        """Takes out a file that the store has, unless it was queued anew meanwhile."""
+        with self._lock:
+            if self._files.get(path) == times:
+                del self._files[path]
+
+
+class Writer:
+    """Writes the queues of all runs of this process, one after the other, every ``flush_seconds``.
+
+    With many runs it writes less often, so that it takes at most :data:`LARGEST_SHARE` of the time.
+    """
+
+    def __init__(self, client: Any, uri: str, flush_seconds: float, retry_seconds: float) -> None:
+        self.client, self.flush_seconds = client, flush_seconds
+        self.patience = Patience.with_store(uri, retry_seconds)
+        self.failure: Exception | None = None
+        self._pause = flush_seconds
+        self._queues: dict[str, RunQueue] = {}
+        self._writing, self._stop = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mlflow-writer", daemon=True)
+
+    def open(self, queue: RunQueue) -> None:
+        """Takes a run's queue."""
+        self._queues[queue.run_id] = queue
+        if not self._thread.ident:
+            self._thread.start()
+
+    def forget(self, queue: RunQueue) -> None:
+        """Leaves a run's queue alone; with the last one the thread ends."""
+        with _registry:
+            self._queues.pop(queue.run_id, None)
+            if self._queues:
                 return
+            for key in [key for key, writer in _writers.items() if writer is self]:
+                del _writers[key]
+        self._stop.set()
+        self._thread.join(1.0)  # one that waits for a store is left to itself
 
-    def _flush(self) -> None:
+    def write(self, queue: RunQueue) -> None:
+        """Writes what a queue holds."""
         from mlflow.entities import Metric, RunTag
 
         with self._writing:
             while True:
-                with self._lock:
-                    batch = self._queue[:BATCH]
-                if not batch:
-                    return
-                tags = [RunTag(STEP, self.position)] if self.position else []
-                self.client.log_batch(self.run_id, metrics=[Metric(*point) for point in batch], tags=tags)
-                with self._lock:
-                    del self._queue[: len(batch)]
+                points, tags = queue.batch()
+                if not points:
+                    break
+                listed = [RunTag(key, value) for key, value in tags.items()]
+                self.client.log_batch(queue.run_id, metrics=[Metric(*point) for point in points], tags=listed)
+                queue.written(len(points))
+            for path, times in queue.files().items():
+                if path.exists():
+                    self.client.log_artifact(queue.run_id, str(path))
+                else:
+                    LOG.warning("%s is not there any more, and so not among the artifacts of its run", path)
+                queue.taken(path, times)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._pause):
+            try:
+                self.patience.persist(self._write_all, pause=self._stop.wait)
+            except Exception as error:
+                self.failure = error  # raised where the training thread can stop
+                return
+
+    def _write_all(self) -> None:
+        begun = time.monotonic()
+        for queue in list(self._queues.values()):
+            if self._stop.is_set():
+                return
+            if queue.failure is None:
+                try:
+                    self.write(queue)
+                except Exception as error:
+                    if not is_final(error):
+                        raise  # the store's fault, and so every run's
+                    queue.failure = error
+        self._pause = max(self.flush_seconds, (time.monotonic() - begun) / LARGEST_SHARE)
 
 
-def root_of(error: BaseException) -> str:
-    """What lies behind an error of the store, in a line: MLflow and SQLAlchemy wrap it in theirs, with their SQL.
+_writers: dict[tuple[int, str, float, float], Writer] = {}
+_registry = threading.Lock()
 
-    What an error was raised *from* lies behind it, and what it repeats in its own words (MLflow's of a server).
-    What it merely followed does not: while MLflow deals with one error (a metric that is there already) it may
-    meet another (a full disk).
+
+def open_queue(
+    client: Any,
+    run_id: str,
+    uri: str,
+    flush_seconds: float,
+    retry_seconds: float,
+    known: set[tuple[str, int]],
+    nonfinite: str = "",
+) -> RunQueue:
+    """A queue for a run, emptied by the one writer of this process.
+
+    Args:
+        client: of the store.
+        run_id: the run.
+        uri: the store's address.
+        flush_seconds: between batches.
+        retry_seconds: how long a store that fails is tried.
+        known: what the store has already, (metric, step), which is not written again.
+        nonfinite: the run's tag :data:`NONFINITE` as it is.
     """
-    while (behind := error.__cause__ or _repeated(error)) is not None:
-        error = behind
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-
-
-def _repeated(error: BaseException) -> BaseException | None:
-    """The error that was dealt with when this one was raised, if this one tells of it."""
-    before = error.__context__
-    told = before is not None and not error.__suppress_context__ and str(before)
-    return before if told and told in str(error) else None
+    key = (os.getpid(), uri, flush_seconds, retry_seconds)
+    with _registry:
+        writer = _writers.get(key)
+        if writer is None or writer.failure is not None:
+            writer = _writers[key] = Writer(client, uri, flush_seconds, retry_seconds)
+        queue = RunQueue(writer, run_id, known, nonfinite)
+        writer.open(queue)
+    return queue

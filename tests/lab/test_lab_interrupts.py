@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from alphagrad.lab.errors import StorageLost
 from alphagrad.lab.interrupts import check, closing_runs_on_signals
 from alphagrad.lab.store import store_uri
 from alphagrad.lab.tracking import Tracker
@@ -104,29 +105,30 @@ def test_a_signal_before_anything_has_begun(start, root, store_runs):
 def test_a_signal_while_the_store_creates_the_run(lab, root, store_runs, monkeypatch):
     """The store has the run, but its creator does not know its id yet."""
     tracker = Tracker(store_uri(None, root), "alphagrad")
-    create = tracker.client.create_run
+    create = tracker.client.client.create_run
 
     def interrupted(*arguments, **more):
         created = create(*arguments, **more)
         signal.raise_signal(signal.SIGTERM)
         return created
 
-    monkeypatch.setattr(tracker.client, "create_run", interrupted)
+    monkeypatch.setattr(tracker.client.client, "create_run", interrupted)
     with pytest.raises(SystemExit), closing_runs_on_signals(), tracker.run("a run", {"a": 1}, {}):
         raise AssertionError("the signal was lost")
     assert [run.info.status for run in store_runs(root)] == ["KILLED"]
 
 
 def test_a_run_whose_creation_fails_half_way(lab, root, store_runs, monkeypatch):
-    tracker = Tracker(store_uri(None, root), "alphagrad")
+    """It can go on: the store's fault is no failure of the run."""
+    tracker = Tracker(store_uri(None, root), "alphagrad", retry_seconds=0.3)
 
     def refuse(*arguments, **more):
         raise OSError("no")
 
-    monkeypatch.setattr(tracker.client, "log_batch", refuse)
-    with pytest.raises(OSError, match="no"), tracker.run("a run", {"a": 1}, {}):
+    monkeypatch.setattr(tracker.client.client, "log_batch", refuse)
+    with pytest.raises(StorageLost, match="no"), tracker.run("a run", {"a": 1}, {}):
         raise AssertionError("the run began")
-    assert [run.info.status for run in store_runs(root)] == ["FAILED"]
+    assert [run.info.status for run in store_runs(root)] == ["KILLED"]
 
 
 class Anything:
@@ -185,3 +187,33 @@ def left(process: subprocess.Popen) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_closed_terminal(lab, root, store_runs, started):
+    """The run is closed though nothing can be written to its terminal any more."""
+    import pty
+
+    terminal, own = pty.openpty()
+    command = [*COMMAND, *ENDLESS, f"output_root={root}"]
+    process = subprocess.Popen(command, stdin=own, stdout=own, stderr=own, cwd=root, start_new_session=True)
+    started.append(process)
+    os.close(own)
+    wait_for(lambda: begun(root), process, "run")
+    time.sleep(0.5)
+    process.send_signal(signal.SIGHUP)
+    os.close(terminal)
+    assert process.wait(60) == 128 + signal.SIGHUP
+    (run,) = store_runs(root)
+    assert run.info.status == "KILLED"
+
+
+def test_nohup_is_respected():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with closing_runs_on_signals():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        with closing_runs_on_signals():
+            signal.raise_signal(signal.SIGHUP)
+            check()
+    finally:
+        signal.signal(signal.SIGHUP, before)

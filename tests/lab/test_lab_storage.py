@@ -17,8 +17,8 @@ import pytest
 import torch
 from servers import free_port, mlflow_server
 
+from alphagrad.lab.patience import root_of
 from alphagrad.lab.store import open_store, store_uri
-from alphagrad.lab.writer import root_of
 
 STEPS, LOST_AT = 400, 149
 RUN = ("optimizer=adam", f"recipe.total_steps={STEPS}", "recipe.learning_starts=20", "recipe.log_every=10")
@@ -99,7 +99,7 @@ def test_a_full_disk(cli, disk, at, undisturbed, tmp_path, empty_store, full):
     told = {"store": f"tracking.uri=sqlite:///{store}", "folder": "cannot be written"}
     assert any(told[where] in said for where in told if full in (where, "both"))
     assert f"`alphagrad resume {folder}` goes on" in said
-    (state,) = folder.glob("state-*.pt")
+    *_, state = sorted(folder.glob("state-*.pt"))
     assert f"step {int(state.stem[6:])} is kept" in said
     # with room for the state there is all that was trained, else what was saved before
     assert (int(state.stem[6:]) > LOST_AT) == (full == "store")
@@ -176,7 +176,7 @@ def test_a_server_that_is_stopped(cli, at, undisturbed, tmp_path, empty_store, f
             assert f"tracking.uri={uri}" in said
             assert "Connection refused" in said
             assert "Traceback" not in done.err
-            (state,) = folder.glob("state-*.pt")
+            *_, state = sorted(folder.glob("state-*.pt"))
             assert int(state.stem[6:]) > LOST_AT
             pending = torch.load(state, weights_only=True)["runs"][0]["pending"]
             assert pending

@@ -15,7 +15,7 @@ import yaml
 from alphagrad.recipes.mlp import mlp
 from forked import context
 
-from alphagrad.lab import metrics, tracking
+from alphagrad.lab import metrics, provenance
 from alphagrad.lab.errors import StorageLost
 from alphagrad.lab.store import open_store, store_uri
 from alphagrad.lab.study import study
@@ -306,13 +306,13 @@ def test_points_are_written_while_the_run_lasts(tracker, root):
 
 def test_a_batch_is_never_larger_than_mlflow_takes(tracker, monkeypatch):
     sizes = []
-    write = tracker.client.log_batch
+    write = tracker.client.client.log_batch
 
     def noted(run_id, metrics=(), params=(), tags=()):
         sizes.append((len(metrics), len(params)))
         write(run_id, metrics=metrics, params=params, tags=tags)
 
-    monkeypatch.setattr(tracker.client, "log_batch", noted)
+    monkeypatch.setattr(tracker.client.client, "log_batch", noted)
     with tracker.run("many", {f"p.{k}": k for k in range(230)}, {}):
         for step in range(1500):
             tracker.metrics(step, {"a": 1.0, "b": 2.0})
@@ -324,14 +324,14 @@ def test_a_batch_is_never_larger_than_mlflow_takes(tracker, monkeypatch):
 def test_a_writer_that_fails_is_an_error(tracker, root, store_runs, monkeypatch):
     """Training hears of it where it can stop, at the latest when the run ends; then the run can go on."""
     tracker.retry_seconds = 0.4
-    write = tracker.client.log_batch
+    write = tracker.client.client.log_batch
 
     def refuse(run_id, metrics=(), params=(), tags=()):
         if metrics:
             raise OSError("disk full")
         write(run_id, params=params)
 
-    monkeypatch.setattr(tracker.client, "log_batch", refuse)
+    monkeypatch.setattr(tracker.client.client, "log_batch", refuse)
 
     def train():
         with tracker.run("doomed", {"p": 1}, {}):
@@ -358,7 +358,7 @@ def test_metrics_lost_at_the_end_are_an_error(tracker, root, store_runs, monkeyp
     def train():
         with tracker.run("doomed", {}, {}):
             tracker.metrics(1, {"a": 1.0})
-            monkeypatch.setattr(tracker.client, "log_batch", refuse)
+            monkeypatch.setattr(tracker.client.client, "log_batch", refuse)
 
     with pytest.raises(StorageLost):
         train()
@@ -455,6 +455,6 @@ def test_provenance_outside_a_checkout(monkeypatch):
     def no_git(*_, **__):
         raise OSError("no git here")
 
-    monkeypatch.setattr(tracking.subprocess, "run", no_git)
-    assert tracking.git_commit() is None
-    assert "mlflow.source.git.commit" not in tracking.provenance()
+    monkeypatch.setattr(provenance.subprocess, "run", no_git)
+    assert provenance.git_commit() is None
+    assert "mlflow.source.git.commit" not in provenance.provenance()

@@ -41,7 +41,8 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGHUP, 129), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
 def test_ui_answers_and_goes(lab, root, number, status):
     with Tracker(store_uri(None, root), "alphagrad").run("a run", {}, {}) as tracker:
