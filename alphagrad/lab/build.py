@@ -169,7 +169,7 @@ def build_recipe(config: DictConfig) -> Recipe:
     target = recipe_class(section.pop("_target_", None))
     plain = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in section.items()}
     for name, value in plain.items():
-        targets.check(f"recipe.{name}", value, (gym.Env,) if name == "env" else (nn.Module,))
+        targets.check(f"recipe.{name}", value, (_environment(),) if name == "env" else (nn.Module,))
     try:
         settings = checked(target.Settings, plain, "recipe.")
     except ConfigError as error:
@@ -184,6 +184,14 @@ def build_recipe(config: DictConfig) -> Recipe:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return recipe
+
+
+def _environment() -> type:
+    """What a wrapper is, and makes."""
+    import gymnasium
+
+    made: type = gymnasium.Env
+    return made
 
 
 def recipe_class(name: object) -> Any:
