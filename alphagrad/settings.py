@@ -31,7 +31,9 @@ def check_settings(s: dict[str, Any]) -> None:
     lr = s["lr"]
     if isinstance(lr, Tensor):
         if lr.dim() not in (0, s["batch_dims"]) and lr.shape != (1,):
-            raise ValueError(f"lr: Tensor lr must be 1-element, or one number for each run, got shape {tuple(lr.shape)}")
+            raise ValueError(
+                f"lr: Tensor lr must be 1-element, or one number for each run, got shape {tuple(lr.shape)}"
+            )
         if not ((lr >= 0) & lr.isfinite()).all():
             raise ValueError(f"lr: must be finite and ≥ 0, got {lr!r}")
     elif not is_number(lr) or not 0 <= lr < float("inf"):
@@ -99,7 +101,7 @@ def check_group(groups: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
     """
     group = groups[-1]
     rule, batch_dims = group["rule"], group["batch_dims"]
-    if rule.normalization.needs_names and "param_names" not in group:
+    if rule.normalization.needs_names and group["params"] and "param_names" not in group:
         raise ValueError(
             f"params: {rule.normalization!r} finds a module's tensors by name; "
             "construct the optimizer from model.named_parameters()"

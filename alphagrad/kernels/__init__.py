@@ -29,7 +29,8 @@ def kernel_for(device: torch.device, dtype: torch.dtype, rule: Rule, rounding: s
 def why_not(device: torch.device, dtype: torch.dtype, rule: Rule, rounding: str) -> str:
     """Why :func:`kernel_for` has none, in words that end a sentence."""
     if device.type != "cpu":
-        return f"there is no kernel for {device.type}"
+        wanted = "`fused=True` requires all the params to be floating point Tensors on a CPU"  # torch's words
+        return f"there is no kernel for {device.type}; {wanted}"
     if not has_numba():
         return "it needs numba (pip install numba)"
     return f"no kernel covers {rule!r} in {str(dtype).removeprefix('torch.')} with {rounding} rounding"
