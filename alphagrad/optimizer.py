@@ -101,7 +101,7 @@ class AlphaGrad(Optimizer):
         momentum_dtype: torch.dtype | None = None,
         differentiable: bool = False,
     ) -> None:
-        defaults = {
+        given = {
             "lr": lr,
             "rule": Rule() if rule is None else rule,
             "momentum": momentum,
@@ -119,7 +119,10 @@ class AlphaGrad(Optimizer):
             "momentum_dtype": momentum_dtype,
             "differentiable": differentiable,
         }
-        super().__init__(params, plain_numbers(defaults))
+        defaults = plain_numbers(given)
+        if not isinstance(params, Iterable):
+            check_settings(defaults)  # torch's optimizers, too, name a bad setting before they miss the parameters
+        super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group as ``torch.optim.Optimizer`` does, after checking its settings.

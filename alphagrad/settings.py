@@ -101,7 +101,7 @@ def check_group(groups: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
     """
     group = groups[-1]
     rule, batch_dims = group["rule"], group["batch_dims"]
-    if rule.normalization.needs_names and "param_names" not in group:
+    if rule.normalization.needs_names and group["params"] and "param_names" not in group:
         raise ValueError(
             f"params: {rule.normalization!r} finds a module's tensors by name; "
             "construct the optimizer from model.named_parameters()"

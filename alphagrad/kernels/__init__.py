@@ -49,7 +49,8 @@ def why_not(device: torch.device, dtype: torch.dtype, rule: Rule, rounding: str)
     """Why there is no kernel, in words that end a sentence."""
     needed = {"cpu": "numba", "cuda": "triton"}
     if device.type not in needed:
-        return f"there is no kernel for {device.type}"
+        wanted = "`fused=True` requires all the params to be floating point Tensors on a CPU or CUDA device"
+        return f"there is no kernel for {device.type}; {wanted}"
     if not has(needed[device.type]):
         return f"it needs {needed[device.type]} (pip install {needed[device.type]})"
     return f"no kernel covers {rule!r} in {str(dtype).removeprefix('torch.')} with {rounding} rounding"

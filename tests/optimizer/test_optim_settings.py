@@ -342,11 +342,18 @@ def test_every_argument_has_a_bad_value():
         ({"rule": Rule(PerModule())}, ValueError, "params: PerModule.*named_parameters"),
         ({"alpha": 3.0}, TypeError, "alpha"),
         ({"betas": (0.9, 0.99)}, TypeError, "betas"),
+        ({"capturable": True}, TypeError, "capturable"),
     ],
 )
 def test_settings_that_do_not_go_together_are_named(kwargs, error, text):
     with pytest.raises(error, match=text):
         AlphaGrad([torch.nn.Parameter(torch.zeros(2))], **kwargs)
+
+
+def test_a_default_may_need_what_only_groups_say():
+    ps = [torch.nn.Parameter(torch.zeros(2, 3)) for _ in range(2)]
+    for own, given in (({"momentum": 0.9}, {"dampening": 0.1}), ({"batch_dims": 1}, {"lr": torch.tensor([0.1, 0.2])})):
+        AlphaGrad([{"params": [p], **own} for p in ps], **given)
 
 
 @pytest.mark.parametrize(("key", "meant"), [("weight_decy", "weight_decay"), ("momentm", "momentum"), ("Lr", "lr")])
