@@ -23,6 +23,9 @@ class Kernel(Protocol):
         It may put a gradient laid out like its parameter in the place of one that is not.
         """
 
+    def step(self, b: Batch, found_inf: Tensor | None) -> bool:
+        """All of the step of a batch that is :attr:`Batch.simple`; False if it is to be done in parts."""
+
     def norms(self, b: Batch) -> Tensor:
         """‖g‖₂² of every tensor and run, on this process: [tensors, *batch], float64."""
 
@@ -70,6 +73,8 @@ class Batch:
     alphas: list[Tensor] = field(default_factory=list)
     saturations: list[Tensor] = field(default_factory=list)
     skipped: list[Tensor] = field(default_factory=list)
+    simple: bool = False
+    """Whether the tensors' own norms divide them, on this process, by an α and a number that never change."""
     table: Any = None
     """What the kernel keeps of the tensors' shapes."""
     initial_alphas: Tensor | None = None

@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 from alphagrad.batch import Batch, column
 from alphagrad.extent import Extent, extent_of, is_sharded, refuse_flat, shard_of
 from alphagrad.kernels import kernel_for
+from alphagrad.normalization import PerTensor
 from alphagrad.rounding import HALVES
 from alphagrad.values import LARGEST, TensorInfo, Value
 
@@ -38,6 +39,7 @@ class Plan:
     key: tuple[Any, ...]
     params: list[Tensor]
     kinds: list[tuple[torch.dtype, torch.device, int]]
+    """What of a parameter could change under the same object."""
     batches: list[Batch] = field(default_factory=list)
     members: list[list[int]] = field(default_factory=list)
     """Of each batch, which of ``params`` it holds."""
@@ -48,13 +50,8 @@ class Plan:
             key == self.key
             and len(params) == len(self.params)
             and all(map(is_, params, self.params))
-            and self.kinds == [kind_of(p) for p in params]
+            and self.kinds == [(p.dtype, p.device, p.numel()) for p in params]
         )
-
-
-def kind_of(p: Tensor) -> tuple[torch.dtype, torch.device, int]:
-    """What of a parameter could change under the same object."""
-    return p.dtype, p.device, p.numel()
 
 
 class Gatherer:
@@ -77,9 +74,10 @@ class Gatherer:
         counts = tuple(len(group["params"]) for group in groups)
         for index, group in enumerate(groups):
             all_params = group["params"]
-            params = [p for p in all_params if p.grad is not None]
-            if not params:
+            present = [(p, g) for p in all_params if (g := p.grad) is not None]
+            if not present:
                 continue
+            params = [p for p, _ in present]
             key = (*(group[setting] for setting in STRUCTURE), *counts)
             plan = self._plans.get(index)
             compiling = torch.compiler.is_compiling()
@@ -90,7 +88,7 @@ class Gatherer:
                 if not compiling:
                     self._plans[index] = plan
             for prototype, members in zip(plan.batches, plan.members, strict=True):
-                found.append((fill(prototype, [params[i] for i in members], group, state), group))
+                found.append((fill(prototype, [present[i] for i in members], group, state), group))
         return found
 
     def forget(self) -> None:
@@ -107,7 +105,7 @@ def make_plan(
     total: int,
 ) -> Plan:
     """Groups tensors by device, dtype and extent."""
-    plan = Plan(key, params, [kind_of(p) for p in params])
+    plan = Plan(key, params, [(p.dtype, p.device, p.numel()) for p in params])
     kinds: dict[tuple[torch.device, torch.dtype, Extent], list[int]] = {}
     for i, p in enumerate(params):
         refuse_flat(p, names[p])
@@ -143,6 +141,7 @@ def new_batch(
         foreach=group["foreach"] is not False,
         kernel=kernel,
         rounding=group["rounding"],
+        simple=type(rule.normalization) is PerTensor and not extent.groups and not rule.changes,
         sizes=column([float(max(info.d, 1)) for info in infos], local).view(-1, *runs),
     )
     shape = like.shape[: extent.batch_dims]
@@ -156,23 +155,26 @@ def new_batch(
     return batch
 
 
-def fill(batch: Batch, params: list[Tensor], group: dict[str, Any], state: State) -> Batch:
-    """Puts tensors, state and settings as they are now into a batch."""
-    grads = [p.grad for p in params]
-    for info, g in zip(batch.infos, grads, strict=True):
-        if g.layout is not torch.strided:  # type: ignore[union-attr]
-            raise RuntimeError(f"AlphaGrad does not support sparse gradients ({info.name})")
-    b, own = batch, [state[p] for p in params]
+def fill(batch: Batch, present: list[tuple[Tensor, Tensor]], group: dict[str, Any], state: State) -> Batch:
+    """Puts tensors, their gradients, state and settings as they are now into a batch."""
+    b, params, grads = batch, [p for p, _ in present], [g for _, g in present]
+    if any(g.layout is not torch.strided for g in grads):
+        name = next(info.name for info, g in zip(b.infos, grads, strict=True) if g.layout is not torch.strided)
+        raise RuntimeError(f"AlphaGrad does not support sparse gradients ({name})")
+    own = [state[p] for p in params]
     runs = params[0].shape[: b.extent.batch_dims]
     for setting in ("lr", "momentum", "dampening", "weight_decay", "eps", "maximize", "nesterov"):
         setattr(b, setting, group[setting])
     b.decays, b.dampens = bool(group["weight_decay"]), bool(group["dampening"])
 
     def kept(key: str, make: Callable[[int], Tensor]) -> list[Tensor]:
-        for i, s in enumerate(own):
-            if key not in s:
-                s[key] = make(i)
-        return [s[key] for s in own]
+        try:
+            return [s[key] for s in own]
+        except KeyError:
+            for i, s in enumerate(own):
+                if key not in s:
+                    s[key] = make(i)
+            return [s[key] for s in own]
 
     def zeros(dtype: torch.dtype) -> Callable[[int], Tensor]:
         return lambda i: torch.zeros(runs, dtype=dtype, device=params[i].device)
@@ -193,7 +195,7 @@ def fill(batch: Batch, params: list[Tensor], group: dict[str, Any], state: State
         assert initial is not None
         b.alphas = kept("alpha", lambda i: initial[i].float())
         b.saturations = kept("saturation", zeros(torch.float32))
-    b.params, b.grads = params, grads  # type: ignore[assignment]
+    b.params, b.grads = params, grads
     if is_sharded(params[0]):
         b.grads = [shard_of(g, like=p) for g, p in zip(b.grads, params, strict=True)]
         b.params, b.buffers, b.compensations = (list(map(shard_of, x)) for x in (params, b.buffers, b.compensations))

@@ -20,26 +20,29 @@ def divisors(batches: Sequence[Batch], grad_scale: Tensor | None = None) -> list
     carry ``grad_scale`` are divided by it too.
     """
     squares = summed_over_processes(batches, [b.kernel.norms(b) if b.kernel else square_sums(b) for b in batches])
-    result = []
     for b, square in zip(batches, squares, strict=True):
         b.norms = square.sqrt()
         if grad_scale is not None:
             b.norms = b.norms / scale_for(b, grad_scale)
-        result.append(b.norms)
-    for normalization in dict.fromkeys(b.rule.normalization for b in batches):
-        rows = [i for i, b in enumerate(batches) if b.rule.normalization == normalization]
-        if not isinstance(normalization, PerTensor):
-            infos = [info for i in rows for info in batches[i].infos]
-            home = result[rows[0]].device
-            together = normalization.norms(torch.cat([result[i].to(home) for i in rows]), infos)
-            for i, part in zip(rows, together.split([len(batches[i].infos) for i in rows]), strict=True):
-                result[i] = part.to(result[i].device)
-        for i in rows:
-            eps = batches[i].eps if normalization.uses_eps else 0.0
-            # a zero gradient under ε = 0 is 0/1, not 0/0
-            result[i] = (result[i] + eps).masked_fill(result[i] == 0, 1.0)
-            if grad_scale is not None:
-                result[i] = result[i] * scale_for(batches[i], grad_scale)
+    result = []
+    for b, unit in zip(batches, unit_norms(batches), strict=True):
+        # a zero gradient under ε = 0 is 0/1, not 0/0
+        by = (unit + b.eps if b.rule.normalization.uses_eps else unit).masked_fill(unit == 0, 1.0)
+        result.append(by if grad_scale is None else by * scale_for(b, grad_scale))
+    return result
+
+
+def unit_norms(batches: Sequence[Batch]) -> list[Tensor]:
+    """‖unit‖₂ of the unit that each tensor belongs to, from the norms of the tensors: [tensors, *batch] each."""
+    result = [norms for b in batches if (norms := b.norms) is not None]
+    spanning = [i for i, b in enumerate(batches) if not isinstance(b.rule.normalization, PerTensor)]
+    for normalization in dict.fromkeys(batches[i].rule.normalization for i in spanning):
+        rows = [i for i in spanning if batches[i].rule.normalization == normalization]
+        infos = [info for i in rows for info in batches[i].infos]
+        home = result[rows[0]].device
+        together = normalization.norms(torch.cat([result[i].to(home) for i in rows]), infos)
+        for i, part in zip(rows, together.split([len(batches[i].infos) for i in rows]), strict=True):
+            result[i] = part.to(result[i].device)
     return result
 
 
@@ -111,6 +114,8 @@ def beyond(b: Batch, by: Tensor, alpha: Tensor | None, tau: float) -> Tensor:
 def summed_over_processes(batches: Sequence[Batch], sums: Sequence[Tensor]) -> list[Tensor]:
     """Each batch's sums over the processes that share its tensors: one reduction for all that share alike."""
     result = list(sums)
+    if not any(b.extent.groups for b in batches):
+        return result
     for groups, device in dict.fromkeys((b.extent.groups, s.device) for b, s in zip(batches, sums, strict=True)):
         if not groups:
             continue

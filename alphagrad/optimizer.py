@@ -147,7 +147,10 @@ class AlphaGrad(Optimizer):
 
     @property
     def _gatherer(self) -> Gatherer:
-        gatherer: Gatherer = self.__dict__.setdefault("_own_gatherer", Gatherer())
+        # not an attribute that the constructor sets: copies and pickles of an optimizer come without it
+        if "_own_gatherer" not in self.__dict__:
+            self.__dict__["_own_gatherer"] = Gatherer()
+        gatherer: Gatherer = self.__dict__["_own_gatherer"]
         return gatherer
 
     @property

@@ -48,6 +48,11 @@ class Rule:
         return self.transform.counts_steps or (self.alpha is not None and self.alpha.counts_steps)
 
     @property
+    def changes(self) -> bool:
+        """Whether α or the transform's number changes from update to update."""
+        return self.counts_steps or bool(self.taus)
+
+    @property
     def taus(self) -> tuple[float, ...]:
         """The thresholds at which the rule must know the saturation S(α)."""
         asked = (self.alpha.tau if self.alpha is not None and self.alpha.controlled else None, self.transform.tau)

@@ -32,6 +32,10 @@ def update(batches: Sequence[Batch], grad_scale: Tensor | None = None, found_inf
         grad_scale: gradients are divided by it (``torch.amp.GradScaler``).
         found_inf: where it is not zero nothing changes at all (``torch.amp.GradScaler``).
     """
+    if grad_scale is None:
+        batches = [b for b in batches if not (b.simple and b.kernel is not None and b.kernel.step(b, found_inf))]
+        if not batches:
+            return
     measured = divisors(batches, grad_scale)
     alphas = [b.steepness() for b in batches]
     seen = saturations(batches, measured, alphas)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,23 @@ class CpuKernel(Addressed):
     """See :class:`alphagrad.batch.Kernel`."""
 
     dtypes = (torch.float32, torch.bfloat16)
+
+    def step(self, b: Batch, found_inf: Tensor | None) -> bool:
+        table: Table = b.table
+        if table.elements >= PARALLEL and torch.get_num_threads() > 1:
+            return False  # each of its parts is shared among threads
+        rates = np.empty((len(b.params), *b.params[0].shape[: b.extent.batch_dims]))
+        rates[:] = b.lr
+        p, g, v, skipped, begun, steps = all_rows(b, b.params, b.grads, b.buffers, b.skipped, b.begun, b.steps)
+        loops.whole_step(
+            table.pieces, p, g, v, is_half(b.params), is_half(b.buffers), CODES[type(b.rule.transform)],
+            table.ones if b.initial_alphas is None else rows_of(b.initial_alphas),
+            table.ones if b.fixed_number is None else rows_of(b.fixed_number), rates.reshape(-1), skipped, begun, steps,
+            float(b.eps), b.skip, found_inf is None or not bool(found_inf), -1.0 if b.maximize else 1.0,
+            float(b.weight_decay), float(b.momentum), 1.0 - float(b.dampening), b.nesterov,
+        )  # fmt: skip
+        torch.autograd.graph.increment_version(b.params + b.buffers)
+        return True
 
     def norms(self, b: Batch) -> Tensor:
         table: Table = b.table
@@ -79,6 +96,15 @@ def rows(b: Batch, tensors: Sequence[Tensor]) -> NDArray[np.int64]:
     strides = np.array([t.stride(0) * t.element_size() for t in tensors], np.int64)
     table: Table = b.table
     return addresses[table.tensor] + table.run * strides[table.tensor]
+
+
+def all_rows(b: Batch, *lists: Sequence[Tensor]) -> list[NDArray[np.int64]]:
+    """:func:`rows` of several lists, of which some may be empty."""
+    if b.extent.batch_dims:
+        return [rows(b, tensors) for tensors in lists]
+    addresses = np.array([t.data_ptr() for tensors in lists for t in tensors], np.int64)
+    ends = list(accumulate(map(len, lists), initial=0))
+    return [addresses[start:end] for start, end in pairwise(ends)]
 
 
 def rows_of(numbers: Tensor) -> NDArray[np.float64]:

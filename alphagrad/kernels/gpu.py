@@ -130,6 +130,9 @@ class GpuKernel(Addressed):
 
     dtypes = tuple(TYPES)
 
+    def step(self, b: Batch, found_inf: Tensor | None) -> bool:
+        return False
+
     def norms(self, b: Batch) -> Tensor:
         out, arguments = self._pieces(b)
         square_sums[(len(out),)](*arguments, addresses(b, "g", b.grads), out, TYPES[b.params[0].dtype], BLOCK)

@@ -261,6 +261,34 @@ def update_pieces(
 
 
 @plain
+def whole_step(
+    pieces, p, g, v, p_half, v_half, transform, alphas, numbers, rates, skipped, begun_at, steps,
+    eps, skip, allowed, sign, decay, momentum, share, nesterov,
+):  # fmt: skip
+    """All of a step whose norms are those of single tensors, in one call: what a small network needs."""
+    rows = alphas.size
+    sums, divisors = np.empty(len(pieces)), np.empty(rows)
+    square_sums(pieces, 0, len(pieces), g, p_half, sums)
+    add_up(pieces, sums, divisors)
+    divide_by(divisors, eps)
+    moves, begun = np.empty(rows, np.uint8), np.ones(rows, np.uint8)
+    judge(divisors, skip, allowed, skipped, begun_at, moves, begun)
+    update_pieces(
+        pieces, 0, len(pieces), p, g, v, p_half, v_half, transform, divisors, alphas, numbers, rates, moves, begun,
+        sign, decay, momentum, share, nesterov,
+    )  # fmt: skip
+    settle(moves, steps, begun_at)
+
+
+@plain
+def divide_by(squares, eps):
+    """Sums of squares become divisors, in place: ‖g‖ + ε; a zero gradient is divided by 1."""
+    for row in range(squares.size):
+        norm = np.sqrt(squares[row])
+        squares[row] = 1.0 if norm == 0 else norm + eps
+
+
+@plain
 def judge(divisors, skip, allowed, skipped, begun_at, moves, begun):
     """Which rows take the step; counts the others. ``begun``: whether the momentum of a row holds an update."""
     for row in range(divisors.size):

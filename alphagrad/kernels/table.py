@@ -28,9 +28,9 @@ PLAIN = {Tensor, torch.nn.Parameter}
 class Table:
     """How the rows of a batch are cut into pieces; it changes with shapes and layouts alone."""
 
-    shapes: list[tuple[int, ...]]
+    numels: list[int]
     strides: list[tuple[int, ...]]
-    """Of the parameters it was made for, as their shapes."""
+    """Of the parameters it was made for, as their numbers of elements."""
     tensor: NDArray[np.int64]
     """The tensor of each row."""
     run: NDArray[np.int64]
@@ -61,7 +61,8 @@ def table_of(shapes: Sequence[tuple[int, ...]], batch_dims: int, strides: list[t
     ]
     pieces = np.array(cut, np.int64).reshape(-1, 3)
     tensor, run = np.array(rows, np.int64).reshape(-1, 2).T.copy()
-    return Table(list(shapes), strides, tensor, run, pieces, np.cumsum(pieces[:, 2] - pieces[:, 1]), np.ones(len(rows)))
+    numels = [math.prod(shape) for shape in shapes]
+    return Table(numels, strides, tensor, run, pieces, np.cumsum(pieces[:, 2] - pieces[:, 1]), np.ones(len(rows)))
 
 
 class Addressed:
@@ -70,25 +71,27 @@ class Addressed:
     dtypes: tuple[torch.dtype, ...]
 
     def takes(self, b: Batch) -> bool:
-        dtype, device, dims = b.params[0].dtype, b.params[0].device, b.extent.batch_dims
+        dims, strides = b.extent.batch_dims, [p.stride() for p in b.params]
         if dims > 1 or not {*map(type, b.params), *map(type, b.grads)} <= PLAIN:
             return False
-        shapes, strides = [p.shape for p in b.params], [p.stride() for p in b.params]
-        if [g.shape for g in b.grads] != shapes:
-            return False  # not this kernel's to tell
-        if b.table is None or b.table.strides != strides or b.table.shapes != shapes:
+        # of one number of elements and one layout, two tensors have corresponding elements at corresponding places
+        if b.table is None or b.table.strides != strides:
+            shapes = [tuple(p.shape) for p in b.params]
             # of a stack, a run's own elements must be without gaps; the runs may lie apart
             if not all(is_dense(s[dims:], t[dims:]) for s, t in zip(shapes, strides, strict=True)):
                 return False
             b.table = table_of(shapes, dims, strides)
+        if [g.numel() for g in b.grads] != b.table.numels:
+            return False  # the plain step says what is wrong
         if [g.stride() for g in b.grads] != strides:
             pairs = zip(b.grads, b.params, strict=True)
             b.grads = [g if g.stride()[dims:] == p.stride()[dims:] else laid_out(g, p) for g, p in pairs]
         for p, v in zip(b.params, b.buffers, strict=False):
             if v.stride()[dims:] != p.stride()[dims:] or v.dtype not in self.dtypes or type(v) not in PLAIN:
                 return False
+        dtype, device = b.params[0].dtype, b.params[0].device
         kept = ((b.grads, dtype), (b.skipped, torch.int32), (b.steps, torch.float32), (b.begun, torch.bool))
-        return not any(t.dtype is not kind or t.device != device for tensors, kind in kept for t in tensors)
+        return all({(t.dtype, t.device) for t in tensors} == {(kind, device)} for tensors, kind in kept if tensors)
 
 
 def laid_out(g: Tensor, p: Tensor) -> Tensor:
