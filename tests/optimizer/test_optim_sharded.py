@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 from alphagrad import AlphaGrad, Rule, signals, variants
 from alphagrad.alpha import Constant, Saturation, SqrtDim, SqrtTotal
 from alphagrad.normalization import Global, PerTensor
+from alphagrad.transform import FromSaturation, Hybrid
 
 # over two processes: shards of unequal size, one that is empty, one along the second dimension, and no shards at all
 SHAPES = {"a.weight": (3, 2), "a.bias": (3,), "b.weight": (2, 5), "b.bias": (1,), "c.weight": (3, 3), "gain": ()}
@@ -309,12 +310,42 @@ def flattened_and_divided():
             model(torch.full((2, 3), float(step + 1))).sum().backward()
             optimizer.step()
         ends.append([p.detach() for p in model.parameters()])
-    return {"refused": refused, "alone": ends[0], "zero": ends[1]}
+    return {"refused": refused, "alone": ends[0], "zero": ends[1], "reductions": reductions()}
+
+
+def reductions():
+    """How many reductions a step of several sharded tensors makes, by rule."""
+    counted = {}
+    reduce = dist.all_reduce
+    for name, rule in {
+        "base": Rule(),
+        "controlled": Rule(Global(), Saturation(tau=0.5), Hybrid(FromSaturation(0.7))),
+    }.items():
+        model = network()
+        fully_shard(model)
+        optimizer = AlphaGrad(
+            [{"params": model[0].named_parameters()}, {"params": model[2].named_parameters()}], rule=rule
+        )
+        for _ in range(2):
+            model(torch.ones(2, 3)).sum().backward()
+            calls = []
+            dist.all_reduce = lambda *args, calls=calls, **kwargs: calls.append(1) or reduce(*args, **kwargs)
+            try:
+                optimizer.step()
+            finally:
+                dist.all_reduce = reduce
+            counted[name] = len(calls)
+    return counted
 
 
 @pytest.fixture(scope="module")
 def divided(tmp_path_factory):
     return in_processes(flattened_and_divided, tmp_path_factory.mktemp("divided"))
+
+
+def test_one_reduction_measures_all_norms_and_one_all_saturations(divided):
+    for found in divided:
+        assert found["reductions"] == {"base": 1, "controlled": 2}
 
 
 def test_fsdp1_is_refused_with_the_way_out(divided):
