@@ -13,12 +13,11 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 from alphagrad.batch import Batch
 from alphagrad.gather import Gatherer
-from alphagrad.rounding import HALVES, standing
 from alphagrad.rule import Rule
 from alphagrad.saved import Restored
 from alphagrad.settings import check_group, check_settings, plain_numbers, warn_of_misspellings
+from alphagrad.standing import warn_of_standing
 from alphagrad.step import update
-from alphagrad.transform import ScaledTanh
 from alphagrad.values import tensor_of
 
 
@@ -209,7 +208,9 @@ class AlphaGrad(Optimizer):
         batches = self.batches()
         if not batches:
             return loss
-        self._warn_of_standing([b for b, _ in batches])
+        if "_told_of_standing" not in self.__dict__ and not torch.compiler.is_compiling():
+            self.__dict__["_told_of_standing"] = True
+            warn_of_standing([b for b, _ in batches])
         self._check_finite(batches, found_inf)
         if self.defaults["compile"] and not torch.compiler.is_compiling():
             self._update_compiled([b for b, _ in batches], grad_scale, found_inf)
@@ -254,28 +255,6 @@ class AlphaGrad(Optimizer):
             self.__dict__["_compiled_update"] = update
             update(batches, grad_scale, found_inf)
 
-    def _warn_of_standing(self, batches: list[Batch]) -> None:
-        """Says once, at the first step, that half-precision parameters are too large for the rate to move them."""
-        if "_told_of_standing" in self.__dict__ or torch.compiler.is_compiling():
-            return
-        self.__dict__["_told_of_standing"] = True
-        for b in batches:
-            p = b.params[0]
-            if p.dtype not in HALVES or b.rounding != "nearest" or p.is_meta or is_capturing(p):
-                continue
-            # |g'| ≤ 1 but for scaled_tanh's β; momentum adds up to 1/(1 − γ) of them
-            bound = 1.0 if not isinstance(b.rule.transform, ScaledTanh) else float(b.fixed_number.max())  # type: ignore
-            rate = float(torch.as_tensor(b.lr).max()) * bound / (1 - float(b.momentum))
-            share = standing(b.params, rate)
-            if share > 0.5:
-                warnings.warn(
-                    f"lr: steps of {rate:g} are below the resolution of {share:.0%} of a "
-                    f"{str(p.dtype).removeprefix('torch.')} parameter, which will not move; raise lr, keep "
-                    "parameters in float32, or set rounding='stochastic' or 'kahan'",
-                    stacklevel=4,
-                )
-                return
-
     def skipped(self) -> dict[str, Tensor]:
         """How often each tensor's update was skipped for a non-finite gradient: name → [*batch]."""
         counts: dict[str, Tensor] = {}
@@ -284,11 +263,6 @@ class AlphaGrad(Optimizer):
                 if "skipped" in self.state.get(p, {}):
                     counts[name] = self.state[p]["skipped"]
         return counts
-
-
-def is_capturing(tensor: Tensor) -> bool:
-    """Whether a CUDA graph is being recorded, during which nothing may wait for the device."""
-    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def raise_nonfinite(batches: Iterable[Batch]) -> None:

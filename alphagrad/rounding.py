@@ -45,15 +45,3 @@ def stochastic(x: Tensor) -> Tensor:
     # the upper half of the bits is the bfloat16; what the noise carries over into it rounds away from zero
     rounded = ((bits + noise) & -(1 << 16)).view(torch.float32)
     return torch.where(x.isfinite(), rounded, x).to(torch.bfloat16)
-
-
-def standing(params: Sequence[Tensor], step: float) -> float:
-    """The largest share, over tensors, of elements so large that no step of size ``step`` moves them.
-
-    Rounded to the nearest, x moves by at least half the distance to its neighbour, which is |x|·2^-9 to |x|·2^-8 in
-    bfloat16 and |x|·2^-12 to |x|·2^-11 in float16. Waits for the device.
-    """
-    shares = [torch.zeros(())] + [
-        (p.detach().abs() > step / torch.finfo(p.dtype).eps * 4).float().mean().cpu() for p in params if p.numel()
-    ]
-    return float(torch.stack(shares).max())

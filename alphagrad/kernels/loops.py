@@ -5,7 +5,6 @@ Rows and pieces are those of ``table.py``. Tensors come as addresses, so that on
 Elements pass through blocks that stay in the cache: float32 in place, bfloat16 widened into a scratch block.
 """
 
-# The decorated functions are called from one another; their types are numba's business.
 # mypy: disallow-untyped-defs=false, check-untyped-defs=false, disallow-untyped-decorators=false
 from __future__ import annotations
 
@@ -52,26 +51,18 @@ float32_at, uint16_at = _pointer(types.float32), _pointer(types.uint16)
 int32_at, uint8_at = _pointer(types.int32), _pointer(types.uint8)
 
 
-@intrinsic
-def bits_to_float(typingctx, bits):
-    """The float32 of these 32 bits."""
-    signature = types.float32(types.uint32)
+def _same_bits(source, target):
+    @intrinsic
+    def cast(typingctx, value):
+        def codegen(context, builder, signature, args):
+            return builder.bitcast(args[0], context.get_value_type(target))
 
-    def codegen(context, builder, signature, args):
-        return builder.bitcast(args[0], context.get_value_type(types.float32))
+        return target(source), codegen
 
-    return signature, codegen
+    return cast
 
 
-@intrinsic
-def float_to_bits(typingctx, number):
-    """The 32 bits of this float32."""
-    signature = types.uint32(types.float32)
-
-    def codegen(context, builder, signature, args):
-        return builder.bitcast(args[0], context.get_value_type(types.uint32))
-
-    return signature, codegen
+bits_to_float, float_to_bits = _same_bits(types.uint32, types.float32), _same_bits(types.float32, types.uint32)
 
 
 @plain
@@ -248,13 +239,11 @@ def update_pieces(
             n = min(BLOCK, stop - low)
             u = scratch[:n]
             bend(transform, read(g[row], low, n, p_half, g_wide), u, before, scale, unit, numbers[row])
-            step = f32(rate)
+            step = f32(rate if momentum else rate * sign)
             if momentum:
                 x = read(v[row], low, n, v_half, v_wide)
                 accumulate(x, u, f32(momentum), fresh, f32(sign), nesterov)
                 write(v[row], low, n, v_half, x)
-            else:
-                step = f32(rate * sign)
             x = read(p[row], low, n, p_half, p_wide)
             descend(x, u, keep, step)
             write(p[row], low, n, p_half, x)
@@ -284,8 +273,7 @@ def whole_step(
 def divide_by(squares, eps):
     """Sums of squares become divisors, in place: ‖g‖ + ε; a zero gradient is divided by 1."""
     for row in range(squares.size):
-        norm = np.sqrt(squares[row])
-        squares[row] = 1.0 if norm == 0 else norm + eps
+        squares[row] = np.sqrt(squares[row]) + eps if squares[row] != 0 else 1.0
 
 
 @plain
