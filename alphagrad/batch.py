@@ -17,11 +17,8 @@ from alphagrad.values import TensorInfo, Value, tensor_of
 class Kernel(Protocol):
     """A faster execution of a batch's step; ``step.py`` says what it must compute."""
 
-    def takes(self, b: Batch) -> bool:
-        """Whether it can work on these very tensors; called before the rest, in every step.
-
-        It may put a gradient laid out like its parameter in the place of one that is not.
-        """
+    def refusal(self, b: Batch) -> str | None:
+        """Why it cannot work on these very tensors; None if it can. Called before the rest, in every step."""
 
     def step(self, b: Batch, found_inf: Tensor | None) -> bool:
         """All of the step of a batch that is :attr:`Batch.simple`; False if it is to be done in parts."""

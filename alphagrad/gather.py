@@ -38,7 +38,7 @@ class Plan:
 
     key: tuple[Any, ...]
     params: list[Tensor]
-    kinds: list[tuple[torch.dtype, torch.device, int]]
+    kinds: list[tuple[torch.dtype, torch.device, torch.Size]]
     """What of a parameter could change under the same object."""
     batches: list[Batch] = field(default_factory=list)
     members: list[list[int]] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Plan:
             key == self.key
             and len(params) == len(self.params)
             and all(map(is_, params, self.params))
-            and self.kinds == [(p.dtype, p.device, p.numel()) for p in params]
+            and self.kinds == [(p.dtype, p.device, p.shape) for p in params]
         )
 
 
@@ -79,12 +79,14 @@ class Gatherer:
                 continue
             params = [p for p, _ in present]
             key = (*(group[setting] for setting in STRUCTURE), *counts)
+            alpha = group["rule"].alpha
+            if alpha is not None and alpha.spans_tensors:
+                key += (size_of(groups),)
             plan = self._plans.get(index)
             compiling = torch.compiler.is_compiling()
             if plan is None or compiling or not plan.holds(key, params):
-                total = sum(math.prod(run_shape(p, g)) for g in groups for p in g["params"] if not is_lazy(p))
                 named = dict(zip(all_params, names(index), strict=True))
-                plan = make_plan(key, params, named, group, index, total)
+                plan = make_plan(key, params, named, group, index, size_of(groups))
                 if not compiling:
                     self._plans[index] = plan
             for prototype, members in zip(plan.batches, plan.members, strict=True):
@@ -94,6 +96,12 @@ class Gatherer:
     def forget(self) -> None:
         """Makes everything anew in the next step."""
         self._plans.clear()
+
+    def release(self) -> None:
+        """Lets go of the tensors of the step that was made: gradients must not outlive ``zero_grad``."""
+        for plan in self._plans.values():
+            for b in plan.batches:
+                b.params, b.grads, b.buffers, b.compensations, b.norms = [], [], [], [], None
 
 
 def make_plan(
@@ -105,7 +113,7 @@ def make_plan(
     total: int,
 ) -> Plan:
     """Groups tensors by device, dtype and extent."""
-    plan = Plan(key, params, [(p.dtype, p.device, p.numel()) for p in params])
+    plan = Plan(key, params, [(p.dtype, p.device, p.shape) for p in params])
     kinds: dict[tuple[torch.device, torch.dtype, Extent], list[int]] = {}
     for i, p in enumerate(params):
         refuse_flat(p, names[p])
@@ -199,7 +207,9 @@ def fill(batch: Batch, present: list[tuple[Tensor, Tensor]], group: dict[str, An
     if is_sharded(params[0]):
         b.grads = [shard_of(g, like=p) for g, p in zip(b.grads, params, strict=True)]
         b.params, b.buffers, b.compensations = (list(map(shard_of, x)) for x in (params, b.buffers, b.compensations))
-    if b.kernel is not None and not b.kernel.takes(b):
+    if b.kernel is not None and (why := b.kernel.refusal(b)) is not None:
+        if group["fused"]:
+            raise RuntimeError(f"fused=True: {why} ({b.infos[0].name} or another of its group); leave fused out")
         return replace(b, kernel=None)
     return b
 
@@ -218,6 +228,11 @@ def within_range(alpha: Value, info: TensorInfo) -> Value:
         return alpha
     warnings.warn(f"alpha: {steepest:g} for {info.name} is beyond float32; {LARGEST:g} is used", stacklevel=2)
     return tuple(min(a, LARGEST) for a in alpha) if isinstance(alpha, tuple) else LARGEST
+
+
+def size_of(groups: Sequence[dict[str, Any]]) -> int:
+    """d_network: the parameters of all groups, one run; of lazy ones none yet."""
+    return sum(math.prod(run_shape(p, g)) for g in groups for p in g["params"] if not is_lazy(p))
 
 
 def run_dims(p: Tensor, group: dict[str, Any]) -> tuple[int, ...]:

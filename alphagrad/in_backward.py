@@ -9,8 +9,6 @@ from torch import Tensor
 
 from alphagrad.gather import Gatherer
 from alphagrad.optimizer import AlphaGrad
-from alphagrad.settings import spans_tensors
-from alphagrad.step import update
 
 
 class InBackward(AlphaGrad):
@@ -18,8 +16,9 @@ class InBackward(AlphaGrad):
 
     At most the gradients that the backward pass still works on are alive. Arguments, groups, schedulers and states are
     :class:`AlphaGrad`'s; ``step()`` has nothing left to do, so a training loop may keep calling it. The update equals
-    that of a step after the backward pass. What needs all gradients at once cannot be had: clipping by the whole norm,
-    accumulation over several backward passes, ``GradScaler``.
+    that of a step after the backward pass. What needs all gradients at once cannot be had: clipping by the whole norm
+    finds none, each of several backward passes makes a step, ``GradScaler`` finds nothing to unscale. A parameter
+    that is frozen when its group is added and thawed later is stepped by ``step()``.
 
     Example:
         >>> model = torch.nn.Linear(2, 1)
@@ -41,7 +40,7 @@ class InBackward(AlphaGrad):
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
-            if spans_tensors(group["rule"]):
+            if group["rule"].spans_tensors:
                 raise ValueError(
                     f"rule: {group['rule']!r} measures across tensors, whose gradients are never there together; "
                     "use PerTensor (and of sqrt_total the form with a given total)"
@@ -51,8 +50,17 @@ class InBackward(AlphaGrad):
         except ValueError:
             self.param_groups.pop()
             raise
-        index = len(self.param_groups) - 1
-        for place, p in enumerate(group["params"]):
+        self._register(len(self.param_groups) - 1)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_handles" not in self.__dict__:  # a copy, or from a pickle: its parameters have no hooks yet
+            self._alone, self._handles = {}, []
+            for index in range(len(self.param_groups)):
+                self._register(index)
+
+    def _register(self, index: int) -> None:
+        for place, p in enumerate(self.param_groups[index]["params"]):
             if p.requires_grad:
                 self._handles.append(p.register_post_accumulate_grad_hook(self._hook(index, place)))
 
@@ -61,9 +69,12 @@ class InBackward(AlphaGrad):
             with torch.no_grad():
                 alone = {**self.param_groups[index], "params": [p]}
                 gatherer = self._alone.setdefault(p, Gatherer())
-                found = gatherer.batches([alone], lambda _: [self._names(index)[place]], self.state)
-                self._check_finite(found)
-                update([b for b, _ in found])
+                try:
+                    found = gatherer.batches([alone], lambda _: [self._names(index)[place]], self.state)
+                    self._check_finite(found)
+                    self._execute([b for b, _ in found], None, None)
+                finally:
+                    gatherer.release()
             p.grad = None
 
         return step_alone

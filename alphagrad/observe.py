@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from alphagrad.batch import Batch
 from alphagrad.measure import beyond, divisors, summed_over_processes
 from alphagrad.optimizer import AlphaGrad
 
@@ -19,10 +22,14 @@ def signals(optimizer: AlphaGrad, tau: float = 2.5) -> dict[str, dict[str, Tenso
         Tensor name → ``grad_norm`` ‖g‖₂ of that tensor alone; ``alpha`` and ``saturation`` S(α), the
         fraction of components with ``|α·ĝᵢ| > tau``, where the rule has an α.
     """
-    batches = [b for b, _ in optimizer.batches()]
-    if not batches:
-        return {}
-    by = divisors(batches)
+    try:
+        return _measured([b for b, _ in optimizer.batches()], tau)
+    finally:
+        optimizer.release()
+
+
+def _measured(batches: Sequence[Batch], tau: float) -> dict[str, dict[str, Tensor]]:
+    by = divisors(batches) if batches else []
     alphas = [b.steepness() for b in batches]
     steep = [i for i, alpha in enumerate(alphas) if alpha is not None]
     counts = [beyond(batches[i], by[i], alphas[i], tau) for i in steep]

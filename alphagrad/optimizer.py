@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -206,17 +207,22 @@ class AlphaGrad(Optimizer):
         grad_scale: Tensor | None = getattr(self, "grad_scale", None)
         found_inf: Tensor | None = getattr(self, "found_inf", None)
         batches = self.batches()
-        if not batches:
-            return loss
+        try:
+            if batches:
+                self._check_finite(batches, found_inf)
+                self._execute([b for b, _ in batches], grad_scale, found_inf)
+        finally:
+            self.release()
+        return loss
+
+    def _execute(self, batches: list[Batch], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         if "_told_of_standing" not in self.__dict__ and not torch.compiler.is_compiling():
             self.__dict__["_told_of_standing"] = True
-            warn_of_standing([b for b, _ in batches])
-        self._check_finite(batches, found_inf)
+            warn_of_standing(batches)
         if self.defaults["compile"] and not torch.compiler.is_compiling():
-            self._update_compiled([b for b, _ in batches], grad_scale, found_inf)
+            self._update_compiled(batches, grad_scale, found_inf)
         else:
-            update([b for b, _ in batches], grad_scale, found_inf)
-        return loss
+            update(batches, grad_scale, found_inf)
 
     def _check_finite(self, batches: list[tuple[Batch, dict[str, Any]]], found_inf: Tensor | None = None) -> None:
         """Raises where ``nonfinite="raise"`` asks for it and the scaler has not found it out already."""
@@ -225,8 +231,12 @@ class AlphaGrad(Optimizer):
             raise_nonfinite(checked)
 
     def batches(self) -> list[tuple[Batch, dict[str, Any]]]:
-        """The tensors that have a gradient, with their state, and the group each batch comes from."""
+        """The tensors that have a gradient, with their state, and each batch's group; until the next step."""
         return self._gatherer.batches(self.param_groups, self._names, self.state)
+
+    def release(self) -> None:
+        """Lets go of the tensors of :meth:`batches`, gradients among them."""
+        self._gatherer.release()
 
     def _update_compiled(self, batches: list[Batch], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         """The step under ``torch.compile``; a step that kernels cover whole needs none."""
@@ -237,13 +247,8 @@ class AlphaGrad(Optimizer):
             compiled = self.__dict__["_compiled_update"] = torch.compile(own, fullgraph=True, dynamic=False)
         if all(b.kernel is not None for b in batches):
             compiled = update
-        else:
-            for b in batches:
-                b.kernel = None  # norms may span batches
-                # as numbers they would be burnt into the compiled code, and every change would recompile it
-                number = b.params[0].new_empty((), dtype=torch.float64)
-                for setting in ("lr", "momentum", "dampening", "weight_decay", "eps"):
-                    setattr(b, setting, tensor_of(getattr(b, setting), number))
+        else:  # one that kernels cover in part is compiled whole: norms may span batches
+            batches = [compilable(b) for b in batches]
         try:
             compiled(batches, grad_scale, found_inf)
         except torch._dynamo.exc.FailOnRecompileLimitHit:
@@ -263,6 +268,15 @@ class AlphaGrad(Optimizer):
                 if "skipped" in self.state.get(p, {}):
                     counts[name] = self.state[p]["skipped"]
         return counts
+
+
+def compilable(b: Batch) -> Batch:
+    """A batch whose numbers are tensors: numbers would be burnt into the code, and every change would recompile it."""
+    like = b.params[0].new_empty((), dtype=torch.float64)
+    own = replace(b, kernel=None)
+    for name in ("lr", "momentum", "dampening", "weight_decay", "eps"):
+        setattr(own, name, tensor_of(getattr(b, name), like))
+    return own
 
 
 def raise_nonfinite(batches: Iterable[Batch]) -> None:

@@ -67,33 +67,29 @@ def pieces(b: Batch) -> Iterator[Piece]:
 
 
 def cut(tensors: Sequence[Tensor], batch_dims: int, limit: int) -> Iterator[list[Tensor]]:
-    """Views of at most ``limit`` elements of tensors of one shape [*batch, ...], cut alike.
+    """Views of about ``limit`` elements of tensors of one shape [*batch, ...], cut alike.
 
-    Those whose layouts do not allow common views come whole.
+    Those of one layout are cut anywhere, others along their longest dimension.
     """
+    shape = tensors[0].shape
     flat = flattened(tensors, batch_dims)
     if flat is None:
-        yield list(tensors)
+        longest = max(range(batch_dims, len(shape)), key=lambda d: shape[d])
+        size = max(limit * shape[longest] // max(shape.numel(), 1), 1)
+        yield from (list(parts) for parts in zip(*(t.split(size, dim=longest) for t in tensors), strict=True))
         return
-    runs = max(flat[0][..., 0].numel(), 1)
+    runs = max(shape[:batch_dims].numel(), 1)
     yield from (list(parts) for parts in zip(*(t.split(max(limit // runs, 1), dim=-1) for t in flat), strict=True))
 
 
 def flattened(tensors: Sequence[Tensor], batch_dims: int) -> list[Tensor] | None:
-    """Views [*batch, d] in which elements correspond; None if there are none.
-
-    Without batch dimensions any layout without gaps will do, if all share it. A gradient laid out otherwise than its
-    parameter is copied.
-    """
-    p, g, *state = tensors
-    if g.stride() != p.stride():
-        g = torch.empty_like(p, dtype=g.dtype).copy_(g)
-    tensors = [p, g, *state]
+    """Views [*batch, d] in which elements correspond; None if there are none."""
     if batch_dims:
         try:
             return [t.view(*t.shape[:batch_dims], -1) for t in tensors]
         except RuntimeError:
             return None
+    p = tensors[0]
     if any(t.stride() != p.stride() for t in tensors) or not is_dense(p.shape, p.stride()):
         return None
     return [t.as_strided((t.numel(),), (1,)) for t in tensors]

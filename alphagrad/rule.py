@@ -48,6 +48,11 @@ class Rule:
         return self.transform.counts_steps or (self.alpha is not None and self.alpha.counts_steps)
 
     @property
+    def spans_tensors(self) -> bool:
+        """Whether a tensor's update depends on other tensors."""
+        return self.normalization.spans_tensors or (self.alpha is not None and self.alpha.spans_tensors)
+
+    @property
     def changes(self) -> bool:
         """Whether α or the transform's number changes from update to update."""
         return self.counts_steps or bool(self.taus)

@@ -17,6 +17,7 @@ from alphagrad.extent import is_sharded
 from alphagrad.gather import run_dims
 from alphagrad.rounding import ROUNDINGS
 from alphagrad.rule import Rule
+from alphagrad.values import LARGEST
 
 NONFINITE = ("skip", "raise", "propagate")
 MOMENTUM_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -36,8 +37,8 @@ def check_settings(s: dict[str, Any]) -> None:
             )
         if not ((lr >= 0) & lr.isfinite()).all():
             raise ValueError(f"lr: must be finite and ≥ 0, got {lr!r}")
-    elif not is_number(lr) or not 0 <= lr < float("inf"):
-        raise ValueError(f"lr: must be finite and ≥ 0, got {lr!r}")
+    elif not is_number(lr) or not 0 <= lr <= LARGEST:
+        raise ValueError(f"lr: must lie in [0, {LARGEST:g}], got {lr!r}")
     for setting in ("weight_decay", "eps"):
         if not is_number(s[setting]) or not 0 <= s[setting] < float("inf"):
             raise ValueError(f"{setting}: must be finite and ≥ 0, got {s[setting]!r}")
@@ -119,7 +120,7 @@ def check_group(groups: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
             raise ValueError(f"batch_dims: {name} has {p.dim()} dimensions, batch_dims={batch_dims}")
         if group["rounding"] == "stochastic" and p.dtype is torch.float16:
             raise ValueError(f"rounding: stochastic is for bfloat16, and {name} is float16; use kahan")
-    if spans_tensors(rule) and within_zero():
+    if rule.spans_tensors and within_zero():
         raise ValueError(
             f"rule: {rule!r} measures across tensors, of which ZeroRedundancyOptimizer gives each process "
             "only some; use a rule that works tensor by tensor (PerTensor, and an α of its own for each), or FSDP2"
@@ -133,11 +134,6 @@ def check_group(groups: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
     for setting, shape in counts:
         if stacks - {shape}:
             raise ValueError(f"{setting}: holds {shape} numbers, one a run, but the runs are {stacks.pop()}")
-
-
-def spans_tensors(rule: Rule) -> bool:
-    """Whether a tensor's update depends on other tensors."""
-    return rule.normalization.spans_tensors or (rule.alpha is not None and rule.alpha.spans_tensors)
 
 
 def within_zero() -> bool:

@@ -42,7 +42,7 @@ def standing(params: Sequence[Tensor], step: float) -> float:
     Rounded to the nearest, x moves by at least half the distance to its neighbour, which is |x|·2^-9 to |x|·2^-8 in
     bfloat16 and |x|·2^-12 to |x|·2^-11 in float16. Waits for the device.
     """
-    shares = [torch.zeros(())] + [
+    shares = [torch.zeros((), device="cpu")] + [
         (p.detach().abs() > step / torch.finfo(p.dtype).eps * 4).float().mean().cpu() for p in params if p.numel()
     ]
     return float(torch.stack(shares).max())

@@ -22,6 +22,7 @@ from alphagrad.batch import Batch
 from alphagrad.measure import divisors, factors, saturations
 from alphagrad.pieces import Piece, pieces
 from alphagrad.rounding import HALVES, narrow_, wide
+from alphagrad.transform import Transform
 
 
 def update(batches: Sequence[Batch], grad_scale: Tensor | None = None, found_inf: Tensor | None = None) -> None:
@@ -97,14 +98,7 @@ def numbers_of(
 
 def move_piece(b: Batch, piece: Piece, n: dict[str, list[Tensor]]) -> None:
     """The step for some tensors, or parts of tensors; ``n`` has each one's numbers by name."""
-    unit = list(torch._foreach_mul([wide(g) for g in piece.grads], n["before"]))
-    scaled = unit
-    if b.rule.transform.uses_unit:
-        scaled = list(torch._foreach_mul(unit, n["scale"]))
-    if b.rule.transform.uses_unit or not b.rule.transform.uses_alpha:
-        torch._foreach_mul_(unit, n["unit"])
-    else:
-        torch._foreach_mul_(scaled, n["scale"])
+    unit, scaled = units(b.rule.transform, [wide(g) for g in piece.grads], n)
     updates = b.rule.transform(scaled, unit, n.get("number"))
     if "moves" in n:
         updates = [torch.where(m, u, 0.0) for m, u in zip(n["moves"], updates, strict=True)]
@@ -117,6 +111,18 @@ def move_piece(b: Batch, piece: Piece, n: dict[str, list[Tensor]]) -> None:
         torch._foreach_mul_(params, n["keep"])
     torch._foreach_addcmul_(params, updates, n["rate"], value=-1)
     narrow_(piece.params, params, b.rounding, piece.compensations)
+
+
+def units(transform: Transform, grads: list[Tensor], n: dict[str, list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    """ĝ and α·ĝ, of which only what the transform uses is right; both may be overwritten."""
+    if not transform.uses_size:
+        copies = [g.clone() for g in grads]
+        return copies, copies
+    unit = list(torch._foreach_mul(grads, n["before"]))
+    scaled = list(torch._foreach_mul(unit, n["scale"])) if transform.uses_unit else unit
+    alone = transform.uses_alpha and not transform.uses_unit
+    torch._foreach_mul_(unit, n["scale"] if alone else n["unit"])
+    return unit, scaled
 
 
 def accumulate(b: Batch, piece: Piece, updates: list[Tensor], n: dict[str, list[Tensor]]) -> list[Tensor]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alphagrad.values import Ramp, Value, as_value, check_range, keep
+from alphagrad.values import LARGEST, Ramp, Value, as_value, check_range, keep
 
 Tensors = list[Tensor]
 
@@ -24,6 +24,8 @@ class Transform(ABC):
     """Whether ``scaled`` matters; where not, a rule has no α and ``scaled`` is ``unit``."""
     uses_unit = False
     """Whether ``unit`` matters; where not, ``scaled`` shares its memory."""
+    uses_size = True
+    """Whether the size of ``unit`` matters; where not, it is g itself, which is in no danger of underflow."""
     fixed: Value | None = None
     """The number, or one for each run, where it never changes; None where there is none."""
     counts_steps = False
@@ -63,7 +65,7 @@ class ScaledTanh(Transform):
     beta: Value = 1.0
 
     def __post_init__(self) -> None:
-        keep(self, beta=as_value("transform.beta", self.beta, above=0))
+        keep(self, beta=as_value("transform.beta", self.beta, above=0, at_most=LARGEST))
 
     def __call__(self, scaled: Tensors, unit: Tensors, numbers: Tensors | None) -> Tensors:
         assert numbers is not None
@@ -83,7 +85,7 @@ class SinTanh(Transform):
     kappa: Value = 1.0
 
     def __post_init__(self) -> None:
-        keep(self, kappa=as_value("transform.kappa", self.kappa, above=0))
+        keep(self, kappa=as_value("transform.kappa", self.kappa, above=0, at_most=LARGEST))
 
     def __call__(self, scaled: Tensors, unit: Tensors, numbers: Tensors | None) -> Tensors:
         assert numbers is not None
@@ -175,6 +177,7 @@ class Sign(Transform):
     """g' = sign(ĝ): the limit α → ∞, signSGD."""
 
     uses_alpha = False
+    uses_size = False
 
     def __call__(self, scaled: Tensors, unit: Tensors, numbers: Tensors | None) -> Tensors:
         torch._foreach_sign_(unit)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import warnings
 from functools import cache
 
 import torch
@@ -17,8 +19,16 @@ GPU_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 @cache
 def has(package: str) -> bool:
-    """Whether a package can be imported; it is, at the first step that uses it."""
-    return importlib.util.find_spec(package) is not None
+    """Whether a package can be imported, at the first step that would use it; one that is broken is warned of."""
+    if importlib.util.find_spec(package) is None:
+        return False
+    try:
+        importlib.import_module(package)
+    except Exception as error:  # whatever it raises where it does not fit its dependencies
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        warnings.warn(f"{package} cannot be imported ({told}); the plain step runs", stacklevel=2)
+        return False
+    return True
 
 
 def kernel_for(

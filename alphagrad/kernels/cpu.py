@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import accumulate, pairwise
 from typing import Any
@@ -36,13 +36,11 @@ class CpuKernel(Addressed):
         table: Table = b.table
         if table.elements >= PARALLEL and torch.get_num_threads() > 1:
             return False  # each of its parts is shared among threads
-        rates = np.empty((len(b.params), *b.params[0].shape[: b.extent.batch_dims]))
-        rates[:] = b.lr
         p, g, v, skipped, begun, steps = all_rows(b, b.params, b.grads, b.buffers, b.skipped, b.begun, b.steps)
         loops.whole_step(
             table.pieces, p, g, v, is_half(b.params), is_half(b.buffers), CODES[type(b.rule.transform)],
             table.ones if b.initial_alphas is None else rows_of(b.initial_alphas),
-            table.ones if b.fixed_number is None else rows_of(b.fixed_number), rates.reshape(-1), skipped, begun, steps,
+            table.ones if b.fixed_number is None else rows_of(b.fixed_number), rates_of(b), skipped, begun, steps,
             float(b.eps), b.skip, found_inf is None or not bool(found_inf), -1.0 if b.maximize else 1.0,
             float(b.weight_decay), float(b.momentum), 1.0 - float(b.dampening), b.nesterov,
         )  # fmt: skip
@@ -66,14 +64,12 @@ class CpuKernel(Addressed):
         table: Table = b.table
         divisors = rows_of(by)
         moves, begun = np.empty((2, len(divisors)), np.uint8)
-        rates = np.empty(by.shape)
-        rates[:] = b.lr
         begun_at, steps = rows(b, b.begun), rows(b, b.steps)
         loops.judge(divisors, b.skip, allowed is None or bool(allowed), rows(b, b.skipped), begun_at, moves, begun)
         arguments = (
             rows(b, b.params), rows(b, b.grads), rows(b, b.buffers), is_half(b.params), is_half(b.buffers),
             CODES[type(b.rule.transform)], divisors, table.ones if alpha is None else rows_of(alpha),
-            table.ones if number is None else rows_of(number), rates.reshape(-1),
+            table.ones if number is None else rows_of(number), rates_of(b),
             moves, begun, -1.0 if b.maximize else 1.0, float(b.weight_decay), float(b.momentum),
             1.0 - float(b.dampening), b.nesterov,
         )  # fmt: skip
@@ -107,6 +103,13 @@ def all_rows(b: Batch, *lists: Sequence[Tensor]) -> list[NDArray[np.int64]]:
     return [addresses[start:end] for start, end in pairwise(ends)]
 
 
+def rates_of(b: Batch) -> NDArray[np.float64]:
+    """The learning rate of each row."""
+    rates = np.empty((len(b.params), *b.params[0].shape[: b.extent.batch_dims]))
+    rates[:] = b.lr.to("cpu", torch.float64).numpy() if isinstance(b.lr, Tensor) else b.lr
+    return rates.reshape(-1)
+
+
 def rows_of(numbers: Tensor) -> NDArray[np.float64]:
     """One number for each row from [tensors, *batch]."""
     return numbers.contiguous().numpy().reshape(-1)
@@ -115,7 +118,8 @@ def rows_of(numbers: Tensor) -> NDArray[np.float64]:
 def by_tensor(b: Batch, of_pieces: NDArray[np.float64]) -> Tensor:
     """What was measured of pieces, added up in their order: [tensors, *batch]."""
     table: Table = b.table
-    of_rows = torch.empty(len(b.params), *b.params[0].shape[: b.extent.batch_dims], dtype=torch.float64)
+    shape = len(b.params), *b.params[0].shape[: b.extent.batch_dims]
+    of_rows = torch.empty(shape, dtype=torch.float64, device="cpu")
     loops.add_up(table.pieces, of_pieces, of_rows.numpy().reshape(-1))
     return of_rows
 
@@ -131,7 +135,10 @@ def share(table: Table, work: Callable[[int, int], Any]) -> None:
     others = [
         pool_of(os.getpid(), threads - 1).submit(helper, work, first, last, flush) for first, last in pairwise(cuts[1:])
     ]
-    work(cuts[0], cuts[1])
+    try:
+        work(cuts[0], cuts[1])
+    finally:  # nobody writes to these addresses once this is left, whatever happened
+        wait(others)
     for other in others:
         other.result()
 

@@ -11,10 +11,20 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import carray, njit, types
-from numba.extending import intrinsic
+from numba import carray
 
 from alphagrad.kernels.coverage import HYBRID, IDENTITY, SIN_TANH, TANH
+from alphagrad.kernels.memory import (
+    bits_to_float,
+    float32_at,
+    float_to_bits,
+    fused,
+    int32_at,
+    plain,
+    summing,
+    uint8_at,
+    uint16_at,
+)
 
 BLOCK = 2048
 """Elements in a block: four blocks of float32 fill a first-level cache of 32 kB."""
@@ -28,41 +38,6 @@ LIMIT, ONE = f32(8.7), f32(1)  # tanh(8.7) rounds to 1 in float32 but for its la
 # sin(r) on [−π/2, π/2], Taylor to degree 15: at most 7e-12, in float64
 S3, S5, S7, S9, S11, S13, S15 = ((-1) ** (k // 2) / math.factorial(k) for k in range(3, 16, 2))
 PI_HIGH, PI_LOW = math.pi, 1.2246467991473532e-16
-
-plain = njit(nogil=True, cache=True, error_model="numpy")
-fused = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-summing = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
-
-
-def _pointer(numba_type):
-    @intrinsic
-    def at(typingctx, address):
-        signature = types.CPointer(numba_type)(types.int64)
-
-        def codegen(context, builder, signature, args):
-            return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
-
-        return signature, codegen
-
-    return at
-
-
-float32_at, uint16_at = _pointer(types.float32), _pointer(types.uint16)
-int32_at, uint8_at = _pointer(types.int32), _pointer(types.uint8)
-
-
-def _same_bits(source, target):
-    @intrinsic
-    def cast(typingctx, value):
-        def codegen(context, builder, signature, args):
-            return builder.bitcast(args[0], context.get_value_type(target))
-
-        return target(source), codegen
-
-    return cast
-
-
-bits_to_float, float_to_bits = _same_bits(types.uint32, types.float32), _same_bits(types.float32, types.uint32)
 
 
 @plain

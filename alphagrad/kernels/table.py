@@ -28,9 +28,9 @@ PLAIN = {Tensor, torch.nn.Parameter}
 class Table:
     """How the rows of a batch are cut into pieces; it changes with shapes and layouts alone."""
 
-    numels: list[int]
+    shapes: list[tuple[int, ...]]
     strides: list[tuple[int, ...]]
-    """Of the parameters it was made for, as their numbers of elements."""
+    """Of the parameters it was made for, as their shapes."""
     tensor: NDArray[np.int64]
     """The tensor of each row."""
     run: NDArray[np.int64]
@@ -61,39 +61,85 @@ def table_of(shapes: Sequence[tuple[int, ...]], batch_dims: int, strides: list[t
     ]
     pieces = np.array(cut, np.int64).reshape(-1, 3)
     tensor, run = np.array(rows, np.int64).reshape(-1, 2).T.copy()
-    numels = [math.prod(shape) for shape in shapes]
-    return Table(numels, strides, tensor, run, pieces, np.cumsum(pieces[:, 2] - pieces[:, 1]), np.ones(len(rows)))
+    return Table(list(shapes), strides, tensor, run, pieces, np.cumsum(pieces[:, 2] - pieces[:, 1]), np.ones(len(rows)))
 
 
 class Addressed:
-    """The part of a :class:`alphagrad.batch.Kernel` that finds out whether elements can be reached by address."""
+    """The part of a :class:`alphagrad.batch.Kernel` that finds out whether elements can be reached by address.
+
+    What it lets through is written without looking again: everything that an address could miss is checked here.
+    """
 
     dtypes: tuple[torch.dtype, ...]
 
-    def takes(self, b: Batch) -> bool:
-        dims, strides = b.extent.batch_dims, [p.stride() for p in b.params]
-        if dims > 1 or not {*map(type, b.params), *map(type, b.grads)} <= PLAIN:
-            return False
-        # of one number of elements and one layout, two tensors have corresponding elements at corresponding places
-        if b.table is None or b.table.strides != strides:
-            shapes = [tuple(p.shape) for p in b.params]
-            # of a stack, a run's own elements must be without gaps; the runs may lie apart
-            if not all(is_dense(s[dims:], t[dims:]) for s, t in zip(shapes, strides, strict=True)):
-                return False
-            b.table = table_of(shapes, dims, strides)
-        if [g.numel() for g in b.grads] != b.table.numels:
-            return False  # the plain step says what is wrong
-        if [g.stride() for g in b.grads] != strides:
-            pairs = zip(b.grads, b.params, strict=True)
-            b.grads = [g if g.stride()[dims:] == p.stride()[dims:] else laid_out(g, p) for g, p in pairs]
-        for p, v in zip(b.params, b.buffers, strict=False):
-            if v.stride()[dims:] != p.stride()[dims:] or v.dtype not in self.dtypes or type(v) not in PLAIN:
-                return False
-        dtype, device = b.params[0].dtype, b.params[0].device
-        kept = ((b.grads, dtype), (b.skipped, torch.int32), (b.steps, torch.float32), (b.begun, torch.bool))
-        return all({(t.dtype, t.device) for t in tensors} == {(kind, device)} for tensors, kind in kept if tensors)
+    def refusal(self, b: Batch) -> str | None:
+        return unlike_table(b) or unlike_parameters(b) or foreign_buffers(b, self.dtypes) or foreign_counts(b)
 
 
-def laid_out(g: Tensor, p: Tensor) -> Tensor:
-    """A copy of a gradient with its elements where its parameter has them."""
-    return torch.empty_strided(p.shape, p.stride(), dtype=g.dtype, device=g.device).copy_(g)
+def unlike_table(b: Batch) -> str | None:
+    """Why the parameters cannot be cut into rows; makes the batch's table where they have others than before."""
+    dims, shapes, strides = b.extent.batch_dims, [p.shape for p in b.params], [p.stride() for p in b.params]
+    if dims > 1:
+        return f"batch_dims={dims}"
+    if b.table is None or b.table.shapes != shapes or b.table.strides != strides:
+        # of a stack, a run's own elements must be without gaps; the runs may lie apart
+        if not all(is_dense(s[dims:], t[dims:]) for s, t in zip(shapes, strides, strict=True)):
+            return "the elements of a parameter lie apart"
+        b.table = table_of(shapes, dims, strides)
+    return None
+
+
+def unlike_parameters(b: Batch) -> str | None:
+    """Why the gradients' elements are not where the parameters' are."""
+    table: Table = b.table
+    kind = {(b.params[0].dtype, b.params[0].device)}
+    if not sound(b.params, table.shapes) or not sound(b.grads, table.shapes):
+        return "a parameter or its gradient is no plain tensor, or the two are not of one shape"
+    if kind_of(b.params) != kind or kind_of(b.grads) != kind:
+        return "a gradient is of another type than its parameter"
+    return None if alike(b.grads, b) else "a gradient is laid out otherwise than its parameter"
+
+
+def foreign_buffers(b: Batch, dtypes: Sequence[torch.dtype]) -> str | None:
+    """Why the momentum buffers' elements are not where the parameters' are."""
+    if not b.buffers:
+        return None
+    kinds = kind_of(b.buffers)
+    known = {(dtype, b.params[0].device) for dtype in dtypes}
+    if len(kinds) > 1 or not kinds <= known or not sound(b.buffers, b.table.shapes):
+        return "a momentum buffer is of a type that it does not know, or not of its parameter's shape or device"
+    return None if alike(b.buffers, b) else "a momentum buffer is laid out otherwise than its parameter"
+
+
+def foreign_counts(b: Batch) -> str | None:
+    """Why the counts in the state are not what the optimizer makes of them."""
+    dims, device = b.extent.batch_dims, b.params[0].device
+    runs = b.params[0].shape[:dims]
+    for kept, dtype in ((b.skipped, torch.int32), (b.steps, torch.float32), (b.begun, torch.bool)):
+        if kept and (kind_of(kept) != {(dtype, device)} or {t.shape for t in kept} != {runs}):
+            return "a count in the state is not of the type or shape that the optimizer gave it"
+        if dims and not all(t.is_contiguous() for t in kept):
+            return "a count in the state has gaps"
+    return None
+
+
+def alike(tensors: Sequence[Tensor], b: Batch) -> bool:
+    """Whether these are laid out as the parameters are, within a run."""
+    strides, dims = [t.stride() for t in tensors], b.extent.batch_dims
+    if strides == b.table.strides:
+        return True
+    return bool(dims) and [s[dims:] for s in strides] == [s[dims:] for s in b.table.strides]
+
+
+def sound(tensors: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> bool:
+    """Whether these are plain tensors of these shapes whose memory holds the very numbers that they stand for."""
+    return (
+        {*map(type, tensors)} <= PLAIN
+        and [t.shape for t in tensors] == shapes
+        and not any(t.is_neg() or t._is_zerotensor() for t in tensors)
+    )
+
+
+def kind_of(tensors: Sequence[Tensor]) -> set[tuple[torch.dtype, torch.device]]:
+    """Their types and devices."""
+    return {(t.dtype, t.device) for t in tensors}
