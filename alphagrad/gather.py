@@ -74,10 +74,9 @@ class Gatherer:
         counts = tuple(len(group["params"]) for group in groups)
         for index, group in enumerate(groups):
             all_params = group["params"]
-            present = [(p, g) for p in all_params if (g := p.grad) is not None]
-            if not present:
+            params = [p for p in all_params if p.grad is not None]
+            if not params:
                 continue
-            params = [p for p, _ in present]
             key = (*(group[setting] for setting in STRUCTURE), *counts)
             alpha = group["rule"].alpha
             if alpha is not None and alpha.spans_tensors:
@@ -90,7 +89,7 @@ class Gatherer:
                 if not compiling:
                     self._plans[index] = plan
             for prototype, members in zip(plan.batches, plan.members, strict=True):
-                found.append((fill(prototype, [present[i] for i in members], group, state), group))
+                found.append((fill(prototype, [params[i] for i in members], group, state), group))
         return found
 
     def forget(self) -> None:
@@ -163,9 +162,9 @@ def new_batch(
     return batch
 
 
-def fill(batch: Batch, present: list[tuple[Tensor, Tensor]], group: dict[str, Any], state: State) -> Batch:
+def fill(batch: Batch, params: list[Tensor], group: dict[str, Any], state: State) -> Batch:
     """Puts tensors, their gradients, state and settings as they are now into a batch."""
-    b, params, grads = batch, [p for p, _ in present], [g for _, g in present]
+    b, grads = batch, [p.grad for p in params if p.grad is not None]
     if any(g.layout is not torch.strided for g in grads):
         name = next(info.name for info, g in zip(b.infos, grads, strict=True) if g.layout is not torch.strided)
         raise RuntimeError(f"AlphaGrad does not support sparse gradients ({name})")
@@ -207,7 +206,8 @@ def fill(batch: Batch, present: list[tuple[Tensor, Tensor]], group: dict[str, An
     if is_sharded(params[0]):
         b.grads = [shard_of(g, like=p) for g, p in zip(b.grads, params, strict=True)]
         b.params, b.buffers, b.compensations = (list(map(shard_of, x)) for x in (params, b.buffers, b.compensations))
-    if b.kernel is not None and (why := b.kernel.refusal(b)) is not None:
+    why = None if b.kernel is None else b.kernel.refusal(b)
+    if why is not None:
         if group["fused"]:
             raise RuntimeError(f"fused=True: {why} ({b.infos[0].name} or another of its group); leave fused out")
         return replace(b, kernel=None)

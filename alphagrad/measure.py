@@ -34,7 +34,7 @@ def divisors(batches: Sequence[Batch], grad_scale: Tensor | None = None) -> list
 
 def unit_norms(batches: Sequence[Batch]) -> list[Tensor]:
     """‖unit‖₂ of the unit that each tensor belongs to, from the norms of the tensors: [tensors, *batch] each."""
-    result = [norms for b in batches if (norms := b.norms) is not None]
+    result: list[Tensor] = [b.norms for b in batches]  # type: ignore[misc]
     spanning = [i for i, b in enumerate(batches) if not isinstance(b.rule.normalization, PerTensor)]
     for normalization in dict.fromkeys(batches[i].rule.normalization for i in spanning):
         rows = [i for i in spanning if batches[i].rule.normalization == normalization]
