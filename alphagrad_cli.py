@@ -67,7 +67,7 @@ def script() -> int:
 def explain(error: Exception) -> int:
     """Says an error in a line for each thing that is wrong; returns the exit status."""
     from alphagrad.lab.address import hide
-    from alphagrad.lab.errors import ConfigError
+    from alphagrad.lab.errors import ConfigError, JobFailed
 
     if isinstance(error, ConfigError):
         for line in hide(str(error)).split("\n"):
@@ -75,7 +75,8 @@ def explain(error: Exception) -> int:
         return 2
     rank = os.environ.get("RANK", "0")
     who = "alphagrad" if rank == "0" else f"alphagrad, process {rank}"
-    say(f"{who}: {type(error).__name__}: {hide(squeezed(error))} (--traceback shows where)", err=True)
+    told = "" if isinstance(error, JobFailed) else f"{type(error).__name__}: "
+    say(f"{who}: {told}{hide(squeezed(error))} (--traceback shows where)", err=True)
     return 1
 
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from alphagrad.lab.build import job_settings
 from alphagrad.lab.compose import JOB_KEY, job_key
 from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import CONFIG, MEMBERS, STACK, STATES, members_of
+from alphagrad.lab.folder import CONFIG, MEMBERS, STACK, STATES, members_of, text_of
 from alphagrad.lab.records import REASON, can_go_on, is_deleted, is_over, recorded
 from alphagrad.lab.runlog import Watch
+from alphagrad.lab.shape import check_shape
 from alphagrad.lab.tracking import Tracker
 from alphagrad.lab.untracked import Untracked
+from alphagrad.lab.words import squeezed
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,34 @@ class Begun:
     """Why it does not go on, FINISHED or what it failed of; empty if it does."""
 
 
+def plain_config(folder: Path) -> dict[str, Any]:
+    """The configuration that a run has noted in its folder.
+
+    Raises:
+        ConfigError: it cannot be read, or lacks what every job has; a line that names the file.
+    """
+    file = folder / CONFIG
+    try:
+        config = OmegaConf.load(StringIO(text_of(file)))
+    except (OSError, YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{file}: cannot be read ({squeezed(error, 200)})") from error
+    if not isinstance(config, DictConfig) or not config:
+        raise ConfigError(f"{file}: holds no settings")
+    with naming(folder):
+        plain = check_shape(config)
+        job_settings(config)
+    return plain
+
+
+@contextmanager
+def naming(folder: Path) -> Iterator[None]:
+    """Puts the configuration's file before what is wrong with its settings, all in one line."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{folder / CONFIG}: {'; '.join(str(error).splitlines())}") from error
+
+
 def begun(assignments: Sequence[Assignment], tracker: Tracker | Untracked, home: Path) -> list[Begun]:
     """What the jobs' folders hold of runs that can go on, one entry a job; nothing if they start anew.
 
@@ -57,9 +92,10 @@ def begun(assignments: Sequence[Assignment], tracker: Tracker | Untracked, home:
         return _by_folder(assignments, home)
     if len(members) != len(assignments):
         return _unnoted(assignments, tracker)
-    runs = [recorded(tracker.client, member.run_id) if member.run_id else None for member in members]
+    known = not any(assignment.new_store for assignment in assignments)
+    runs = [recorded(tracker.client, member.run_id, known) if member.run_id else None for member in members]
     if all(run is None for run in runs):
-        if any(assignment.new_store for assignment in assignments):
+        if not known:
             return _by_folder(assignments, home)
         if any(home.glob(STATES)):
             folder = assignments[0].folder
@@ -107,11 +143,9 @@ def _by_folder(assignments: Sequence[Assignment], home: Path) -> list[Begun]:
     if not any(home.glob(STATES)):
         return []
     for assignment in assignments:
-        file = Path(assignment.folder) / CONFIG
-        if file.exists():
-            noted = OmegaConf.load(file)
-            assert isinstance(noted, DictConfig)
-            _check_key(assignment, job_key(noted))
+        folder = Path(assignment.folder)
+        if (folder / CONFIG).exists():
+            _check_key(assignment, job_key(OmegaConf.create(plain_config(folder))))
     return [Begun("", "")] * len(assignments)
 
 

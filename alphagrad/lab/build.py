@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,9 +16,12 @@ from alphagrad.lab import processes, targets
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.optimizers import optimizer_spec
 from alphagrad.lab.recipe import Recipe, Settings
-from alphagrad.lab.shape import SECTIONS, check_shape, check_used
+from alphagrad.lab.shape import SECTIONS, check_shape
 from alphagrad.lab.stack import Observation, OptimizerSpec
 from alphagrad.lab.words import cut, shown, squeezed
+
+MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
+"""Of a run; torch dies of very many."""
 
 
 class TrackingSettings(Settings):
@@ -25,7 +29,7 @@ class TrackingSettings(Settings):
 
     uri: str | None
     experiment: str = Field(min_length=1)
-    artifacts: str | None
+    artifacts: str | None = Field(min_length=1)
     flush_seconds: PositiveFloat
     retry_seconds: float = Field(ge=0)
 
@@ -68,7 +72,7 @@ class JobSettings(Settings):
 
     seed: int = Field(ge=0, lt=2**63)
     device: str
-    threads: PositiveInt
+    threads: int = Field(gt=0, le=MOST_THREADS)
     output_root: str = Field(min_length=1)
     stack: StackSettings
     tracking: TrackingSettings
@@ -120,8 +124,6 @@ def build(config: DictConfig) -> Job:
             problems.pop()  # it is the recipe's value, which is told already
     if processes.count() > 1 and "parallel" not in config.recipe:
         problems.append(f"recipe={config.recipe.name}: trains in one process, and torchrun has started several")
-    if not problems:
-        attempt(lambda: check_used(config))
     if problems:
         raise ConfigError("\n".join(problems))
     assert device is not None

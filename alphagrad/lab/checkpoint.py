@@ -115,8 +115,9 @@ def save_atomically(content: Any, path: Path) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch has its own for a disk that is full
-        temporary.unlink(missing_ok=True)
         raise OSError(f"{path} cannot be written: {' '.join(str(error).split())}") from error
+    finally:
+        temporary.unlink(missing_ok=True)  # of a run that was interrupted, too
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the new name, too
@@ -181,6 +182,8 @@ def load_safely(path: Path) -> dict[str, Any]:
         Damaged: it cannot be read, or its digest is not that of its content.
         ConfigError: it holds something else.
     """
+    if not path.is_file():  # to read a pipe would wait for ever
+        raise Damaged(f"{path}: is damaged, it is no regular file")
     try:
         _check_digest(path)
         content = torch.load(path, map_location="cpu", weights_only=True)

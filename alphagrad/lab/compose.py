@@ -27,7 +27,7 @@ from yaml import YAMLError
 from alphagrad.lab import advice, open_settings
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.overrides import parsed
-from alphagrad.lab.shape import check_shape
+from alphagrad.lab.shape import check_shape, check_used
 from alphagrad.lab.words import cut
 
 CONFIG_MODULE = "alphagrad.conf"
@@ -150,6 +150,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     config = _composed(overrides)
     try:
         check_shape(config)  # dangling ${...} show here
+        check_used(config)  # only here: in what a run has noted nothing points to anything any more
     except ConfigError as error:
         raise ConfigError(advice.as_set(str(error), overrides)) from error
     return config

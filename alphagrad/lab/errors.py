@@ -16,3 +16,7 @@ class FailFast(BaseException):
     """
 
     SAID = "study.fail_fast=true: no other job is begun"
+
+
+class JobFailed(RuntimeError):
+    """A job has failed; the text is its reason, the class of its own error included."""

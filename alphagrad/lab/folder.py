@@ -49,14 +49,16 @@ def run_id_of(folder: Path) -> str | None:
     file = folder / RUN_ID
     if not file.exists():
         return None
-    text = _text(file).strip()
+    text = text_of(file).strip()
     if text and not re.fullmatch(r"[0-9a-zA-Z_-]{1,64}", text):
         raise ConfigError(f"{file}: is damaged, it holds no run id; the store's tags say whose folder it is")
     return text or None
 
 
-def _text(file: Path) -> str:
-    """What a small file of a run's folder holds; :class:`ConfigError` if that is no text."""
+def text_of(file: Path) -> str:
+    """What a small file of a run's folder holds; :class:`ConfigError` if it is no regular file, or holds no text."""
+    if file.exists() and not file.is_file():  # to read a pipe would wait for ever
+        raise ConfigError(f"{file}: is no regular file")
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -129,7 +131,7 @@ def members_of(home: Path) -> list[Member]:
     """The runs of the stack that has this folder; none if it had not begun to train."""
     file = home / MEMBERS
     try:
-        members = [Member(**entry) for entry in json.loads(_text(file))]
+        members = [Member(**entry) for entry in json.loads(text_of(file))]
         if not all(isinstance(value, str) and is_plain(value) for m in members for value in asdict(m).values()):
             raise ValueError("holds what is no text")
         return members
@@ -150,7 +152,7 @@ def stack_of(folder: Path) -> tuple[Path, list[Member]]:
     """The home of the stack that a run belongs to, and its members; none if the run had not begun to train."""
     home = folder
     with suppress(FileNotFoundError):
-        home = Path(os.path.normpath(folder / _text(folder / STACK).strip()))
+        home = Path(os.path.normpath(folder / text_of(folder / STACK).strip()))
     members = members_of(home)
     return (home, members) if members else (folder, [])
 
@@ -200,8 +202,11 @@ def forget(folder: Path) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Writes a file that is there whole or not at all."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

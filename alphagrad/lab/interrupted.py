@@ -5,23 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from alphagrad.lab.address import NONE, store_uri
-from alphagrad.lab.begun import Assignment
+from alphagrad.lab.begun import Assignment, plain_config
 from alphagrad.lab.compose import BOOKKEEPING
-from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import CONFIG, STATES, Member, folders_of, stack_of
+from alphagrad.lab.folder import STATES, Member, folders_of, stack_of
 from alphagrad.lab.patience import Patience
 from alphagrad.lab.records import can_go_on, is_deleted, recorded
 from alphagrad.lab.runner import Outcome
-from alphagrad.lab.shape import check_shape
 from alphagrad.lab.store import open_store
-from alphagrad.lab.words import squeezed
 
 
 @dataclass(frozen=True)
@@ -81,18 +73,3 @@ def _ended(folder: Path, member: Member, like: Assignment) -> Assignment:
     config = plain_config(folder)
     same = {key: like.config[key] for key in BOOKKEEPING if key in like.config and key != "seed"}
     return Assignment({**config, **same}, member.title, str(folder))
-
-
-def plain_config(folder: Path) -> dict[str, Any]:
-    """The configuration that a run has noted in its folder."""
-    file = folder / CONFIG
-    try:
-        config = OmegaConf.load(file)
-    except (OSError, YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{file}: cannot be read ({squeezed(error, 200)})") from error
-    if not isinstance(config, DictConfig) or not config:
-        raise ConfigError(f"{file}: holds no settings")
-    try:
-        return check_shape(config)
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from error

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from alphagrad.lab import compose, processes, sweep
 from alphagrad.lab.address import hide
 from alphagrad.lab.advice import as_set, one_line
-from alphagrad.lab.errors import ConfigError, FailFast
+from alphagrad.lab.errors import ConfigError, FailFast, JobFailed
 from alphagrad.lab.folder import claimed, write_whole
 from alphagrad.lab.overrides import as_setting, check_hydra, check_study, parsed
 from alphagrad.lab.words import cut, say, squeezed
@@ -165,7 +165,7 @@ def run_study(
             try:
                 task()
             except FailFast as stop:
-                raise RuntimeError(f"{stop}; {FailFast.SAID}") from stop
+                raise JobFailed(f"{stop}; {FailFast.SAID}") from stop
             except (KeyboardInterrupt, SystemExit):
                 interrupted = True
                 raise
@@ -215,15 +215,15 @@ def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> d
         check_hydra(full, base)
         if multirun:
             check_launcher(full.hydra.launcher)
-        places: set[tuple[str | None, str]] = set()
+        places: set[tuple[str | None, str, str | None]] = set()
         built: set[str] = set()
         for config in configs:
             like = compose.config_hash(config)
             settings = job_settings(config) if like in built else build(config).settings
             built.add(like)
-            places.add((settings.tracking.uri, settings.output_root))
-        for uri, output_root in sorted(places, key=str):
-            check_places(uri, output_root)
+            places.add((settings.tracking.uri, settings.output_root, settings.tracking.artifacts))
+        for place in sorted(places, key=str):
+            check_places(*place)
         setting = "hydra.sweep.dir" if multirun else "hydra.run.dir"
         if any(override.get_key_element() == setting for override in words):
             folder = str(OmegaConf.select(full, setting))

@@ -44,8 +44,8 @@ def can_go_on(run: Any) -> bool:
     return run.info.status in ("RUNNING", "KILLED") and not over and not is_deleted(run)
 
 
-def recorded(client: Any, run_id: str) -> Any:
-    """A run of the store; None if it has none of this id, as one that was set up anew."""
+def recorded(client: Any, run_id: str, warn: bool = True) -> Any:
+    """A run of the store; None, with a warning if asked, if it has none of this id, as one that was set up anew."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -53,7 +53,8 @@ def recorded(client: Any, run_id: str) -> Any:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        LOG.warning("run %s is not in the store any more", run_id)
+        if warn:
+            LOG.warning("run %s is not in the store any more", run_id)
         return None
 
 

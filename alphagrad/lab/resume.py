@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from alphagrad.lab import processes
 from alphagrad.lab.address import NONE, kept_uri, masked, sqlite_file, store_uri
 from alphagrad.lab.compose import user_conf
 from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import CONFIG, STATES, folders_of, run_id_of, stack_of, tidy
+from alphagrad.lab.folder import CONFIG, STATES, folders_of, run_id_of, stack_of, text_of, tidy
 from alphagrad.lab.records import FOLDER, PRUNED, REASON, is_over, recorded
 from alphagrad.lab.store import check_store, open_existing, open_store
 from alphagrad.lab.study import ARGUMENTS, find_run
@@ -77,7 +79,7 @@ def _resume(
 def _noted(file: Path) -> tuple[list[str], Path]:
     """What a study was started with, and where."""
     try:
-        noted = json.loads(file.read_text(encoding="utf-8"))
+        noted = json.loads(text_of(file))
         arguments, cwd = noted["arguments"], noted["cwd"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ConfigError(
@@ -117,8 +119,8 @@ def _folder_of(run_id: str, uri: str) -> Path:
 def _resume_stack(folder: Path, new_uri: str | None, new_store: bool) -> None:
     from alphagrad.lab import metrics
     from alphagrad.lab.apart import run_apart
-    from alphagrad.lab.begun import Assignment
-    from alphagrad.lab.interrupted import plain_config
+    from alphagrad.lab.begun import Assignment, naming, plain_config
+    from alphagrad.lab.build import build
     from alphagrad.lab.logfiles import warn_on_stderr
     from alphagrad.lab.runlog import CHECKPOINT
 
@@ -139,11 +141,11 @@ def _resume_stack(folder: Path, new_uri: str | None, new_store: bool) -> None:
             raise ConfigError(f"{folder}: tracking.uri={masked(uri)} needs no --new-store; resume it without")
     elif run_id is not None and uri != NONE:
         client = _client(uri, folder)
-        runs = [recorded(client, member.run_id) for member in members]
+        runs = [recorded(client, member.run_id, warn=False) for member in members]
         if runs and all(r and is_over(r.info.status, r.data.tags.get(REASON, "")) for r in runs):
             tidy({*folders_of(home, members)})  # its process was killed at its very end: it holds nobody any more
             home, members = folder, []
-        run = recorded(client, run_id)
+        run = recorded(client, run_id, warn=False)
         if run is None:
             raise ConfigError(
                 f"{folder}: its run {run_id} is not in the store {masked(uri)}; put the store back, or go on in a "
@@ -161,6 +163,9 @@ def _resume_stack(folder: Path, new_uri: str | None, new_store: bool) -> None:
     assignments = [
         Assignment(own, title, str(f), True, new_store) for own, title, f in zip(configs, titles, folders, strict=True)
     ]
+    for place, own in zip(folders, configs, strict=True):
+        with naming(place):
+            build(OmegaConf.create(own))
     warn_on_stderr()
     outcomes = run_apart(assignments)
     for place, outcome in zip(folders, outcomes, strict=True):
@@ -189,4 +194,4 @@ def _is_known(uri: str, run_id: str | None) -> bool:
     file = sqlite_file(uri)
     if run_id is None or (file is not None and not (file.exists() and file.stat().st_size)):
         return False
-    return recorded(open_store(uri), run_id) is not None
+    return recorded(open_store(uri), run_id, warn=False) is not None

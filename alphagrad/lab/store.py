@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 from filelock import FileLock, Timeout
 
 from alphagrad.lab.address import NONE, hide, is_server, masked, sqlite_file, store_uri
+from alphagrad.lab.artifacts import artifact_folder, check_artifacts
 from alphagrad.lab.errors import ConfigError, StorageLost
 from alphagrad.lab.patience import Patience, PatientClient
 
@@ -109,17 +110,24 @@ def check_store(uri: str) -> None:
         )
 
 
-def check_places(uri: str | None, output_root: str) -> None:
-    """Raises :class:`ConfigError` unless a run can write to its store and ``output_root``, which is created then."""
+def check_places(uri: str | None, output_root: str, artifacts: str | None = None) -> None:
+    """Raises :class:`ConfigError` unless a run can write to its store, its files' place and ``output_root``.
+
+    Folders are created then.
+    """
     store = store_uri(uri, output_root)
     if store != NONE:
         check_address(store)
+        check_artifacts(artifacts, store)
     local = sqlite_file(store) is not None
     if not local:  # before anything is created
         check_store(store)
     check_writable("output_root", output_root, Path(output_root).expanduser())
     if local:
         check_store(store)
+    folder = artifact_folder(artifacts)
+    if folder is not None and store != NONE:
+        check_writable("tracking.artifacts", str(artifacts), folder)
 
 
 def check_database(uri: str) -> None:
@@ -251,19 +259,6 @@ def _alone(uri: str, patience: Patience) -> Iterator[None]:
             engine.dispose()
     else:
         yield
-
-
-def artifact_root(artifacts: str | None, uri: str, output_root: str | Path) -> str | None:
-    """Where files of new experiments go: ``artifacts``, a folder or an address such as s3://bucket/path.
-
-    Without it, beside a SQLite store and in ``output_root`` for another database; a server decides for itself.
-    """
-    file = sqlite_file(uri)
-    if artifacts is not None:
-        return artifacts if "://" in artifacts else Path(artifacts).expanduser().resolve().as_uri()
-    if is_server(uri):
-        return None
-    return ((file.parent if file else Path(output_root).expanduser().resolve()) / "artifacts").as_uri()
 
 
 def experiment_id(client: Any, name: str, artifacts: str | None) -> str:

@@ -13,10 +13,11 @@ from typing import Any
 
 from alphagrad.lab import interrupts
 from alphagrad.lab.address import NONE, hide, store_uri
+from alphagrad.lab.artifacts import artifact_root, tell_other_place
 from alphagrad.lab.errors import ConfigError, StorageLost
 from alphagrad.lab.patience import Patience
 from alphagrad.lab.records import FOLDER, HOST, NUMBER, REASON, can_go_on, newest, next_number
-from alphagrad.lab.store import artifact_root, experiment_id, open_store
+from alphagrad.lab.store import experiment_id, open_store
 from alphagrad.lab.untracked import Untracked
 from alphagrad.lab.writer import NONFINITE, STEP, Point, RunQueue, open_queue
 
@@ -37,7 +38,7 @@ class Tracker:
         experiment: of the run.
         flush_seconds: between batches of metrics.
         retry_seconds: how long a store that fails is tried before it counts as lost.
-        artifacts: of a new experiment; see :func:`alphagrad.lab.store.artifact_root`.
+        artifacts: of a new experiment; see :func:`alphagrad.lab.artifacts.artifact_root`.
 
     Raises:
         ConfigError: the store cannot be used.
@@ -277,7 +278,10 @@ def tracker_of(settings: Any, output_root: str | Path) -> Tracker | Untracked:
     if uri == NONE:
         return Untracked()
     artifacts = artifact_root(settings.artifacts, uri, output_root)
-    return Tracker(uri, settings.experiment, settings.flush_seconds, settings.retry_seconds, artifacts)
+    tracker = Tracker(uri, settings.experiment, settings.flush_seconds, settings.retry_seconds, artifacts)
+    if settings.artifacts is not None and artifacts is not None:
+        tell_other_place(tracker.client, tracker.experiment_id, artifacts)
+    return tracker
 
 
 def reason_of(error: BaseException) -> str:

@@ -94,7 +94,7 @@ def checked_contenders(overrides: Sequence[str]) -> tuple[list[Contender], JobSe
         raise ConfigError(f"{' '.join(overrides)}: a continuous range has no list of values")
     check_equal([c.space for c in contenders])
     settings = build(contenders[0].config).settings
-    check_places(settings.tracking.uri, settings.output_root)
+    check_places(settings.tracking.uri, settings.output_root, settings.tracking.artifacts)
     return contenders, settings
 
 

@@ -64,9 +64,9 @@ def watch(
         raise ConfigError(f"--episodes={episodes}: must be at least 1")
     checkpoint = _checkpoint(folder, best)
     render_offscreen()
+    from alphagrad.lab.begun import plain_config
     from alphagrad.lab.build import build_recipe
     from alphagrad.lab.checkpoint import load_safely
-    from alphagrad.lab.interrupted import plain_config
 
     config = OmegaConf.create(plain_config(folder))
     recipe: Any = build_recipe(config)

@@ -214,6 +214,7 @@ def test_a_lost_store(cli, at, root, tiny, store_runs, empty_store):
     assert list(folder.glob("state-*.pt"))
     resumed = cli("resume", str(folder), "--new-store")
     assert resumed.status == 0, resumed.err
+    assert "not in the store any more" not in resumed.err
     (run,) = store_runs(root)
     assert run.info.run_id != before.info.run_id
     assert (run.info.status, run.data.params["recipe.total_steps"]) == ("FINISHED", "120")
@@ -227,3 +228,14 @@ def test_a_relative_address_is_kept_absolute(lab, tmp_path):
     lab.chdir(tmp_path)
     assert kept_uri("sqlite:///a.db", ".") == f"sqlite:///{tmp_path}/a.db"
     assert kept_uri(None, ".") is None
+
+
+def test_an_experiment_that_keeps_its_files_elsewhere_is_told(cli, root, tiny, tmp_path, caplog):
+    words = (*tiny, "recipe.compile=false", f"output_root={root}")
+    for place, told in (("first", 0), ("first", 0), ("second", 1)):
+        caplog.clear()
+        done = cli("run", *words, f"tracking.artifacts={tmp_path / place}")
+        assert done.status == 0, done.err
+        lines = [m for m in caplog.messages if "is for new experiments" in m]
+        assert len(lines) == told
+    assert str(tmp_path / "first") in lines[0]

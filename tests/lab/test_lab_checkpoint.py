@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from alphagrad.lab.begun import plain_config
 from alphagrad.lab.build import CheckpointSettings
 from alphagrad.lab.checkpoint import Checkpoints, load_safely, save_atomically
 from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import CONFIG, MEMBERS, claimed, is_held, members_of
-from alphagrad.lab.interrupted import plain_config
+from alphagrad.lab.folder import CONFIG, MEMBERS, claimed, is_held, members_of, write_whole
 from alphagrad.lab.state import pack, unpack
 from alphagrad.lab.store import open_store, store_uri
 
@@ -136,3 +136,20 @@ def test_sixteen_writers(tmp_path):
     for run in runs:
         assert [p.step for p in client.get_metric_history(run.info.run_id, "a")] == list(range(100))
         assert len(client.get_metric_history(run.info.run_id, "b")) == 100
+
+
+def test_an_interrupted_save_leaves_nothing(tmp_path, monkeypatch):
+    """And the state before it stands."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    save_atomically({"step": 1}, tmp_path / "state.pt")
+    before = (tmp_path / "state.pt").read_bytes()
+    monkeypatch.setattr("os.fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_atomically({"step": 2}, tmp_path / "state.pt")
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "note", "text")
+    assert [file.name for file in tmp_path.iterdir()] == ["state.pt"]
+    assert (tmp_path / "state.pt").read_bytes() == before

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import sqlite3
 from contextlib import closing
 from itertools import chain
@@ -10,9 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from alphagrad.lab.apart import run_apart
 from alphagrad.lab.build import build
+from alphagrad.lab.checkpoint import load_safely
+from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import run_id_of, stack_of, write_members
 from alphagrad.lab.runner import assignment_of
 from alphagrad.lab.stack import RunSpec, RunStack
@@ -291,6 +296,70 @@ def test_what_cannot_be_gone_on_with(cli, root, tmp_path):
         assert failed.status == 2
         assert needed in failed.err
         assert len(failed.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [*((f"optimizer={name}",) for name in OPTIMIZERS), *MORE], ids=" ".join)
+def test_what_a_run_has_noted_can_be_built(composed, words):
+    """In it nothing points to the sections any more that recipe and optimizer use."""
+    noted = OmegaConf.create(OmegaConf.to_yaml(composed(*words), resolve=True))
+    assert {"env", "recipe", "optimizer"} <= set(noted)
+    build(noted)
+
+
+def test_a_section_that_nothing_uses_is_refused_where_it_is_composed(composed):
+    with pytest.raises(ConfigError, match="nosuch: no such setting"):
+        composed("+nosuch=1")
+
+
+@pytest.mark.parametrize("name", ["arguments.json", "config.yaml", "members.json", "run_id", "stack"])
+def test_a_pipe_in_a_folder_is_not_read(cli, composed, tmp_path, name):
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(composed(f"output_root={tmp_path}"), resolve=True))
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    signal.alarm(60)  # ends the test's process, rather than never
+    failed = cli("resume", str(tmp_path))
+    signal.alarm(0)
+    assert failed.status == 2
+    (line,) = failed.err.splitlines()
+    assert f"{name}: " in line
+    assert "is no regular file" in line
+
+
+def test_a_pipe_in_place_of_a_state_is_damaged(tmp_path):
+    os.mkfifo(tmp_path / "state.pt")
+    signal.alarm(60)
+    with pytest.raises(ConfigError, match=r"state\.pt: is damaged, it is no regular file"):
+        load_safely(tmp_path / "state.pt")
+    signal.alarm(0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("tracking.uri", {"_target_": "builtins.print"}),
+        ("tracking", 3),
+        ("output_root", ["a", "b"]),
+        ("output_root", None),
+        ("threads", "many"),
+        ("recipe.gamma", 7),
+        ("recipe._target_", "os.system"),
+        ("optimizer.lr", [1, {"a": 2}]),
+        ("env", 5),
+    ],
+)
+def test_a_damaged_configuration_is_told_with_its_file(cli, composed, root, tmp_path, setting, value):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    words = ("tracking=none", f"output_root={root}")
+    noted = OmegaConf.create(OmegaConf.to_yaml(composed(*words), resolve=True))
+    OmegaConf.update(noted, setting, value, merge=False)
+    if setting == "env":
+        noted.recipe.env = value
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(noted))
+    failed = cli("resume", str(folder))
+    assert failed.status == 2
+    (line,) = failed.err.splitlines()
+    assert line.startswith(f"alphagrad: {folder}/config.yaml: {'recipe.env' if setting == 'env' else setting}")
 
 
 def test_the_list_of_optimizers_is_whole():

@@ -13,6 +13,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from alphagrad.lab.errors import JobFailed
 from alphagrad.lab.sweep import jobs_of, missing
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class RunLauncher(Launcher):
             if outcome.failure is None:
                 job.status, job.return_value = JobStatus.COMPLETED, metrics.objective(outcome.metrics)
             else:
-                job.status, job.return_value = JobStatus.FAILED, RuntimeError(outcome.failure)
+                job.status, job.return_value = JobStatus.FAILED, JobFailed(outcome.failure)
         return returns
 
 
