@@ -16,3 +16,10 @@ class FailFast(BaseException):
     """
 
     SAID = "study.fail_fast=true: no other job is begun"
+
+
+class Terminated(SystemExit):
+    """The program ends itself: a signal came, or what was asked for has been shown.
+
+    Every other :class:`SystemExit` comes from a user's code, and is that code's failure.
+    """
