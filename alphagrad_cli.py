@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from alphagrad.lab.arguments import add_store_options, everywhere, parser
 from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.interrupts import no_exit
 from alphagrad.lab.shell import COMPLETION, HELP
 from alphagrad.lab.words import LONGEST_LINE, cut, plain, say, squeezed
 
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from alphagrad.lab.processes import alone
 
             alone(f"alphagrad {argv[0]}")
+        command = no_exit()(command)
         if not allowed:
             return command(argv[1:]) or 0
         from alphagrad.lab.targets import allowing

@@ -10,7 +10,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from alphagrad.lab.recipe import EnvSettings
+from alphagrad.lab.recipe import EnvSettings, check_signals
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def make_env(env: EnvSettings | str, render_mode: str | None = None) -> gym.Env:
@@ -38,7 +40,8 @@ def make_env(env: EnvSettings | str, render_mode: str | None = None) -> gym.Env:
             made = pkgutil.resolve_name(str(wrapper["_target_"]))(made, **arguments)
             if not isinstance(made, gym.Env):
                 raise TypeError(f"gives a {type(made).__name__}, which is no gymnasium.Env")
-    except Exception as error:  # whatever another package's code raises
+    except (Exception, SystemExit) as error:  # whatever another package's code raises
+        check_signals()
         raise ValueError(f"{told}: {_said(error)}") from error
     return made
 
@@ -72,7 +75,7 @@ class Checked:
     """An environment whose mistakes are told as such, with its name and the step.
 
     What it gives is checked against its own observation space and Gymnasium's interface. Numbers that are not
-    finite are its mistake only where the action was: a run that diverges acts with NaN.
+    finite, or not in float32, are its mistake only where the action was finite: a run that diverges acts with NaN.
 
     Args:
         env: the environment.
@@ -86,17 +89,18 @@ class Checked:
         """How many have been taken."""
 
     def reset(self, seed: int | None = None) -> np.ndarray:
-        """The first observation of an episode."""
+        """The first observation of an episode, float32."""
         try:
             given = self.env.reset(seed=seed)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            check_signals()
             raise RuntimeError(f"{self._where('reset')} raised {_said(error)}") from error
         if not isinstance(given, tuple) or len(given) != 2:
             raise self._mistake("reset", f"gave {_kind(given)}, not an observation and a dictionary")
         return self._observation("reset", given[0], True)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool]:
-        """Observation, reward, whether it terminated, whether it was cut off.
+        """Observation (float32), reward, whether it terminated, whether it was cut off.
 
         Raises:
             ValueError: what the environment gave is none of these.
@@ -105,21 +109,26 @@ class Checked:
         self.steps += 1
         try:
             given = self.env.step(action)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            check_signals()
             raise RuntimeError(f"{self._where('step')} raised {_said(error)}") from error
         if not isinstance(given, tuple) or len(given) != 5:
             gave = f"{len(given)} values" if isinstance(given, tuple) else _kind(given)
             raise self._mistake("step", f"gave {gave}, not observation, reward, terminated, truncated and info")
         observation, reward, terminated, truncated, _ = given
         sound = isinstance(action, np.integer) or bool(np.isfinite(action).all())
-        if not isinstance(reward, (int, float, np.number, np.bool_)):
-            raise self._mistake("step", f"gave {_kind(reward)} as reward, not a number")
-        if sound and not np.isfinite(reward):
-            raise self._mistake("step", f"gave the reward {reward}")
+        if not isinstance(reward, (int, float, np.integer, np.floating, np.bool_)):
+            raise self._mistake("step", f"gave {_kind(reward)} as reward, not a real number")
+        try:
+            gained = float(reward)
+        except OverflowError as error:
+            raise self._mistake("step", "gave a whole number as reward that is too large for float32") from error
+        if sound and not abs(gained) <= LARGEST:
+            raise self._mistake("step", f"gave the reward {_odd(gained)}")
         for flag, word in ((terminated, "terminated"), (truncated, "truncated")):
             if not isinstance(flag, (bool, np.bool_, int, np.integer)):
                 raise self._mistake("step", f"gave {_kind(flag)} as {word}, not a truth value")
-        return self._observation("step", observation, sound), float(reward), bool(terminated), bool(truncated)
+        return self._observation("step", observation, sound), gained, bool(terminated), bool(truncated)
 
     def _observation(self, when: str, given: Any, sound: bool) -> np.ndarray:
         shown = given if isinstance(given, np.ndarray) else None
@@ -134,10 +143,14 @@ class Checked:
             raise self._mistake(
                 when, f"gave an observation of shape {list(shown.shape)}; its space says {list(self.shape or ())}"
             )
-        if sound and not np.isfinite(shown).all():
-            odd = shown[~np.isfinite(shown)].flat[0]
-            raise self._mistake(when, f"gave an observation with {odd} in it")
-        return shown
+        cast = shown
+        if shown.dtype != np.float32:
+            with np.errstate(over="ignore"):
+                cast = shown.astype(np.float32)
+        if sound and not np.isfinite(cast).all():
+            odd = shown[~np.isfinite(cast)].flat[0]
+            raise self._mistake(when, f"gave an observation with {_odd(odd)} in it")
+        return cast
 
     def _where(self, when: str) -> str:
         moment = f"its step {self.steps}" if when == "step" else f"its reset after {self.steps} steps"
@@ -153,7 +166,14 @@ def _kind(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def _said(error: Exception) -> str:
-    text = " ".join(str(error).split())
+def _odd(value: Any) -> str:
+    return f"{value}, too large for float32," if np.isfinite(value) else str(value)
+
+
+def _said(error: BaseException) -> str:
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # an error whose own text fails is told by its name
+        text = ""
     plain = isinstance(error, (gym.error.Error, ModuleNotFoundError))
     return text if plain and text else f"{type(error).__name__}: {text}".rstrip(": ")

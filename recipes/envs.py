@@ -116,15 +116,16 @@ class EnvStack:
         self._actions.load(taken)
         self._origins = list(state["origins"])
         self.observations = unpack(self.observations, state["observations"])
-        for k, (env, origin) in enumerate(zip(self.envs, self._origins, strict=True)):
+        for k, (checked, origin) in enumerate(zip(self._checked, self._origins, strict=True)):
+            checked.steps = 0
             if isinstance(origin, int):
-                observation, _ = env.reset(seed=origin)
+                observation = checked.reset(seed=origin)
             else:
-                unpack(env.unwrapped.np_random, origin)
-                observation, _ = env.reset()
+                unpack(self.envs[k].unwrapped.np_random, origin)
+                observation = checked.reset()
             for action in taken[k]:
-                observation, *_ = env.step(action.copy())
-            if not np.array_equal(np.asarray(observation, dtype=np.float32), self.observations[k], equal_nan=True):
+                observation, *_ = checked.step(action.copy())
+            if not np.array_equal(observation, self.observations[k], equal_nan=True):
                 raise ValueError(
                     f"env.id={self.name}: cannot be resumed: its course is not decided by np_random and actions"
                 )

@@ -17,6 +17,7 @@ from alphagrad.lab.stack import RunStack
 from alphagrad.lab.state import Stateful
 
 from .actor_critic import ActorCritic, Params, log_probability, mean_actions, values_of
+from .advantages import generalized_advantages
 from .environment import flat_boxes
 from .envs import EnvStack, evaluate_episodes
 from .gradients import gradients_of
@@ -289,18 +290,3 @@ class Rollout(Stateful):
             x = torch.from_numpy(observation).to(self.stack.device).view(1, 1, -1)
             with torch.no_grad():
                 rewards[t, run] += self.settings.gamma * float(values_of(own, x))
-
-
-def generalized_advantages(
-    rewards: np.ndarray, values: np.ndarray, ended: np.ndarray, gamma: float, lam: float
-) -> np.ndarray:
-    """GAE(γ, λ) of T steps (Schulman et al. 2016): rewards and ended [T, R], values [T + 1, R] → [T, R]."""
-    alive = 1 - ended
-    deltas = rewards + gamma * values[1:] * alive - values[:-1]
-    decay = gamma * lam * alive
-    advantages = np.empty_like(deltas)
-    running = np.zeros_like(deltas[0])
-    for t in reversed(range(len(deltas))):
-        running = deltas[t] + decay[t] * running
-        advantages[t] = running
-    return advantages

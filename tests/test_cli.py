@@ -265,3 +265,17 @@ def test_ctrl_c_in_any_command(cli, lab):
 
     lab.setitem(alphagrad_cli.COMMANDS, "ls", interrupted)
     assert cli("ls").status == 130
+
+
+def test_no_code_ends_the_program_silently(lab, capfd):
+    import alphagrad_cli
+
+    lab.setitem(alphagrad_cli.COMMANDS, "ls", lambda _: sys.exit(0))
+    assert alphagrad_cli.main(["ls"]) == 1
+    assert "sys.exit(0) was called" in capfd.readouterr().err
+    lab.undo()
+    for words in (["ls", "--help"], ["run", "--help"], ["run", "--version"]):
+        with pytest.raises(SystemExit) as left:
+            alphagrad_cli.main(words)
+        assert not left.value.code
+    assert alphagrad_cli.main(["--version"]) == 0

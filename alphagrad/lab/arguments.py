@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import NoReturn
 
-from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.errors import ConfigError, Terminated
 from alphagrad.lab.words import cut, is_plain, plain, squeezed
 
 ALLOW = "--allow-target"
@@ -21,6 +21,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises :class:`ConfigError`."""
         raise ConfigError(f"{squeezed(message, 500)}; `{self.prog} --help` says what there is")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Raises :class:`Terminated`, once help has been shown."""
+        raise Terminated(status)
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         """As argparse does, with ``output_root=x`` for ``--output-root x`` where there is no such setting."""

@@ -20,3 +20,10 @@ class FailFast(BaseException):
 
 class JobFailed(RuntimeError):
     """A job has failed; the text is its reason, the class of its own error included."""
+
+
+class Terminated(SystemExit):
+    """The program ends itself: a signal came, or what was asked for has been shown.
+
+    Every other :class:`SystemExit` comes from a user's code, and is that code's failure.
+    """

@@ -53,7 +53,8 @@ def follow() -> None:
     log = FollowingLog(job)
     try:
         with computing(job.settings.threads):
-            job.recipe.train(stack, log)
+            with interrupts.no_exit():
+                job.recipe.train(stack, log)
             log.gather()
     except Ended:
         return

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 
+from alphagrad.lab.errors import Terminated
+
 HANGUP = getattr(signal, "SIGHUP", None)
 """Not there on Windows."""
 SIGNALS = [s for s in (signal.SIGTERM, signal.SIGINT, HANGUP) if s is not None]
@@ -22,7 +24,7 @@ _deferring: list[None] = []
 
 
 class closing_runs_on_signals:
-    """While it lasts, SIGTERM and SIGHUP raise :class:`SystemExit` as Ctrl-C raises :class:`KeyboardInterrupt`.
+    """While it lasts, SIGTERM and SIGHUP raise :class:`Terminated` as Ctrl-C raises :class:`KeyboardInterrupt`.
 
     SIGHUP says that the terminal is closed; where it is ignored, as under nohup, it stays so.
 
@@ -64,11 +66,23 @@ def _leave_terminal() -> None:
 
 
 def check() -> None:
-    """Raises :class:`KeyboardInterrupt` or :class:`SystemExit` if a signal came, even one already raised."""
+    """Raises :class:`KeyboardInterrupt` or :class:`Terminated` if a signal came, even one already raised."""
     if _received:
         if _received[0] == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(128 + _received[0])
+        raise Terminated(128 + _received[0])
+
+
+@contextmanager
+def no_exit() -> Iterator[None]:
+    """Around a user's code: its ``sys.exit()`` becomes a ``RuntimeError``, so that it fails as other code does."""
+    try:
+        yield
+    except SystemExit as left:
+        check()
+        if isinstance(left, Terminated):
+            raise
+        raise RuntimeError(f"sys.exit({left.code!r}) was called by code that is used here") from left
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from alphagrad.lab import compose, processes, sweep
 from alphagrad.lab.address import hide
 from alphagrad.lab.advice import as_set, one_line
-from alphagrad.lab.errors import ConfigError, FailFast, JobFailed
+from alphagrad.lab.errors import ConfigError, FailFast, JobFailed, Terminated
 from alphagrad.lab.folder import claimed, write_whole
 from alphagrad.lab.overrides import as_setting, check_hydra, check_study, parsed
 from alphagrad.lab.words import cut, say, squeezed
@@ -72,6 +72,8 @@ def run(arguments: Sequence[str], resumed: Path | None = None) -> None:
         try:
             if processes.is_first():
                 task()
+        except SystemExit as left:  # Hydra's way out
+            raise Terminated(left.code) from left
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             with compose.hydra_initialized():  # the message lists what there is
                 raise ConfigError(one_line(error, args.overrides, compose.hydra_config)) from error
@@ -108,7 +110,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
                 form = f"; settings have no dashes: {cut(as_setting(word, '' if '=' in after else after))}"
         raise ConfigError(f"{squeezed(message, 500)}{form}; `alphagrad run --help` lists the flags")
 
-    parser.error = refuse  # type: ignore[method-assign]
+    def leave(status: int = 0, message: str | None = None) -> NoReturn:
+        raise Terminated(status)
+
+    parser.error, parser.exit = refuse, leave  # type: ignore[method-assign]
     args: argparse.Namespace = parser.parse_args(list(arguments))
     for flag in ("config_path", "config_name", "experimental_rerun"):
         if getattr(args, flag, None) is not None:
@@ -166,7 +171,7 @@ def run_study(
                 task()
             except FailFast as stop:
                 raise JobFailed(f"{stop}; {FailFast.SAID}") from stop
-            except (KeyboardInterrupt, SystemExit):
+            except (KeyboardInterrupt, Terminated):
                 interrupted = True
                 raise
             finally:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.errors import ConfigError, Terminated
 
 TAG = "processes"
 """Tag of a run: how many processes train it; where it was resumed with others, all numbers in their order."""
@@ -92,6 +92,6 @@ def tell(what: int = ON) -> int:
 def alone(command: str) -> None:
     """Ends a command that is not for torchrun; :class:`ConfigError` in the first process, quietly in the others."""
     if count() > 1 and not is_first():
-        raise SystemExit(0)
+        raise Terminated(0)
     if count() > 1:
         raise ConfigError(f"{command}: not under torchrun, which trains a single run")

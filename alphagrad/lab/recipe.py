@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic_core import PydanticCustomError
 from torch import nn
 
+from alphagrad.lab import interrupts
 from alphagrad.lab.stack import Observation, RunStack
 
 
@@ -35,6 +36,11 @@ class EnvSettings(Settings):
             if not isinstance(wrapper.get("_target_"), str):
                 raise PydanticCustomError("wrapper", "each must have a _target_, the dotted name of a wrapper")
         return wrappers
+
+
+def check_signals() -> None:
+    """Raises if a signal came: what a recipe asks before it takes an exception for that of a user's code."""
+    interrupts.check()
 
 
 class NotDrawable(Exception):

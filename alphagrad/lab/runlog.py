@@ -16,7 +16,7 @@ import torch
 from alphagrad.lab import interrupts, processes
 from alphagrad.lab.build import Job
 from alphagrad.lab.checkpoint import Checkpoints, save_atomically
-from alphagrad.lab.errors import StorageLost
+from alphagrad.lab.errors import StorageLost, Terminated
 from alphagrad.lab.kept import KeptFiles
 from alphagrad.lab.records import DIVERGED, PRUNED
 from alphagrad.lab.stack import Observation
@@ -227,7 +227,7 @@ class TrackedLog:
                 self._trackers[run].end("FINISHED")
         except (OSError, StorageLost) as error:
             raise self.stopped(error) from error
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, Terminated):
             self._save_reached()
             raise
         processes.tell(processes.ON)

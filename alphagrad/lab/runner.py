@@ -134,7 +134,8 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
             results: Sequence[dict[str, Any]] = []
             announce(assignments[0].config)
             try:
-                results = job.recipe.train(stack, log)
+                with interrupts.no_exit():
+                    results = job.recipe.train(stack, log)
             except Pruned:
                 pass  # the results are nobody's: every run has ended before
             except (ConfigError, StorageLost):

@@ -14,11 +14,12 @@ from typing import Any
 from alphagrad.lab import interrupts
 from alphagrad.lab.address import NONE, hide, store_uri
 from alphagrad.lab.artifacts import artifact_root, tell_other_place
-from alphagrad.lab.errors import ConfigError, StorageLost
+from alphagrad.lab.errors import ConfigError, StorageLost, Terminated
 from alphagrad.lab.patience import Patience
 from alphagrad.lab.records import FOLDER, HOST, NUMBER, REASON, can_go_on, newest, next_number
 from alphagrad.lab.store import experiment_id, open_store
 from alphagrad.lab.untracked import Untracked
+from alphagrad.lab.words import squeezed
 from alphagrad.lab.writer import NONFINITE, STEP, Point, RunQueue, open_queue
 
 LOG = logging.getLogger("alphagrad")
@@ -80,7 +81,7 @@ class Tracker:
             with interrupts.deferred():  # else a run that the store has just created could be left RUNNING
                 self._write(lambda: self.start(name, params, tags, resume))
             yield self
-        except (KeyboardInterrupt, SystemExit, StorageLost) as interruption:
+        except (KeyboardInterrupt, Terminated, StorageLost) as interruption:
             self.end("KILLED", reason_of(interruption), 0.0 if isinstance(interruption, StorageLost) else LAST_SECONDS)
             raise
         except BaseException as error:
@@ -286,4 +287,4 @@ def tracker_of(settings: Any, output_root: str | Path) -> Tracker | Untracked:
 
 def reason_of(error: BaseException) -> str:
     """An exception in one line."""
-    return hide(" ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")[:5000])
+    return hide(f"{type(error).__name__}: {squeezed(error, 5000)}".rstrip(": "))

@@ -57,7 +57,11 @@ def listed(names: object, longest: int = 1000) -> str:
 
 def squeezed(text: object, longest: int = LONGEST_LINE) -> str:
     """The text in one line, not too long."""
-    return cut(" ".join(str(text).split()), longest)
+    try:
+        told = str(text)
+    except Exception:  # a user's exception whose own text fails
+        told = ""
+    return cut(" ".join(told.split()), longest)
 
 
 def say(text: object, err: bool = False) -> None:

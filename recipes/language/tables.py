@@ -8,6 +8,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable
+from csv import Error as CsvError
 from csv import reader as csv_rows
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,15 @@ def columns_of(asked: str, file: Path, names: list[tuple[str, str]]) -> list[lis
     try:
         present, values = READERS[kind_of(file)](file, text, wanted)
     # pyarrow's own are ValueErrors, and a KeyError where two columns have one name
-    except (OSError, ValueError, TypeError, KeyError, NotImplementedError, RecursionError) as error:
+    except (CsvError, OSError, ValueError, TypeError, KeyError, NotImplementedError, RecursionError) as error:
         told = " ".join(str(error).split())[:200]
         raise ValueError(f"{asked}: {file} cannot be read as {file.suffix[1:]} ({told})") from error
     columns = []
     for setting, name in names:
         if (count := present.count(name)) != 1:
             has = "has no such column" if count == 0 else f"has {count} such columns"
-            told = ", ".join(present[:20])[:500] + (f", … ({len(present):,} columns)" if len(present) > 20 else "")
+            told = " ".join(", ".join(present[:20])[:500].split())  # a quote left open takes in lines
+            told += f", … ({len(present):,} columns)" if len(present) > 20 else ""
             raise ValueError(f"{setting}={name}: {file} {has}; it has {told}")
         columns.append(as_texts(f"{setting}={name}: {file}", values[name], setting == "data.label"))
     return columns

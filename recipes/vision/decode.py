@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from torch import Tensor
@@ -22,6 +22,8 @@ ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 ORIENTATION = 0x0112
 """EXIF's tag for how a camera was held."""
 TIFF_BITS, TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
+PNG_BITS = 24
+"""Where a PNG says how many bits a level has: its header always comes first."""
 UNREAD = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 """What Pillow knows by name, but cannot read without another program."""
 
@@ -48,8 +50,10 @@ def opened(file: str | Path) -> Tensor:
     from torchvision.transforms.v2.functional import pil_to_tensor
 
     try:
-        with Image.open(file) as image:
+        # Pillow maps a file that it opened itself into memory, and there scrambles a TIFF that lies on its side
+        with open(file, "rb") as stream, Image.open(stream) as image:
             image.load()
+            _scale_transparency(image, stream)
             seen = _upright(_eight_bits(image), image)
             return pil_to_tensor(seen)
     except _Refused as error:
@@ -60,6 +64,19 @@ def opened(file: str | Path) -> Tensor:
 
 class _Refused(ValueError):
     """A sound file of a kind that is not taken."""
+
+
+def _scale_transparency(image: Image, stream: BinaryIO) -> None:
+    """Brings a PNG's transparent gray or colour to 8 bits: Pillow so brings its pixels alone."""
+    key = image.info.get("transparency")
+    if image.format != "PNG" or image.mode not in ("L", "RGB") or key is None:
+        return
+    stream.seek(PNG_BITS)
+    bits = stream.read(1)[0]
+    if image.mode == "L":
+        image.info["transparency"] = (key & (2**bits - 1)) * 255 // (2**bits - 1)
+    elif bits == 16:  # of each colour, as of the pixels, the upper 8 bits
+        image.info["transparency"] = tuple(level >> 8 for level in key)
 
 
 def _eight_bits(image: Image) -> Image:

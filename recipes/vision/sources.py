@@ -146,7 +146,6 @@ def read_torchvision(name: str, folder: Path, download: bool) -> tuple[Split, Sp
         has = f"has {name} damaged or in part ({held})" if held.exists() else f"has no {name}"
         if not download:
             raise ValueError(f"data.root={folder}: {has}, and data.download=false; {put}") from absent
-        print(f"alphagrad: {folder} {has}: downloading it there with torchvision", file=sys.stderr)
         made = [place for place in (folder, held, held / "raw") if not place.exists()]
         try:
             parts = [make(folder, train=train, download=True) for train in (True, False)]
@@ -157,6 +156,7 @@ def read_torchvision(name: str, folder: Path, download: bool) -> tuple[Split, Sp
             raise ValueError(
                 f"data.root={folder}: {has}, and it cannot be downloaded ({_told(error)}); {put}"
             ) from error
+        print(f"alphagrad: {folder} had no whole {name}: torchvision has downloaded it there", file=sys.stderr)
     except Exception as error:  # torchvision's readers fail in many ways on a damaged file
         raise ValueError(f"{folder}: the files of {name} are damaged ({_told(error)}); {put}") from error
     splits = []

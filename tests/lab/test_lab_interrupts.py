@@ -61,7 +61,7 @@ def test_a_single_run(start, root, store_runs, number, status):
     (run,) = store_runs(root)
     assert run.info.status == "KILLED"
     assert run.info.end_time
-    assert run.data.tags["alphagrad.reason"].startswith(("KeyboardInterrupt", "SystemExit"))
+    assert run.data.tags["alphagrad.reason"].startswith(("KeyboardInterrupt", "Terminated"))
     assert not list(root.rglob("*.tmp"))
 
 

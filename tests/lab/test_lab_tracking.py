@@ -16,7 +16,7 @@ from alphagrad.recipes.mlp import mlp
 from forked import context
 
 from alphagrad.lab import metrics, provenance
-from alphagrad.lab.errors import StorageLost
+from alphagrad.lab.errors import StorageLost, Terminated
 from alphagrad.lab.store import open_store, store_uri
 from alphagrad.lab.study import study
 from alphagrad.lab.tracking import PARENT_RUN, Tracker
@@ -370,7 +370,8 @@ def test_metrics_lost_at_the_end_are_an_error(tracker, root, store_runs, monkeyp
     ("error", "status"),
     [
         (KeyboardInterrupt(), "KILLED"),
-        (SystemExit(143), "KILLED"),
+        (Terminated(143), "KILLED"),
+        (SystemExit(0), "FAILED"),
         (ValueError("no"), "FAILED"),
         (MemoryError(), "FAILED"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import gymnasium as gym
@@ -9,11 +10,19 @@ import numpy as np
 import pytest
 from alphagrad.recipes.envs import EnvStack, make_env
 
+from alphagrad.lab.errors import Terminated
+from alphagrad.lab.interrupts import closing_runs_on_signals
 from alphagrad.lab.recipe import EnvSettings
 
 PACKAGE = '''
+import sys
+
 import gymnasium as gym
 import numpy as np
+
+class Mute(Exception):
+    def __str__(self):
+        raise ValueError("no words")
 
 class Odd(gym.Env):
     """Rewards of ``gain``; from step ``at`` on it makes a mistake."""
@@ -21,11 +30,15 @@ class Odd(gym.Env):
     observation_space = gym.spaces.Box(-1, 1, (3,), np.float32)
 
     def __init__(self, gain=1.0, mistake=None, at=5, box=False):
+        if mistake == "exit when made":
+            sys.exit(0)
         self.gain, self.mistake, self.at = gain, mistake, at
         self.action_space = gym.spaces.Box(-2, 2, (2,), np.float32) if box else gym.spaces.Discrete(2)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
+        if self.mistake == "exit at reset":
+            sys.exit(3)
         self.count, self.shown = 0, np.zeros(3, np.float32)
         return self.shown if self.mistake == "old reset" else (self.shown, {})
 
@@ -41,10 +54,16 @@ class Odd(gym.Env):
                 "reward array": (1, np.ones(1)), "reward nan": (1, float("nan")), "reward none": (1, None),
                 "size": (0, np.zeros(1, np.float32)), "shape": (0, np.zeros((1, 3), np.float32)),
                 "nan": (0, np.array([0, np.nan, 0], np.float32)), "text": (0, np.array(["a", "b", "c"])),
-                "dictionary": (0, {"x": 1}), "flag": (2, np.array([True, False])),
+                "reward huge": (1, 10**5000), "reward beyond": (1, 1e300), "reward complex": (1, np.complex64(1)),
+                "beyond": (0, np.array([0, 1e300, 0])), "dictionary": (0, {"x": 1}),
+                "flag": (2, np.array([True, False])),
             }
             if self.mistake == "raise":
                 raise KeyError("lost")
+            if self.mistake == "mute":
+                raise Mute
+            if self.mistake == "exit":
+                sys.exit()
             if self.mistake == "old step":
                 return given[0], given[1], False, {}
             if self.mistake in wrong:
@@ -80,10 +99,30 @@ def test_an_environment_of_another_package_with_arguments(package):
 
 
 def test_a_package_that_cannot_be_imported(tmp_path, monkeypatch):
+    (tmp_path / "leavingpackage.py").write_text("raise SystemExit(0)")
     (tmp_path / "brokenpackage.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match=r"env\.id=brokenpackage:Odd-v0: ZeroDivisionError: division by zero"):
         make_env("brokenpackage:Odd-v0")
+    with pytest.raises(ValueError, match=r"env\.id=leavingpackage:Odd-v0: SystemExit: 0"):
+        make_env("leavingpackage:Odd-v0")
+
+
+def test_a_signal_while_an_environment_steps_is_no_mistake_of_it(package):
+    stack = EnvStack("oddpackage:Odd-v0", [0])
+    stack.envs[0].unwrapped.step = lambda _: signal.raise_signal(signal.SIGTERM)
+    with closing_runs_on_signals(), pytest.raises(Terminated, match="143"):
+        stack.step([0])
+
+
+def test_a_job_whose_environment_exits_fails_and_the_study_goes_on(package, cli, root, store_runs):
+    short = ("recipe=td3_hopper", "env.id=oddpackage:Boxed-v0", "recipe.total_steps=8", "recipe.learning_starts=2")
+    small = ("recipe.batch_size=2", "recipe.hidden=[2]", "recipe.eval_episodes=1", "recipe.buffer_size=20")
+    mistakes = "+env.kwargs.mistake=exit,null"
+    done = cli("run", "-m", *short, *small, mistakes, "optimizer=adam", f"output_root={root}")
+    assert done.status == 1, done.err
+    assert "env.id=oddpackage:Boxed-v0: its step 5 raised SystemExit" in done.err
+    assert sorted(run.info.status for run in store_runs(root)) == ["FAILED", "FAILED", "FINISHED"]
 
 
 def test_wrappers_the_innermost_first():
@@ -106,7 +145,7 @@ def test_wrappers_the_innermost_first():
 
 
 MISTAKES = {
-    "reward array": r"its step 5 gave an array of float64 \[1\] as reward, not a number",
+    "reward array": r"its step 5 gave an array of float64 \[1\] as reward, not a real number",
     "reward nan": "its step 5 gave the reward nan",
     "reward none": "its step 5 gave a NoneType as reward",
     "size": r"its step 5 gave an observation of shape \[1\]; its space says \[3\]",
@@ -116,6 +155,14 @@ MISTAKES = {
     "dictionary": "its step 5 gave a dict as observation",
     "flag": r"its step 5 gave an array of bool \[2\] as terminated",
     "raise": "its step 5 raised KeyError: 'lost'",
+    "mute": "its step 5 raised Mute",
+    "exit": "its step 5 raised SystemExit",
+    "exit at reset": "its reset after 0 steps raised SystemExit: 3",
+    "exit when made": r"with env\.kwargs=\{.*\}: SystemExit: 0",
+    "reward huge": "its step 5 gave a whole number as reward that is too large for float32",
+    "reward beyond": r"its step 5 gave the reward 1e\+300, too large for float32",
+    "reward complex": "its step 5 gave a complex64 as reward, not a real number",
+    "beyond": r"its step 5 gave an observation with 1e\+300, too large for float32, in it",
     "old step": "its step 5 gave 4 values, not observation, reward, terminated, truncated and info",
     "old reset": r"its reset after 0 steps gave an array of float32 \[3\], not an observation and a dictionary",
 }
@@ -124,7 +171,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_an_environments_mistakes_are_told_with_its_name_and_the_step(mistake, package):
     s = EnvSettings(id="oddpackage:Odd-v0", kwargs={"mistake": mistake})
-    with pytest.raises((ValueError, RuntimeError), match=rf"env\.id=oddpackage:Odd-v0: {MISTAKES[mistake]}"):
+    with pytest.raises((ValueError, RuntimeError), match=rf"env\.id=oddpackage:Odd-v0:? {MISTAKES[mistake]}"):
         play(EnvStack(s, [0]))
 
 

@@ -96,3 +96,12 @@ def test_only_the_columns_asked_for_are_read(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"data\.text=nope: .* has no such column; .* \(20,002 columns\)") as told:
         columns_of("data.train", file, [("data.text", "nope")])
     assert len(str(told.value)) < 1000
+
+
+@pytest.mark.parametrize("header", [f"{'x' * 200_000},label", '"text,label'])
+def test_a_damaged_header_is_told_in_one_line(tmp_path, header):
+    file = tmp_path / "x.csv"
+    for rows in (3, 50_000):
+        file.write_text("\n".join([header, *["a,b"] * rows]))
+        with pytest.raises(ValueError, match=rf"^data\.t(rain|ext)[^\n]*{file}[^\n]*$"):
+            columns_of("data.train", file, [("data.text", "text"), ("data.label", "label")])

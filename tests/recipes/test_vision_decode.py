@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,11 @@ def test_gray_of_16_bits_keeps_its_levels(ending, tmp_path):
     is_gray(seen(file), EIGHT)
 
 
-def tiff(pixels: bytes, bits: int, shape: tuple[int, int], photometric: int = 1, order: str = "<") -> bytes:
+def tiff(
+    pixels: bytes, bits: int, shape: tuple[int, int], photometric: int = 1, order: str = "<", held: int = 1
+) -> bytes:
     """One strip of gray, written by hand: Pillow does not write these."""
-    tags = [(256, shape[1]), (257, shape[0]), (258, bits), (259, 1), (262, photometric), (273, 8)]
+    tags = [(256, shape[1]), (257, shape[0]), (258, bits), (259, 1), (262, photometric), (273, 8), (274, held)]
     tags += [(277, 1), (278, shape[0]), (279, len(pixels))]
     head = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 8 + len(pixels))
     directory = struct.pack(f"{order}H", len(tags))
@@ -54,6 +57,51 @@ def test_gray_of_16_bits_in_tiffs_of_other_kinds(tmp_path):
     is_gray(seen(file), 255 - EIGHT)
     file.write_bytes(tiff(bytes([0xFF, 0xF0, 0x00, 0x80, 0x00, 0x01]), 12, (1, 4)))  # fff 000 800 001
     is_gray(seen(file), np.array([[255, 0, 128, 0]], dtype=np.uint8))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("held", range(1, 9))
+def test_a_gray_tiff_stands_upright(held, bits, tmp_path):
+    levels = (EIGHT if bits == 8 else LEVELS).astype(f"<u{bits // 8}")
+    file = tmp_path / "x.tif"
+    # where a stored pixel stands, from TIFF's own words: which sides its first row and first column are
+    turned = {
+        1: levels,
+        2: levels[:, ::-1],
+        3: levels[::-1, ::-1],
+        4: levels[::-1],
+        5: levels.T,
+        6: np.rot90(levels, -1),
+        7: levels[::-1, ::-1].T,
+        8: np.rot90(levels, 1),
+    }[held]
+    file.write_bytes(tiff(levels.tobytes(), bits, levels.shape, held=held))
+    is_gray(seen(file), np.rint(turned / (257 if bits == 16 else 1)).astype(np.uint8))
+
+
+def png(rows: list[bytes], width: int, bits: int, colours: int, transparent: bytes) -> bytes:
+    """Written by hand: Pillow writes neither gray of 2 and 4 bits nor colours of 16."""
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, len(rows), bits, colours, 0, 0, 0)), (b"tRNS", transparent)]
+    parts += [(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(held)) + name + held + struct.pack(">I", zlib.crc32(name + held)) for name, held in parts
+    )
+
+
+@pytest.mark.parametrize(("bits", "row"), [(1, 0b01000000), (2, 0b00011011), (4, 0x07)])
+def test_gray_of_few_bits_with_a_transparent_level(bits, row, tmp_path):
+    file, count = tmp_path / "x.png", 8 // bits
+    levels = np.array([[row >> (8 - bits * (k + 1)) & (2**bits - 1) for k in range(count)]])
+    for key in {0, *levels.ravel().tolist()}:
+        file.write_bytes(png([bytes([row])], count, bits, 0, struct.pack(">H", key)))
+        is_gray(seen(file), np.where(levels == key, 255, levels * 255 // (2**bits - 1)).astype(np.uint8))
+
+
+def test_colours_of_16_bits_with_a_transparent_one(tmp_path):
+    pixels = np.array([[[0x1234, 0x5678, 0x9ABC], [0x5678, 0x1234, 0x9ABC]]], dtype=">u2")
+    file = tmp_path / "x.png"
+    file.write_bytes(png([pixels.tobytes()], 2, 16, 2, pixels[0, 0].tobytes()))
+    assert seen(file).tolist() == [[[255, 255, 255], [0x56, 0x12, 0x9A]]]
 
 
 def test_gray_of_16_bits_with_a_transparent_level(tmp_path):
