@@ -60,7 +60,9 @@ def as_value(
         raise ValueError(f"{setting}: must be a number or one number for each run, got {value!r}")
     for number in numbers:
         if not math.isfinite(number) or not above <= number <= at_most or (strict and number == above):
-            if at_most < math.inf:
+            if at_most == LARGEST:
+                allowed = f"be {'>' if strict else '≥'} {above:g} and at most {at_most:g}"
+            elif at_most < math.inf:
                 allowed = f"lie in {'(' if strict else '['}{above:g}, {at_most:g}]"
             else:
                 allowed = f"be finite and {'>' if strict else '≥'} {above:g}"

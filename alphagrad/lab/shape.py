@@ -65,6 +65,12 @@ def check_used(config: DictConfig) -> None:
     raw = OmegaConf.to_container(config, resolve=False)
     pointed = set(_POINTER.findall(str(raw)))
     assert isinstance(raw, dict)
+    if isinstance(raw.get("optimizer"), dict) and isinstance(raw["optimizer"].get("rule"), str):
+        pointed |= {
+            "normalization",
+            "alpha",
+            "transform",
+        }  # a word where the rule belongs has cut them off: it is what is wrong
     for name in map(str, raw):
         if name not in (*NEEDED, *SECTIONS, "hydra") and name not in pointed:
             uses = [*SECTIONS, *NEEDED, *(part for part in PARTS if part in pointed)]

@@ -27,7 +27,7 @@ def spec_of():
     """``spec_of("adam", "optimizer.eps=1")`` → the :class:`OptimizerSpec` of a configuration."""
     with compose.hydra_initialized():
         yield lambda name, *overrides: build.optimizer_spec(
-            compose.compose([f"optimizer={name}", *(o for o in (*LR, *overrides))])
+            compose.compose([f"optimizer={name}", *(o for o in (*LR, *overrides))]), torch.device("cpu")
         )
 
 

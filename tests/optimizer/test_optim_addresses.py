@@ -215,7 +215,7 @@ def test_the_sign_needs_no_size(nonfinite):
 
 def test_numbers_beyond_float32_are_refused():
     for make in (lambda: ScaledTanh(1e39), lambda: SinTanh(1e39), lambda: AlphaGrad([P(torch.zeros(1))], lr=1e39)):
-        with pytest.raises(ValueError, match=r"3.4e\+38\], got 1e\+39"):
+        with pytest.raises(ValueError, match=r"3.4e\+38\]?, got 1e\+39"):
             make()
 
 
