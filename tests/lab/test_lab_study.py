@@ -152,7 +152,7 @@ def test_a_study_started_again_tidies_up_after_a_process_that_was_killed_at_its_
     leave(folder[2].parent / "stack-over", folder[2], folder[3])
     raised = leave(folder[1], folder[1])  # `alphagrad resume` goes on from it
     open_stack = leave(folder[4].parent / "stack-open", folder[4], folder[1])
-    (folder[5] / "run_id").write_text("of another\n")
+    (folder[5] / "run_id").write_text("of-another\n")
     others = leave(folder[5], folder[5])
 
     assert cli("run", "-m", *words, f"study.rerun={rerun}").status == 1
