@@ -63,8 +63,18 @@ def text_of(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({squeezed(error, 200)})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: is damaged, it holds no text ({squeezed(error, 200)})") from error
+
+
+def is_folder(words: str) -> bool:
+    """Whether these words are the path of a folder; what is too long, or no path at all, is none."""
+    try:
+        return Path(words).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager

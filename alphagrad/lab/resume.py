@@ -15,7 +15,7 @@ from alphagrad.lab import processes
 from alphagrad.lab.address import NONE, kept_uri, masked, sqlite_file, store_uri
 from alphagrad.lab.compose import user_conf
 from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import CONFIG, STATES, folders_of, run_id_of, stack_of, text_of, tidy
+from alphagrad.lab.folder import CONFIG, STATES, folders_of, is_folder, run_id_of, stack_of, text_of, tidy
 from alphagrad.lab.records import FOLDER, PRUNED, REASON, is_over, recorded
 from alphagrad.lab.store import check_store, open_existing, open_store
 from alphagrad.lab.study import ARGUMENTS, find_run
@@ -43,13 +43,13 @@ def resume(
     """
     from alphagrad.lab.following import lead
 
-    if new_store and not Path(what).is_dir():
+    if new_store and not is_folder(what):
         raise ConfigError(f"{what}: is no folder; with --new-store the run's folder is what is left of it")
     if uri is not None:
         kept_uri(uri, output_root)  # its password, if it has one, is known from now on
 
     def go_on() -> None:
-        folder = Path(what) if Path(what).is_dir() else folder_named(what, store_uri(uri, output_root))
+        folder = Path(what) if is_folder(what) else folder_named(what, store_uri(uri, output_root))
         _resume(folder.expanduser().resolve(), launch, uri, new_store)
 
     lead(go_on)
@@ -93,12 +93,7 @@ def _noted(file: Path) -> tuple[list[str], Path]:
 
 def folder_named(what: str, uri: str) -> Path:
     """The folder that a path names, or a run id (or its beginning) in the store ``uri``."""
-    try:
-        folder = Path(what) if Path(what).is_dir() else None
-    except (OSError, ValueError):  # longer than any path, say
-        folder = None
-    if folder is None:
-        folder = _folder_of(what, uri)
+    folder = Path(what) if is_folder(what) else _folder_of(what, uri)
     return folder.expanduser().resolve()
 
 

@@ -56,7 +56,7 @@ def main():
 
 
 def stacked():
-    """A stack of runs that lie apart, larger than a piece, with a gradient laid out otherwise."""
+    """A stack of runs that lie apart, larger than a piece."""
     from alphagrad import AlphaGrad, Rule
 
     ends = []
@@ -67,7 +67,7 @@ def stacked():
         optimizer = AlphaGrad(views, lr=torch.tensor([0.1, 0.02]), momentum=0.9, batch_dims=1, fused=fused, rule=Rule())
         for _ in range(2):
             views[0].grad = torch.randn(2, 69_000, generator=generator)
-            views[1].grad = torch.randn(2, 50, 20, generator=generator).transpose(1, 2)
+            views[1].grad = torch.randn(2, 20, 50, generator=generator)
             optimizer.step()
         ends.append(matrix)
     torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-6)
