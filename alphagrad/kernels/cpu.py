@@ -23,8 +23,8 @@ from alphagrad.kernels import loops
 from alphagrad.kernels.coverage import CODES
 from alphagrad.kernels.table import Addressed, Table
 
-PARALLEL = 1 << 18
-"""From this many elements on threads pay for being woken (some 50 µs)."""
+PARALLEL = 1 << 21
+"""From this many elements on threads pay for being woken."""
 
 
 class CpuKernel(Addressed):
