@@ -41,13 +41,14 @@ def stacks_of(assignments: Sequence[Assignment], max_runs: int, processes: int) 
     if max_runs == 1 or not assignments:
         return [[number] for number in range(len(assignments))]
     groups: dict[str, list[int]] = {}
-    for number, assignment in enumerate(assignments):
-        shared = {key: value for key, value in _resolved(assignment.config).items() if key not in OWN}
+    configs = [_resolved(assignment.config) for assignment in assignments]
+    for number, config in enumerate(configs):
+        shared = {key: value for key, value in config.items() if key not in OWN}
         groups.setdefault(json.dumps(shared, sort_keys=True), []).append(number)
     busy = max(1, -(-processes // len(groups)))
     stacks: list[list[int]] = []
     for members in groups.values():
-        members.sort(key=lambda number: json.dumps(_optimizer(assignments[number]), sort_keys=True))
+        members.sort(key=lambda number: json.dumps(configs[number]["optimizer"], sort_keys=True))
         parts = min(len(members), max(busy, -(-len(members) // max_runs)))
         bounds = [len(members) * part // parts for part in range(parts + 1)]
         stacks += [members[low:high] for low, high in pairwise(bounds)]
@@ -69,10 +70,6 @@ def _resolved(config: Mapping[str, Any]) -> dict[str, Any]:
     plain = OmegaConf.to_container(OmegaConf.create(dict(config)), resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
-
-
-def _optimizer(assignment: Assignment) -> Any:
-    return _resolved(assignment.config)["optimizer"]
 
 
 def run_stacks(
