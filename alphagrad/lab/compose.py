@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from alphagrad.lab import advice, open_settings
+from alphagrad.lab.alike import Alike
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.overrides import parsed
 from alphagrad.lab.shape import check_shape, check_used
@@ -81,10 +80,16 @@ def register() -> None:
 
 def config_hash(config: DictConfig) -> str:
     """Eight hexadecimal digits of the configuration, :data:`BOOKKEEPING` left out: equal for replicas."""
-    plain = OmegaConf.to_container(_without_hydra(config), resolve=True)
-    assert isinstance(plain, dict)
-    plain = {key: value for key, value in plain.items() if key not in BOOKKEEPING}
+    plain = {key: _plain(config, key) for key in map(str, config) if key not in BOOKKEEPING}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _plain(config: DictConfig, key: str) -> Any:
+    """A section, or a value, as plain data; nothing else is resolved."""
+    if OmegaConf.is_missing(config, key):
+        return "???"
+    value = config[key]
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def job_key(config: DictConfig) -> str:
@@ -147,7 +152,10 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: an override names what does not exist, or has a value that cannot be used.
     """
-    config = _composed(overrides)
+    return _checked(_composed(overrides), overrides)
+
+
+def _checked(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     try:
         check_shape(config)  # dangling ${...} show here
         check_used(config)  # only here: in what a run has noted nothing points to anything any more
@@ -165,20 +173,11 @@ def _composed(overrides: Sequence[str], whole: bool = False) -> DictConfig:
 
 
 def compose_all(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
-    """Each job's configuration, as :func:`compose` has it; those that differ in seed are composed once."""
-    known: dict[tuple[str, ...], DictConfig] = {}
-    configs: list[DictConfig] = []
-    for job in jobs:
-        seed = [o for o in job if o.startswith("seed=")]
-        rest = tuple(o for o in job if o not in seed)
-        plain = re.fullmatch(r"seed=(0|[1-9]\d*)", seed[0]) if len(seed) == 1 else None
-        if rest in known and plain:
-            config = copy.deepcopy(known[rest])
-            config.seed = int(plain[1])
-        else:
-            config = known[rest] = compose(job)
-        configs.append(config)
-    return configs
+    """Each job's configuration, as :func:`compose` has it, in little time (:class:`alphagrad.lab.alike.Alike`)."""
+    loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, ConfigLoaderImpl)
+    alike = Alike(_composed, loader)
+    return [_checked(alike(job), job) for job in jobs]
 
 
 def hydra_config(overrides: Sequence[str]) -> DictConfig:

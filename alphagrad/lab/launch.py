@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,6 +27,7 @@ from alphagrad.lab.address import hide
 from alphagrad.lab.advice import as_set, one_line
 from alphagrad.lab.errors import ConfigError, FailFast, JobFailed, Terminated
 from alphagrad.lab.folder import claimed, write_whole
+from alphagrad.lab.jobs import Checked, Jobs
 from alphagrad.lab.overrides import as_setting, check_hydra, check_study, parsed
 from alphagrad.lab.words import cut, say, squeezed
 
@@ -124,7 +125,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def run_study(
-    jobs: Mapping[str, DictConfig],
+    jobs: Jobs,
     arguments: Sequence[str],
     overrides: Sequence[str],
     config_dir: str | None,
@@ -136,7 +137,7 @@ def run_study(
     from alphagrad.lab.study import ARGUMENTS, LOCK_TAG, newest_unfinished, study
     from alphagrad.lab.tracking import Tracker, tracker_of
 
-    config = next(iter(jobs.values()))
+    config = next(iter(jobs.values())).config
     root = Path(config.output_root).expanduser().resolve()
     key = hashlib.sha256(" ".join(sorted(jobs)).encode()).hexdigest()[:16]
     lock = root / ".studies" / f"{key}.lock"
@@ -146,21 +147,21 @@ def run_study(
     with claimed(lock):  # of two who start one study, the second is told
         tracker = tracker_of(config.tracking, config.output_root)
         if not isinstance(tracker, Tracker):
-            task()
+            with jobs.handed_out():
+                task()
             return
         if resumed is not None and newest_unfinished(tracker, key) is None:
             say(f"{resumed}: is finished, nothing is left to do")
             return
-        titles = sweep.titles(jobs)
         folder = sweep_folder(overrides, config_dir)
-        with study(tracker, name, key, tags, titles, folder, config.study.rerun) as running:
+        with study(tracker, name, key, tags, jobs.titles(), folder, config.study.rerun) as running:
             # at its first start the arguments are noted; a study that goes on keeps its folder
             if not (running.folder / ARGUMENTS).exists():
                 noted = {"arguments": [hide(a) for a in arguments], "cwd": os.getcwd()}
                 write_whole(running.folder / ARGUMENTS, json.dumps(noted))
-            sweep.SKIPPED = running.skipped & set(jobs)
+            skipped = running.skipped & set(jobs)
             if running.goes_on:
-                left_alone = Counter(state.status for job, state in running.states().items() if job in sweep.SKIPPED)
+                left_alone = Counter(state.status for job, state in running.states().items() if job in skipped)
                 done = f"{left_alone.pop('FINISHED', 0)} of {len(jobs)} jobs are finished"
                 others = "".join(f", {n} {status.lower()} left alone" for status, n in left_alone.items())
                 say(f"alphagrad: the study goes on; {done}{others}", err=True)
@@ -168,7 +169,8 @@ def run_study(
             sys.argv = ["alphagrad run", *arguments, f"hydra.sweep.dir='{quoted}'"]
             interrupted = False
             try:
-                task()
+                with jobs.handed_out(skipped):
+                    task()
             except FailFast as stop:
                 raise JobFailed(f"{stop}; {FailFast.SAID}") from stop
             except (KeyboardInterrupt, Terminated):
@@ -191,7 +193,7 @@ def sweep_folder(overrides: Sequence[str], config_dir: str | None = None) -> Pat
     return Path(folder).expanduser().resolve()
 
 
-def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> dict[str, DictConfig]:
+def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> Jobs:
     """The jobs that would run, by their keys; each is built once on trial, those that differ in seed together.
 
     Raises:
@@ -233,6 +235,5 @@ def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> d
         if any(override.get_key_element() == setting for override in words):
             folder = str(OmegaConf.select(full, setting))
             check_writable(setting, cut(folder), Path(folder).expanduser())
-        keys = [compose.job_key(config) for config in configs]
-        sweep.KEYS = {tuple(job): key for job, key in zip(lists, keys, strict=True)}
-        return dict(zip(keys, configs, strict=True))
+        pairs = zip(lists, configs, strict=True)
+        return Jobs({compose.job_key(config): Checked(tuple(job), config) for job, config in pairs})

@@ -9,7 +9,9 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from itertools import pairwise
 from types import TracebackType
 from typing import Any
@@ -97,18 +99,28 @@ def run_stacks(
     context = multiprocessing.get_context("spawn")
     reports: Any = context.Queue()
     outcomes: dict[int, Outcome] = {}
+    pools: list[ProcessPoolExecutor] = []
+    idle: list[ProcessPoolExecutor] = []  # a process starts in 10 s, so it trains one stack after the other
     starting, stopped, closing = threading.RLock(), threading.Event(), threading.Event()
+
+    def submit(index: int) -> tuple[ProcessPoolExecutor, Future[list[Outcome]]]:
+        while idle:
+            pool = idle.pop()
+            with suppress(BrokenProcessPool):  # killed while it had nothing to do
+                return pool, pool.submit(_train, index, stacks[index].assignments)
+        pools.append(ProcessPoolExecutor(1, context, _prepare, (reports,)))
+        return pools[-1], pools[-1].submit(_train, index, stacks[index].assignments)
 
     def train(index: int) -> None:
         results: list[Outcome] | str
         try:
-            # a pool for each stack: one whose process is killed is broken for good
-            with ProcessPoolExecutor(1, context, _prepare, (reports,)) as pool:
-                with starting:
-                    if stopped.is_set():
-                        return
-                    future = pool.submit(_train, index, stacks[index].assignments)
-                results = future.result()
+            with starting:
+                if stopped.is_set():
+                    return
+                pool, future = submit(index)
+            results = future.result()
+            with starting:
+                idle.append(pool)  # one whose process was killed raised, and is broken for good
         except Exception as error:
             results = reason_of(error)
         with starting:  # here, before this thread begins another stack
@@ -131,6 +143,9 @@ def run_stacks(
             for process in multiprocessing.active_children():
                 process.terminate()  # SIGTERM: the process closes its runs, then ends
             raise
+        finally:
+            for pool in pools:
+                pool.shutdown()
     if len(outcomes) < len(assignments):
         raise FailFast(next(outcome.failure for outcome in outcomes.values() if outcome.failure))
     return [outcomes[number] for number in range(len(assignments))]

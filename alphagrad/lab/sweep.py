@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from itertools import product
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -80,7 +81,8 @@ def values_of(override: Override) -> list[str]:
 
 def _for_their_optimizers(jobs: list[list[str]], swept: Collection[str], announce: bool) -> list[list[str]]:
     """The jobs without the settings that their choice of what is ``swept`` lacks and another has, each once."""
-    known = {tuple(job): _lacking(job) for job in jobs}
+    composed = cache(_composed)
+    known = {tuple(job): _lacking(job, composed) for job in jobs}
     keys = {_key(override) for job in jobs for override in job}
     hopeless = {key for key in keys if all(key in known[tuple(job)] for job in jobs)}
     kept: dict[tuple[str, ...], None] = {}
@@ -95,46 +97,20 @@ def _for_their_optimizers(jobs: list[list[str]], swept: Collection[str], announc
     return [list(job) for job in kept]
 
 
-KEYS: dict[tuple[str, ...], str] = {}
-"""Keys of the jobs that were checked, by their overrides."""
-SKIPPED: set[str] = set()
-"""Keys of the jobs that are not run this time; set before Hydra takes over."""
-
-
-def missing(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The jobs that are to be run: not :data:`SKIPPED`, and each key once."""
-    chosen: dict[str, list[str]] = {}
-    for job in jobs:
-        key = KEYS.get(tuple(job)) or compose.job_key(compose.compose(job))
-        if key not in SKIPPED:
-            chosen.setdefault(key, list(job))
-    return list(chosen.values())
-
-
-def titles(jobs: Collection[str]) -> dict[str, str]:
-    """Key → what tells each of the checked jobs from the others."""
-    listed = {key: job for job, key in KEYS.items() if key in jobs}
-    shared = set.intersection(*(set(job) for job in listed.values())) if len(listed) > 1 else set()
-    return {key: " ".join(o for o in job if o not in shared) or " ".join(job) for key, job in listed.items()}
-
-
 def is_sweep(override: str) -> bool:
     """Whether an override gives several values."""
     return bool(OverridesParser.create().parse_override(override).is_sweep_override())
 
 
-_CACHE: dict[tuple[str, ...], DictConfig | None] = {}
-
-
-def _lacking(job: Sequence[str]) -> set[str]:
+def _lacking(job: Sequence[str], composed: Callable[[tuple[str, ...]], DictConfig | None]) -> set[str]:
     """The keys of a job's settings of optimizer and slots that its optimizer does not have."""
     groups = [o for o in job if _key(o) in ("recipe", "optimizer", "experiment")]
-    config = _composed(groups)
+    config = composed(tuple(groups))
     if config is None:
         return set()  # composing the job itself will say what is wrong
     slots = [o for o in job if _key(o) in compose.SLOTS]
     lacking = {_key(o) for o in slots if _key(o) not in config}
-    config = _composed([*groups, *(o for o in slots if _key(o) not in lacking)])
+    config = composed((*groups, *(o for o in slots if _key(o) not in lacking)))
     for override in job:
         key = _key(override)
         if config is not None and key.startswith(tuple(f"{s}." for s in (*compose.SLOTS, "optimizer"))):
@@ -145,14 +121,11 @@ def _lacking(job: Sequence[str]) -> set[str]:
     return lacking
 
 
-def _composed(overrides: Sequence[str]) -> DictConfig | None:
-    key = tuple(overrides)
-    if key not in _CACHE:
-        try:
-            _CACHE[key] = compose.compose(overrides)
-        except ConfigError:
-            _CACHE[key] = None
-    return _CACHE[key]
+def _composed(overrides: tuple[str, ...]) -> DictConfig | None:
+    try:
+        return compose.compose(overrides)
+    except ConfigError:
+        return None
 
 
 def _key(override: str) -> str:

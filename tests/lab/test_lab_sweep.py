@@ -144,35 +144,86 @@ def test_a_study_file_sweeps(lab, tmp_path):
 
 
 def test_hydra_runs_the_jobs_that_were_checked(lab):
-    """The sweeper that Hydra calls and the check before it take the same list."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    """The sweeper that Hydra calls and the check before it take the same list; Hydra's own settings stay with Hydra."""
+    from alphagrad.lab.launch import check
 
     compose.register()
     from hydra_plugins.alphagrad import StudySweeper
 
     overrides = ["optimizer=adam,alphagrad", "alpha.value=93,186", "seed=range(2)"]
     with compose.hydra_initialized():
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        assert StudySweeper.split_arguments(parsed, None) == [jobs_of(overrides)]
-        batches = StudySweeper.split_arguments(parsed, 4)
-        assert [len(b) for b in batches] == [4, 2]
-        assert [job for b in batches for job in b] == jobs_of(overrides)
+        listed = jobs_of(overrides)
+    jobs = check(["hydra/launcher=stacked", *overrides], True, None)
+    with jobs.handed_out():
+        assert StudySweeper.split_arguments([], None) == [listed]
+        batches = StudySweeper.split_arguments([], 4)
+    assert [len(b) for b in batches] == [4, 2]
+    assert [job for b in batches for job in b] == listed
+    with jobs.handed_out(set(jobs) - {list(jobs)[3]}):
+        assert StudySweeper.split_arguments([], None) == [[listed[3]]]
+    with pytest.raises(LookupError):
+        StudySweeper.split_arguments([], None)
 
 
-def test_jobs_that_differ_in_seed_are_composed_once(lab, monkeypatch):
-    """And are what composing each of them gives."""
+def seeds_and_values():
     jobs = [
         [f"optimizer={name}", f"seed={seed}", "recipe.gamma=0.5"] for name in ("adam", "alphagrad") for seed in range(3)
     ]
-    jobs += [["optimizer=adam"], ["seed=7", "optimizer=adam", "seed=8"]]
+    jobs += [["optimizer=adam"], ["seed=7", "optimizer=adam", "seed=8"], ["seed=9", "optimizer=adam", "seed=10"]]
+    jobs += [
+        ["optimizer=alphagrad", f"alpha.value={value}", f"optimizer.lr={lr}"] for value in (93, 1e2) for lr in (1, 2)
+    ]
+    jobs += [["optimizer.lr=1", "+optimizer.rho=1"], ["optimizer.lr=2", "+optimizer.rho=2"]]
+    jobs += [["recipe.gamma=null", "output_root=x"], ["recipe.gamma=0.9", "output_root='${device}'"]]
+    return [*jobs, ["alpha=sqrt_dim", "optimizer.lr=3"], ["alpha=constant", "optimizer.lr=4"]]
+
+
+def test_jobs_that_differ_in_values_are_composed_once(lab, monkeypatch):
+    """And are what composing each of them gives."""
+    jobs = seeds_and_values()
     with compose.hydra_initialized():
-        expected = [compose.compose(job) for job in jobs]
+        expected = [compose._composed(job) for job in jobs]
         composed = []
-        one = compose.compose
-        monkeypatch.setattr(compose, "compose", lambda job: composed.append(job) or one(job))
+        one = compose._composed
+        monkeypatch.setattr(compose, "_composed", lambda job: composed.append(job) or one(job))
+        monkeypatch.setattr(compose, "_checked", lambda config, job: config)
         assert compose.compose_all(jobs) == expected
-    assert composed == [jobs[0], jobs[3], jobs[6], jobs[7]]
+    assert composed == [jobs[n] for n in (0, 3, 6, 7, 9, 13, 14, 15, 17, 18)]
     assert len({compose.job_key(config) for config in expected}) == len(jobs)
+
+
+def test_a_copy_is_checked_as_what_was_composed(lab):
+    jobs = [["seed=1"], ["seed=2"], ["seed='${nowhere}'"]]
+    with compose.hydra_initialized(), pytest.raises(ConfigError, match="nowhere"):
+        compose.compose_all(jobs)
+    with compose.hydra_initialized(), pytest.raises(ConfigError, match="wrong"):
+        compose.compose_all([["recipe.wrong=1"], ["recipe.wrong=2"]])
+
+
+def test_the_launcher_gets_what_hydra_composes(lab):
+    """Copies included: Hydra's notes of the job's settings, and names of folders made of them."""
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    from alphagrad.lab.alike import Alike
+
+    jobs = [["seed=1", "recipe.gamma=0.5"], ["seed=2", "recipe.gamma=0.25"], ["recipe.gamma=0.1", "seed=3"]]
+    with compose.hydra_initialized():
+        loader = GlobalHydra.instance().config_loader()
+        master = compose.hydra_config(["hydra.sweep.dir=there"])
+        composed = []
+
+        def compose_one(job):
+            composed.append(job)
+            return loader.load_sweep_config(master, job)
+
+        alike = Alike(compose_one, loader)
+        for job in jobs:
+            found, expected = alike(job), loader.load_sweep_config(master, job)
+            plain = [OmegaConf.to_container(config, resolve=False) for config in (found, expected)]
+            assert plain[0] == plain[1]
+            assert found.hydra.sweep.subdir == expected.hydra.sweep.subdir
+    assert composed == [jobs[0], jobs[2]]
 
 
 def test_malformed_overrides_are_named(lab):

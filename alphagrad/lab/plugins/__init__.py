@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
@@ -13,23 +14,21 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from alphagrad.lab.alike import Alike
 from alphagrad.lab.errors import JobFailed
-from alphagrad.lab.sweep import jobs_of, missing
+from alphagrad.lab.jobs import to_run
 
 if TYPE_CHECKING:
     from alphagrad.lab.runner import Assignment, Outcome
 
 
 class StudySweeper(BasicSweeper):
-    """Hydra's own sweeper, except that a setting reaches the optimizers that have it (:func:`jobs_of`).
-
-    Of an interrupted study it hands out what is missing (:func:`alphagrad.lab.sweep.missing`).
-    """
+    """Hydra's own sweeper, which hands out the jobs that were checked and are to run (:mod:`alphagrad.lab.jobs`)."""
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
         """The batches of jobs, each job a list of overrides."""
-        jobs = missing(jobs_of([override.input_line or "" for override in overrides]))
+        jobs = to_run()
         if not jobs:
             return []
         return [list(batch) for batch in BasicSweeper.split_overrides_to_chunks(jobs, max_batch_size)]
@@ -56,9 +55,11 @@ class RunLauncher(Launcher):
 
         returns, assignments = [], []
         study = Path(self.config.hydra.sweep.dir).expanduser().resolve()
+        loader = self.hydra_context.config_loader
+        assert isinstance(loader, ConfigLoaderImpl)
+        alike = Alike(lambda job: loader.load_sweep_config(self.config, job), loader)
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
-            loader = self.hydra_context.config_loader
-            config = loader.load_sweep_config(self.config, list(overrides))
+            config = alike(overrides)
             with open_dict(config):
                 config.hydra.job.id = f"alphagrad-{number}"
                 config.hydra.job.num = number
