@@ -165,7 +165,7 @@ def new_batch(
 def fill(batch: Batch, params: list[Tensor], group: dict[str, Any], state: State) -> Batch:
     """Puts tensors, their gradients, state and settings as they are now into a batch."""
     b, grads = batch, [p.grad for p in params if p.grad is not None]
-    if any(g.layout is not torch.strided for g in grads):
+    if {g.layout for g in grads} != {torch.strided}:
         name = next(info.name for info, g in zip(b.infos, grads, strict=True) if g.layout is not torch.strided)
         raise RuntimeError(f"AlphaGrad does not support sparse gradients ({name})")
     own = [state[p] for p in params]

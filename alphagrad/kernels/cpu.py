@@ -1,30 +1,26 @@
-"""The update on a CPU: tables of addresses for the loops of ``loops.py``, and threads to share them.
+"""The update on a CPU: what the loops of ``loops.py`` are told.
 
-Decided by measurement (docs/performance.md): numba compiles one set of loops for tensors of every size in two seconds,
+Decided by measurement (docs/performance.md): numba compiles one set of loops for tensors of every size in seconds,
 once, keeps them on disk, needs no compiler on the machine and installs wherever torch does.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
-from itertools import accumulate, pairwise
-from typing import Any
+import ctypes
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from alphagrad.batch import Batch
-from alphagrad.kernels import loops
+from alphagrad.kernels import loops, threads
 from alphagrad.kernels.coverage import CODES
+from alphagrad.kernels.job import BEYOND, SUMS, Job
 from alphagrad.kernels.table import Addressed, Table
 
-PARALLEL = 1 << 21
-"""From this many elements on threads pay for being woken."""
+LISTS = ("params", "grads", "buffers", "skipped", "begun", "steps")
+"""Of a batch, and of a job, which has their addresses."""
 
 
 class CpuKernel(Addressed):
@@ -33,126 +29,107 @@ class CpuKernel(Addressed):
     dtypes = (torch.float32, torch.bfloat16)
 
     def step(self, b: Batch, found_inf: Tensor | None) -> bool:
-        table: Table = b.table
-        if table.elements >= PARALLEL and torch.get_num_threads() > 1:
-            return False  # each of its parts is shared among threads
-        p, g, v, skipped, begun, steps = all_rows(b, b.params, b.grads, b.buffers, b.skipped, b.begun, b.steps)
-        loops.whole_step(
-            table.pieces, p, g, v, is_half(b.params), is_half(b.buffers), CODES[type(b.rule.transform)],
-            table.ones if b.initial_alphas is None else rows_of(b.initial_alphas),
-            table.ones if b.fixed_number is None else rows_of(b.fixed_number), rates_of(b), skipped, begun, steps,
-            float(b.eps), b.skip, found_inf is None or not bool(found_inf), -1.0 if b.maximize else 1.0,
-            float(b.weight_decay), float(b.momentum), 1.0 - float(b.dampening), b.nesterov,
-        )  # fmt: skip
+        told = told_of(b)
+        told.divide(b, told.of_rows, b.initial_alphas, b.fixed_number, found_inf is None or not bool(found_inf))
+        told.job.eps, told.job.task = float(b.eps), SUMS
+        loops.step(told.address)
         torch.autograd.graph.increment_version(b.params + b.buffers)
         return True
 
     def norms(self, b: Batch) -> Tensor:
-        table: Table = b.table
-        g, sums = rows(b, b.grads), np.empty(len(table.pieces))
-        share(table, lambda first, last: loops.square_sums(table.pieces, first, last, g, is_half(b.params), sums))
-        return by_tensor(b, sums)
+        return told_of(b).measured(b, SUMS)
 
     def beyond(self, b: Batch, by: Tensor, alpha: Tensor, tau: float) -> Tensor:
-        table: Table = b.table
-        g, counts = rows(b, b.grads), np.empty(len(table.pieces))
-        arguments = g, is_half(b.params), rows_of(by), rows_of(alpha), tau, counts
-        share(table, lambda first, last: loops.beyond(table.pieces, first, last, *arguments))
-        return by_tensor(b, counts)
+        told = told_of(b)
+        by, alpha = by.contiguous(), alpha.contiguous()
+        told.job.divisors, told.job.alphas, told.job.tau = by.data_ptr(), alpha.data_ptr(), tau
+        return told.measured(b, BEYOND)
 
     def update(self, b: Batch, by: Tensor, alpha: Tensor | None, number: Tensor | None, allowed: Tensor | None) -> None:
-        table: Table = b.table
-        divisors = rows_of(by)
-        moves, begun = np.empty((2, len(divisors)), np.uint8)
-        begun_at, steps = rows(b, b.begun), rows(b, b.steps)
-        loops.judge(divisors, b.skip, allowed is None or bool(allowed), rows(b, b.skipped), begun_at, moves, begun)
-        arguments = (
-            rows(b, b.params), rows(b, b.grads), rows(b, b.buffers), is_half(b.params), is_half(b.buffers),
-            CODES[type(b.rule.transform)], divisors, table.ones if alpha is None else rows_of(alpha),
-            table.ones if number is None else rows_of(number), rates_of(b),
-            moves, begun, -1.0 if b.maximize else 1.0, float(b.weight_decay), float(b.momentum),
-            1.0 - float(b.dampening), b.nesterov,
-        )  # fmt: skip
-        share(table, lambda first, last: loops.update_pieces(table.pieces, first, last, *arguments))
-        if b.begun or b.steps:
-            loops.settle(moves, steps, begun_at)
+        told = told_of(b)
+        told.divide(b, by, alpha, number, allowed is None or bool(allowed))
+        loops.update(told.address)
         torch.autograd.graph.increment_version(b.params + b.buffers)
+
+
+class Told:
+    """A job and the arrays that its addresses point to, kept from step to step.
+
+    Args:
+        table: of the batch.
+    """
+
+    def __init__(self, table: Table) -> None:
+        rows, pieces = len(table.ones), len(table.pieces)
+        self._table = table
+        self._addresses = np.zeros((len(LISTS), rows), np.int64)
+        self._ones, self._rates = torch.ones(rows, dtype=torch.float64), np.zeros(rows)
+        self._flags, self._of_pieces = np.zeros((2, rows), np.uint8), np.zeros(pieces)
+        self.of_rows = torch.zeros(rows, dtype=torch.float64)
+        self.job = Job(
+            rows=rows, pieces=table.pieces.ctypes.data, number_of_pieces=pieces, rates=self._rates.ctypes.data,
+            moves=self._flags[0].ctypes.data, damped=self._flags[1].ctypes.data,
+            of_pieces=self._of_pieces.ctypes.data, of_rows=self.of_rows.data_ptr(),
+        )  # fmt: skip
+        self.address = ctypes.addressof(self.job)
+        self._first = self._addresses.ctypes.data
+
+    def point_to(self, b: Batch) -> None:
+        """Notes where the tensors are now, and of which type, and how many threads work on them."""
+        job, rows = self.job, self.job.rows
+        lists = [getattr(b, name) for name in LISTS]
+        found = [t.data_ptr() for tensors in lists for t in tensors]
+        if b.extent.batch_dims:
+            found = self._of_runs(np.array(found, np.int64), [t for tensors in lists for t in tensors])
+        self._addresses.reshape(-1)[: len(found)] = found
+        place = self._first
+        for name, tensors in zip(LISTS, lists, strict=True):
+            setattr(job, name, place if tensors else 0)
+            place += 8 * rows * bool(tensors)
+        job.half, job.half_buffers = is_half(b.params), is_half(b.buffers)
+        job.threads = threads.threads_for(self._table.elements)
+        if job.threads > 1:
+            job.team, job.member = threads.team(), loops.member().address
+
+    def _of_runs(self, addresses: np.ndarray, tensors: Sequence[Tensor]) -> np.ndarray:
+        """The address of each row of tensors [*batch, ...]."""
+        table, number = self._table, int(self._table.tensor[-1]) + 1
+        strides = np.array([t.stride(0) * t.element_size() for t in tensors], np.int64).reshape(-1, number)
+        return (addresses.reshape(-1, number)[:, table.tensor] + table.run * strides[:, table.tensor]).reshape(-1)
+
+    def divide(self, b: Batch, by: Tensor, alpha: Tensor | None, number: Tensor | None, allowed: bool) -> None:
+        """Notes the settings of the step, and each row's numbers, [tensors, *batch]."""
+        job = self.job
+        # kept here, for the addresses are all that the loops see of them
+        self._numbers = [self._ones if x is None else x.contiguous() for x in (by, alpha, number)]
+        job.divisors, job.alphas, job.numbers = (x.data_ptr() for x in self._numbers)
+        self._rates.reshape(len(b.params), *b.params[0].shape[: b.extent.batch_dims])[:] = (
+            b.lr.to("cpu", torch.float64).numpy() if isinstance(b.lr, Tensor) else b.lr
+        )
+        job.transform, job.skip, job.allowed, job.nesterov = CODES[type(b.rule.transform)], b.skip, allowed, b.nesterov
+        job.sign, job.share = -1.0 if b.maximize else 1.0, 1.0 - float(b.dampening)
+        job.decay, job.momentum = float(b.weight_decay), float(b.momentum)
+
+    def measured(self, b: Batch, task: int) -> Tensor:
+        """What the task finds of each row: [tensors, *batch]."""
+        self.job.task = task
+        loops.measure(self.address)
+        return self.of_rows.reshape(len(b.params), *b.params[0].shape[: b.extent.batch_dims]).clone()
+
+
+def told_of(b: Batch) -> Told:
+    """The batch's job, which knows where its tensors are."""
+    table: Table = b.table
+    if table.told is None:
+        table.told = Told(table)
+    told: Told = table.told
+    told.point_to(b)
+    return told
 
 
 def is_half(tensors: Sequence[Tensor]) -> bool:
     """Whether these are kept in bfloat16."""
     return bool(tensors) and tensors[0].dtype is torch.bfloat16
-
-
-def rows(b: Batch, tensors: Sequence[Tensor]) -> NDArray[np.int64]:
-    """The address of each row of tensors [*batch, ...]."""
-    addresses = np.array([t.data_ptr() for t in tensors], np.int64)
-    if not b.extent.batch_dims or not tensors:
-        return addresses
-    strides = np.array([t.stride(0) * t.element_size() for t in tensors], np.int64)
-    table: Table = b.table
-    return addresses[table.tensor] + table.run * strides[table.tensor]
-
-
-def all_rows(b: Batch, *lists: Sequence[Tensor]) -> list[NDArray[np.int64]]:
-    """:func:`rows` of several lists, of which some may be empty."""
-    if b.extent.batch_dims:
-        return [rows(b, tensors) for tensors in lists]
-    addresses = np.array([t.data_ptr() for tensors in lists for t in tensors], np.int64)
-    ends = list(accumulate(map(len, lists), initial=0))
-    return [addresses[start:end] for start, end in pairwise(ends)]
-
-
-def rates_of(b: Batch) -> NDArray[np.float64]:
-    """The learning rate of each row."""
-    rates = np.empty((len(b.params), *b.params[0].shape[: b.extent.batch_dims]))
-    rates[:] = b.lr.to("cpu", torch.float64).numpy() if isinstance(b.lr, Tensor) else b.lr
-    return rates.reshape(-1)
-
-
-def rows_of(numbers: Tensor) -> NDArray[np.float64]:
-    """One number for each row from [tensors, *batch]."""
-    return numbers.contiguous().numpy().reshape(-1)
-
-
-def by_tensor(b: Batch, of_pieces: NDArray[np.float64]) -> Tensor:
-    """What was measured of pieces, added up in their order: [tensors, *batch]."""
-    table: Table = b.table
-    shape = len(b.params), *b.params[0].shape[: b.extent.batch_dims]
-    of_rows = torch.empty(shape, dtype=torch.float64, device="cpu")
-    loops.add_up(table.pieces, of_pieces, of_rows.numpy().reshape(-1))
-    return of_rows
-
-
-def share(table: Table, work: Callable[[int, int], Any]) -> None:
-    """Calls ``work`` with ranges of the table's pieces, on as many threads as torch uses."""
-    threads = torch.get_num_threads()
-    if threads == 1 or table.elements < PARALLEL:
-        work(0, len(table.pieces))
-        return
-    cuts = [0, *np.searchsorted(table.ends, np.arange(1, threads) * (table.elements / threads)), len(table.pieces)]
-    flush = float(np.float32(1e-38) * np.float32(0.1)) == 0
-    others = [
-        pool_of(os.getpid(), threads - 1).submit(helper, work, first, last, flush) for first, last in pairwise(cuts[1:])
-    ]
-    try:
-        work(cuts[0], cuts[1])
-    finally:  # nobody writes to these addresses once this is left, whatever happened
-        wait(others)
-    for other in others:
-        other.result()
-
-
-def helper(work: Callable[[int, int], Any], first: int, last: int, flush: bool) -> None:
-    """``work`` on a thread of the pool, which takes subnormal numbers as the training thread does."""
-    torch.set_flush_denormal(flush)
-    work(first, last)
-
-
-@cache
-def pool_of(process: int, threads: int) -> ThreadPoolExecutor:
-    """The threads of a process: a fork does not inherit its parent's."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="alphagrad")
 
 
 KERNEL = CpuKernel()

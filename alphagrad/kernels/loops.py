@@ -1,300 +1,197 @@
-"""The update's inner loops, compiled by numba: one set of machine code for tensors of every size.
+"""The loops over pieces and rows, compiled by numba: one set of machine code for tensors of every size.
 
-Rows and pieces are those of ``table.py``. Tensors come as addresses, so that one call serves hundreds of them.
-
-Elements pass through blocks that stay in the cache: float32 in place, bfloat16 widened into a scratch block.
+Rows and pieces are those of ``table.py``. Tensors come as addresses, so that one call serves hundreds of them. Each
+function takes the address of a :class:`alphagrad.kernels.job.Job`.
 """
 
 # mypy: disallow-untyped-defs=false, check-untyped-defs=false, disallow-untyped-decorators=false
 from __future__ import annotations
 
-import math
+from functools import cache
 
 import numpy as np
-from numba import carray
+from numba import carray, cfunc, types
 
-from alphagrad.kernels.coverage import HYBRID, IDENTITY, SIN_TANH, TANH
+from alphagrad.kernels.coverage import TANH
+from alphagrad.kernels.elements import (
+    BLOCK,
+    ONE,
+    accumulate,
+    bend,
+    count_beyond,
+    descend,
+    f32,
+    factors,
+    read,
+    sum_of_squares,
+    tanh_accumulate,
+    tanh_descend,
+    write,
+)
+from alphagrad.kernels.job import BEYOND, SUMS, UPDATE
 from alphagrad.kernels.memory import (
-    bits_to_float,
+    call_team,
     float32_at,
-    float_to_bits,
-    fused,
+    float64s,
+    how,
     int32_at,
+    int64s,
+    job_at,
     plain,
-    summing,
+    take_a_number,
     uint8_at,
-    uint16_at,
+    uint8s,
 )
 
-BLOCK = 2048
-"""Elements in a block: four blocks of float32 fill a first-level cache of 32 kB."""
 
-f32 = np.float32
-# tanh(x) ≈ x·P(x²)/Q(x²): a minimax fit of the relative error over [0, 8.7], degrees 4 and 4, refined after rounding to
-# float32. All coefficients are positive, so nothing cancels. Measured over every float32: at most 2.8e-7.
-P1, P2, P3, P4 = map(f32, (0.13403182, 0.0035218948, 2.1042883e-05, 1.3960557e-08))
-Q1, Q2, Q3, Q4 = map(f32, (0.46736506, 0.02597707, 0.00033286784, 8.023333e-07))
-LIMIT, ONE = f32(8.7), f32(1)  # tanh(8.7) rounds to 1 in float32 but for its last bit
-# sin(r) on [−π/2, π/2], Taylor to degree 15: at most 7e-12, in float64
-S3, S5, S7, S9, S11, S13, S15 = ((-1) ** (k // 2) / math.factorial(k) for k in range(3, 16, 2))
-PI_HIGH, PI_LOW = math.pi, 1.2246467991473532e-16
+@plain
+def step(address):
+    """All of a step whose norms are those of single tensors."""
+    measure(address)
+    job = carray(job_at(address), (1,))[0]
+    squares = float64s(job.of_rows, job.rows)
+    for row in range(job.rows):  # become divisors: ‖g‖ + ε; a zero gradient is divided by 1
+        squares[row] = np.sqrt(squares[row]) + job.eps if squares[row] != 0 else 1.0
+    update(address)
 
 
 @plain
-def read(address, start, n, bfloat16, scratch):
-    """n elements as float32: the memory itself, or bfloat16 widened into ``scratch``."""
-    if not bfloat16:
-        return carray(float32_at(address + 4 * start), (n,))
-    half = carray(uint16_at(address + 2 * start), (n,))
-    for i in range(n):
-        scratch[i] = bits_to_float(np.uint32(half[i]) << np.uint32(16))
-    return scratch[:n]
+def measure(address):
+    """Σg² of each row, or how many of its elements saturate: pieces are added up in their order."""
+    job = carray(job_at(address), (1,))[0]
+    over_pieces(address)
+    of_pieces, of_rows = float64s(job.of_pieces, job.number_of_pieces), float64s(job.of_rows, job.rows)
+    pieces = int64s(job.pieces, 3 * job.number_of_pieces)
+    of_rows[:] = 0.0
+    for k in range(job.number_of_pieces):
+        of_rows[pieces[3 * k]] += of_pieces[k]
 
 
 @plain
-def write(address, start, n, bfloat16, values):
-    """Rounds what :func:`read` has widened to the nearest bfloat16, ties to even."""
-    if bfloat16:
-        half = carray(uint16_at(address + 2 * start), (n,))
-        for i in range(n):
-            bits = float_to_bits(values[i])
-            rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-            nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-            half[i] = np.uint16(0x7FC0) if nan else np.uint16(rounded)
+def update(address):
+    """The step from the divisors of the rows."""
+    job = carray(job_at(address), (1,))[0]
+    judge(job)
+    job.task = UPDATE
+    over_pieces(address)
+    settle(job)
 
 
-@summing
-def sum_of_squares(x):
-    """Σx² in float64."""
+@plain
+def over_pieces(address):
+    """Does the job's task, on torch's threads if there are several."""
+    job = carray(job_at(address), (1,))[0]
+    job.next_piece = 0
+    if job.threads > 1:
+        call_team(job.team, job.member, address, job.threads)
+    else:
+        do_pieces(address)
+
+
+@plain
+def do_pieces(address):
+    """Does the job's task to piece after piece, until other threads have taken the rest."""
+    job = carray(job_at(address), (1,))[0]
+    g_wide, p_wide = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    v_wide, scratch = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    pieces = int64s(job.pieces, 3 * job.number_of_pieces)
+    while True:
+        k = take_a_number(address)
+        if k >= job.number_of_pieces:
+            return
+        row, start, stop = pieces[3 * k], pieces[3 * k + 1], pieces[3 * k + 2]
+        if job.task == SUMS:
+            float64s(job.of_pieces, job.number_of_pieces)[k] = square_sum(job, row, start, stop, g_wide)
+        elif job.task == BEYOND:
+            float64s(job.of_pieces, job.number_of_pieces)[k] = beyond(job, row, start, stop, g_wide)
+        elif uint8s(job.moves, job.rows)[row]:
+            update_piece(job, row, start, stop, g_wide, p_wide, v_wide, scratch)
+
+
+@cache
+def member():
+    """:func:`do_pieces` for callers from C; compiled when threads are first used."""
+    return cfunc(types.void(types.int64), cache=how["cache"])(do_pieces.py_func)
+
+
+@plain
+def square_sum(job, row, start, stop, scratch):
+    """Σg² of a piece, in float64: neither 1e-38 nor 1e38 leaves its range."""
+    g = int64s(job.grads, job.rows)[row]
+    if not job.half:
+        return sum_of_squares(carray(float32_at(g + 4 * start), (stop - start,)))
     total = 0.0
-    for i in range(x.size):
-        total += np.float64(x[i]) * np.float64(x[i])
+    for low in range(start, stop, BLOCK):
+        total += sum_of_squares(read(g, low, min(BLOCK, stop - low), True, scratch))
     return total
 
 
 @plain
-def square_sums(pieces, first, last, g, bfloat16, out):
-    """Σg² of each piece, in float64: neither 1e-38 nor 1e38 leaves its range."""
-    scratch = np.empty(BLOCK, np.float32)
-    for k in range(first, last):
-        row, start, stop = pieces[k]
-        total = 0.0
-        if bfloat16:
-            for low in range(start, stop, BLOCK):
-                total += sum_of_squares(read(g[row], low, min(BLOCK, stop - low), True, scratch))
-        else:
-            total = sum_of_squares(carray(float32_at(g[row] + 4 * start), (stop - start,)))
-        out[k] = total
-
-
-@plain
-def add_up(pieces, of_pieces, of_rows):
-    """Sums over the pieces of each row, in their order."""
-    of_rows[:] = 0.0
-    for k in range(of_pieces.size):
-        of_rows[pieces[k, 0]] += of_pieces[k]
-
-
-@plain
-def factors(divisor, alpha):
-    """α/divisor as two float32 factors, so that neither leaves float32's range where the product does not."""
-    before = 1.0
-    if divisor > 2.0**64:
-        before = 2.0**-100
-    elif divisor < 2.0**-64:
-        before = 2.0**100
-    return f32(before), f32(min(alpha / (divisor * before), 3.4e38))
-
-
-@fused
-def count_beyond(x, before, scale, tau):
-    """How many |α·ĝᵢ| are above τ."""
-    count = 0
-    for i in range(x.size):
-        count += abs(x[i] * before * scale) > tau
+def beyond(job, row, start, stop, scratch):
+    """How many elements of a piece saturate: |α·ĝᵢ| > τ."""
+    g = int64s(job.grads, job.rows)[row]
+    before, scale = factors(float64s(job.divisors, job.rows)[row], float64s(job.alphas, job.rows)[row])
+    count = 0.0
+    for low in range(start, stop, BLOCK):
+        x = read(g, low, min(BLOCK, stop - low), job.half != 0, scratch)
+        count += count_beyond(x, before, scale, f32(job.tau))
     return count
 
 
 @plain
-def beyond(pieces, first, last, g, bfloat16, divisors, alphas, tau, out):
-    """How many elements of each piece saturate: |α·ĝᵢ| > τ."""
-    scratch = np.empty(BLOCK, np.float32)
-    for k in range(first, last):
-        row, start, stop = pieces[k]
-        before, scale = factors(divisors[row], alphas[row])
-        out[k] = 0
-        for low in range(start, stop, BLOCK):
-            x = read(g[row], low, min(BLOCK, stop - low), bfloat16, scratch)
-            out[k] += count_beyond(x, before, scale, f32(tau))
-
-
-@fused
-def tanh(x):
-    """tanh of a float32, to 3e-7 relative. NaN stays NaN: both comparisons are false."""
-    x = LIMIT if x > LIMIT else x
-    x = -LIMIT if x < -LIMIT else x
-    y = x * x
-    ratio = ((((P4 * y + P3) * y + P2) * y + P1) * y + ONE) / ((((Q4 * y + Q3) * y + Q2) * y + Q1) * y + ONE)
-    t = x * ratio  # x last: a subnormal x would lose digits in between
-    t = ONE if t > ONE else t
-    return -ONE if t < -ONE else t
-
-
-@fused
-def sine(y):
-    """sin of a float64 of at most 1e6."""
-    turns = math.floor(y / PI_HIGH + 0.5)
-    r = (y - turns * PI_HIGH) - turns * PI_LOW
-    z = r * r
-    s = r + r * z * (S3 + z * (S5 + z * (S7 + z * (S9 + z * (S11 + z * (S13 + z * S15))))))
-    return s * (1.0 - 2.0 * (turns - 2.0 * math.floor(turns * 0.5)))
-
-
-@fused
-def bend(transform, g, u, before, scale, unit, number):
-    """u = g' of a block. ``before·scale`` is α over the divisor, ``before·unit`` 1 over it; β, κ or λ is ``number``."""
-    if transform == TANH:
-        beta = f32(number)
-        for i in range(g.size):
-            u[i] = beta * tanh(g[i] * before * scale)
-    elif transform == SIN_TANH:
-        for i in range(g.size):
-            u[i] = f32(sine(number * np.float64(tanh(g[i] * before * scale))))
-    elif transform == HYBRID:
-        lam, rest = f32(number), f32(1.0 - number)
-        for i in range(g.size):
-            x = g[i] * before
-            u[i] = lam * tanh(x * scale) + rest * (x * unit)
-    elif transform == IDENTITY:
-        for i in range(g.size):
-            u[i] = g[i] * before * unit
-    else:
-        for i in range(g.size):
-            u[i] = ONE if g[i] > f32(0) else (-ONE if g[i] < f32(0) else f32(0))
-
-
-@fused
-def descend(p, u, keep, rate):
-    """θ ← keep·θ − rate·u."""
-    for i in range(p.size):
-        p[i] = keep * p[i] - rate * u[i]
-
-
-@fused
-def tanh_descend(p, g, scale, keep, rate):
-    """θ ← keep·θ − rate·tanh(scale·g): the paper's step in one pass, which saves a third of the time."""
-    for i in range(p.size):
-        p[i] = keep * p[i] - rate * tanh(g[i] * scale)
-
-
-@fused
-def tanh_accumulate(p, g, v, scale, momentum, gain, keep, rate):
-    """v ← γ·v + gain·tanh(scale·g); θ ← keep·θ − rate·v: the same with momentum."""
-    for i in range(p.size):
-        v[i] = momentum * v[i] + gain * tanh(g[i] * scale)
-        p[i] = keep * p[i] - rate * v[i]
-
-
-@fused
-def accumulate(v, u, momentum, share, sign, nesterov):
-    """v ← γ·v + share·u; u becomes what θ moves along."""
-    gain = share * sign
-    if nesterov:
-        for i in range(v.size):
-            v[i] = momentum * v[i] + gain * u[i]
-            u[i] = sign * u[i] + momentum * v[i]
-    else:
-        for i in range(v.size):
-            v[i] = momentum * v[i] + gain * u[i]
-            u[i] = v[i]
-
-
-@plain
-def update_pieces(
-    pieces, first, last, p, g, v, p_half, v_half, transform, divisors, alphas, numbers, rates, moves, begun,
-    sign, decay, momentum, share, nesterov,
-):  # fmt: skip
-    """The step of the pieces ``first`` to ``last``; every array but ``pieces`` has an entry for each row."""
-    g_wide, p_wide = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    v_wide, scratch = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    for k in range(first, last):
-        row, start, stop = pieces[k]
-        if not moves[row]:
-            continue
-        before, scale = factors(divisors[row], alphas[row])
-        _, unit = factors(divisors[row], 1.0)
-        rate = rates[row]
-        keep, fresh = f32(1.0 - decay * rate), f32(share) if momentum and begun[row] else ONE
-        gain = fresh * f32(sign) * f32(numbers[row])
-        for low in range(start, stop, BLOCK):
-            n = min(BLOCK, stop - low)
-            if transform == TANH and before == ONE and not nesterov:
-                grads, x = read(g[row], low, n, p_half, g_wide), read(p[row], low, n, p_half, p_wide)
-                if momentum:
-                    kept = read(v[row], low, n, v_half, v_wide)
-                    tanh_accumulate(x, grads, kept, scale, f32(momentum), gain, keep, f32(rate))
-                    write(v[row], low, n, v_half, kept)
-                else:
-                    tanh_descend(x, grads, scale, keep, f32(rate) * gain)
-                write(p[row], low, n, p_half, x)
-                continue
-            u = scratch[:n]
-            bend(transform, read(g[row], low, n, p_half, g_wide), u, before, scale, unit, numbers[row])
-            step = f32(rate if momentum else rate * sign)
+def update_piece(job, row, start, stop, g_wide, p_wide, v_wide, scratch):
+    """The step of a piece."""
+    p_half, v_half, momentum, nesterov = job.half != 0, job.half_buffers != 0, job.momentum != 0, job.nesterov != 0
+    p, g = int64s(job.params, job.rows)[row], int64s(job.grads, job.rows)[row]
+    v = int64s(job.buffers, job.rows)[row] if momentum else 0
+    divisor, number = float64s(job.divisors, job.rows)[row], float64s(job.numbers, job.rows)[row]
+    before, scale = factors(divisor, float64s(job.alphas, job.rows)[row])
+    _, unit = factors(divisor, 1.0)
+    rate = float64s(job.rates, job.rows)[row]
+    keep = f32(1.0 - job.decay * rate)
+    fresh = f32(job.share) if momentum and uint8s(job.damped, job.rows)[row] else ONE
+    gain = fresh * f32(job.sign) * f32(number)
+    for low in range(start, stop, BLOCK):
+        n = min(BLOCK, stop - low)
+        grads, x = read(g, low, n, p_half, g_wide), read(p, low, n, p_half, p_wide)
+        if job.transform == TANH and before == ONE and not nesterov:
             if momentum:
-                x = read(v[row], low, n, v_half, v_wide)
-                accumulate(x, u, f32(momentum), fresh, f32(sign), nesterov)
-                write(v[row], low, n, v_half, x)
-            x = read(p[row], low, n, p_half, p_wide)
-            descend(x, u, keep, step)
-            write(p[row], low, n, p_half, x)
+                kept = read(v, low, n, v_half, v_wide)
+                tanh_accumulate(x, grads, kept, scale, f32(job.momentum), gain, keep, f32(rate))
+                write(v, low, n, v_half, kept)
+            else:
+                tanh_descend(x, grads, scale, keep, f32(rate) * gain)
+        else:
+            u = scratch[:n]
+            bend(job.transform, grads, u, before, scale, unit, number)
+            if momentum:
+                kept = read(v, low, n, v_half, v_wide)
+                accumulate(kept, u, f32(job.momentum), fresh, f32(job.sign), nesterov)
+                write(v, low, n, v_half, kept)
+            descend(x, u, keep, f32(rate if momentum else rate * job.sign))
+        write(p, low, n, p_half, x)
 
 
 @plain
-def whole_step(
-    pieces, p, g, v, p_half, v_half, transform, alphas, numbers, rates, skipped, begun_at, steps,
-    eps, skip, allowed, sign, decay, momentum, share, nesterov,
-):  # fmt: skip
-    """All of a step whose norms are those of single tensors, in one call: what a small network needs."""
-    rows = alphas.size
-    sums, divisors = np.empty(len(pieces)), np.empty(rows)
-    square_sums(pieces, 0, len(pieces), g, p_half, sums)
-    add_up(pieces, sums, divisors)
-    divide_by(divisors, eps)
-    moves, begun = np.empty(rows, np.uint8), np.ones(rows, np.uint8)
-    judge(divisors, skip, allowed, skipped, begun_at, moves, begun)
-    update_pieces(
-        pieces, 0, len(pieces), p, g, v, p_half, v_half, transform, divisors, alphas, numbers, rates, moves, begun,
-        sign, decay, momentum, share, nesterov,
-    )  # fmt: skip
-    settle(moves, steps, begun_at)
+def judge(job):
+    """Which rows take the step; counts the others."""
+    divisors, moves = float64s(job.divisors, job.rows), uint8s(job.moves, job.rows)
+    for row in range(job.rows):
+        finite = not job.skip or np.isfinite(divisors[row])
+        moves[row] = finite and job.allowed
+        if job.allowed and not finite:
+            carray(int32_at(int64s(job.skipped, job.rows)[row]), (1,))[0] += 1
+        if job.begun:
+            uint8s(job.damped, job.rows)[row] = carray(uint8_at(int64s(job.begun, job.rows)[row]), (1,))[0]
 
 
 @plain
-def divide_by(squares, eps):
-    """Sums of squares become divisors, in place: ‖g‖ + ε; a zero gradient is divided by 1."""
-    for row in range(squares.size):
-        squares[row] = np.sqrt(squares[row]) + eps if squares[row] != 0 else 1.0
-
-
-@plain
-def judge(divisors, skip, allowed, skipped, begun_at, moves, begun):
-    """Which rows take the step; counts the others. ``begun``: whether the momentum of a row holds an update."""
-    for row in range(divisors.size):
-        finite = not skip or np.isfinite(divisors[row])
-        moves[row] = finite and allowed
-        if allowed and not finite:
-            carray(int32_at(skipped[row]), (1,))[0] += 1
-        if begun_at.size:
-            begun[row] = carray(uint8_at(begun_at[row]), (1,))[0]
-
-
-@plain
-def settle(moves, steps, begun_at):
+def settle(job):
     """Counts the step in every row that took it."""
-    for row in range(moves.size):
+    moves = uint8s(job.moves, job.rows)
+    for row in range(job.rows):
         if moves[row]:
-            if steps.size:
-                carray(float32_at(steps[row]), (1,))[0] += f32(1)
-            if begun_at.size:
-                carray(uint8_at(begun_at[row]), (1,))[0] = 1
+            if job.steps:
+                carray(float32_at(int64s(job.steps, job.rows)[row]), (1,))[0] += f32(1)
+            if job.begun:
+                carray(uint8_at(int64s(job.begun, job.rows)[row]), (1,))[0] = 1

@@ -6,8 +6,12 @@ from __future__ import annotations
 
 import warnings
 
-from numba import njit, types
+import numpy as np
+from llvmlite import ir
+from numba import carray, from_dtype, njit, types
 from numba.extending import intrinsic
+
+from alphagrad.kernels.job import Job
 
 
 def _can_be_kept():
@@ -38,8 +42,46 @@ def _pointer(numba_type):
     return at
 
 
+def _array(numba_type):
+    at = _pointer(numba_type)
+
+    @plain
+    def array(address, n):
+        return carray(at(address), (n,))
+
+    return array
+
+
 float32_at, uint16_at = _pointer(types.float32), _pointer(types.uint16)
 int32_at, uint8_at = _pointer(types.int32), _pointer(types.uint8)
+int64s, float64s, uint8s = _array(types.int64), _array(types.float64), _array(types.uint8)
+job_at = _pointer(from_dtype(np.dtype(Job)))
+
+
+@intrinsic
+def take_a_number(typingctx, address):
+    """The int64 at an address, which is one more afterwards; no two threads get the same."""
+
+    def codegen(context, builder, signature, args):
+        pointer = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", pointer, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def call_team(typingctx, team, member, job, threads):
+    """``team(member, job, threads, 0)``, as GCC calls what follows ``#pragma omp parallel``."""
+
+    def codegen(context, builder, signature, args):
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [word, word, ir.IntType(32), ir.IntType(32)])
+        count = builder.trunc(args[3], ir.IntType(32))
+        function = builder.inttoptr(args[0], kind.as_pointer())
+        builder.call(function, [args[1], args[2], count, ir.Constant(ir.IntType(32), 0)])
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.int64, types.int64, types.int64), codegen
 
 
 def _same_bits(source, target):

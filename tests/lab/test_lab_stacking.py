@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,3 +32,35 @@ def test_a_killed_process_costs_its_own_stack_alone(processes: int, rest: int, m
     killed, *others = stacking.run_stacks(jobs, max_runs=1, processes=processes)
     assert "BrokenProcessPool" in (killed.failure or "")
     assert [outcome.metrics for outcome in others] == [{"done": 1.0}] * rest
+
+
+def whose(index: int, assignments: Sequence[Assignment]) -> list[Outcome]:
+    """Each run's outcome tells its process; one whose time has come is killed while it has nothing to do."""
+    if assignments[0].title == "killed afterwards":
+        stop = f"import os, time; time.sleep(0.5); os.kill({os.getpid()}, {int(signal.SIGKILL)})"
+        subprocess.Popen([sys.executable, "-c", stop])
+    return [Outcome({"process": float(os.getpid())}) for _ in assignments]
+
+
+def test_a_process_trains_one_stack_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacking, "_train", whose)
+    jobs: list[Any] = [Assignment({"group": group, "optimizer": {}}, "", "") for group in range(3)]
+    outcomes = stacking.run_stacks(jobs, max_runs=1, processes=1)
+    assert len({outcome.metrics["process"] for outcome in outcomes}) == 1
+
+
+def test_a_process_killed_between_two_stacks_costs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacking, "_train", whose)
+    jobs: list[Any] = [
+        Assignment({"group": group, "optimizer": {}}, title, "")
+        for group, title in enumerate(["killed afterwards", "", ""])
+    ]
+
+    def slow(told: Any) -> bool:
+        time.sleep(2)
+        return False
+
+    outcomes = stacking.run_stacks(jobs, max_runs=1, processes=1, ended=slow)
+    first, *others = [outcome.metrics["process"] for outcome in outcomes]
+    assert len(set(others)) == 1
+    assert first not in others

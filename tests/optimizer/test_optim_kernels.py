@@ -14,7 +14,7 @@ from numba import njit
 
 from alphagrad import AlphaGrad, Rule
 from alphagrad.alpha import Constant
-from alphagrad.kernels import cpu, loops
+from alphagrad.kernels import elements, table, threads
 from alphagrad.kernels.table import PIECE
 from alphagrad.normalization import PerTensor
 from alphagrad.transform import Hybrid, Identity, SinTanh, Tanh
@@ -25,13 +25,13 @@ RULES = [rule_of(*slots) for slots in SLOTS]
 @njit
 def tanh_of(x, out):
     for i in range(x.size):
-        out[i] = loops.tanh(x[i])
+        out[i] = elements.tanh(x[i])
 
 
 @njit
 def sine_of(x, out):
     for i in range(x.size):
-        out[i] = loops.sine(x[i])
+        out[i] = elements.sine(x[i])
 
 
 def floats(first, last, every):
@@ -98,7 +98,7 @@ def trained(shapes, dtype=torch.float32, layout=lambda t: t, grad_layout=lambda 
     return params
 
 
-RAGGED = [(1,), (7,), (3, 5), (loops.BLOCK,), (loops.BLOCK + 1,), (PIECE - 1,), (2 * PIECE + 3,), ()]
+RAGGED = [(1,), (7,), (3, 5), (elements.BLOCK,), (elements.BLOCK + 1,), (PIECE - 1,), (2 * PIECE + 3,), ()]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -119,20 +119,72 @@ def test_every_size_of_tensor(rule, dtype):
 
 def test_threads_change_nothing(monkeypatch):
     """To the last bit: sums are made a piece at a time."""
-    monkeypatch.setattr(cpu, "PARALLEL", 1)
+    monkeypatch.setattr(threads, "PARALLEL", 1)
     ends = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        assert threads.threads_for(PIECE) == count
         ends.append(trained(RAGGED, rule=rule_of("global", "saturation", "hybrid"), momentum=0.9, fused=True))
     for other in ends[1:]:
         assert all(torch.equal(p, q) for p, q in zip(ends[0], other, strict=True))
 
 
-def test_threads_take_subnormals_as_the_training_thread_does(monkeypatch):
-    monkeypatch.setattr(cpu, "PARALLEL", 1)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_threads_share_a_simple_step(momentum, monkeypatch):
+    """One whose norms are those of single tensors, which Python does not interrupt."""
+    monkeypatch.setattr(threads, "PARALLEL", 1)
     ends = []
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        ends.append(trained(RAGGED, momentum=momentum, weight_decay=0.1, fused=True))
+    assert all(torch.equal(p, q) for p, q in zip(*ends, strict=True))
+
+
+FORKED = """
+import os, torch
+from alphagrad import AlphaGrad
+from alphagrad.kernels import threads
+threads.PARALLEL = 1
+torch.set_num_threads(2)
+p = torch.nn.Parameter(torch.zeros(200_000))
+p.grad = torch.ones_like(p)
+optimizer = AlphaGrad([p], lr=1.0)
+optimizer.step()
+child = os.fork()
+if not child:
+    optimizer.step()
+    os._exit(0 if float(p[0]) < 0 else 1)
+assert os.waitpid(child, 0)[1] == 0
+optimizer.step()
+"""
+
+
+def test_a_forked_process_steps_on_alone():
+    """OpenMP's threads stay in the parent; waiting for them would never end."""
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=120)
+
+
+def test_without_openmp_one_thread_does_the_work(monkeypatch):
+    monkeypatch.setattr(threads, "PARALLEL", 1)
+    torch.set_num_threads(2)
+    shared = trained(RAGGED, fused=True)
+    monkeypatch.setattr(threads, "team", lambda: None)
+    alone = trained(RAGGED, fused=True)
+    assert all(torch.equal(p, q) for p, q in zip(shared, alone, strict=True))
+
+
+def test_without_torchs_guard_every_step_looks_anew(monkeypatch):
+    guarded = trained(RAGGED, momentum=0.9, fused=True)
+    monkeypatch.setattr(table, "GUARDS", None)
+    alone = trained(RAGGED, momentum=0.9, fused=True)
+    assert all(torch.equal(p, q) for p, q in zip(guarded, alone, strict=True))
+
+
+def test_threads_take_subnormals_as_the_training_thread_does(monkeypatch):
+    monkeypatch.setattr(threads, "PARALLEL", 1)
+    ends = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
         torch.set_flush_denormal(True)
         try:
             ps = [torch.nn.Parameter(torch.zeros(PIECE)) for _ in range(2)]
