@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from torch import nn
 
-from alphagrad.lab import processes, targets
+from alphagrad.lab import memory, processes, targets
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.optimizers import optimizer_spec
 from alphagrad.lab.recipe import Recipe, Settings
@@ -128,6 +128,17 @@ def build(config: DictConfig) -> Job:
         raise ConfigError("\n".join(problems))
     assert device is not None
     return Job(settings, recipe, optimizer, device)
+
+
+def check_stack(job: Job, runs: int) -> None:
+    """:class:`ConfigError` where so many runs of a job take more memory than there is and their recipe can tell."""
+    if hasattr(job.recipe, "bytes_of"):
+        needed, there = job.recipe.bytes_of(job.recipe.settings, runs), memory.memory()  # type: ignore[attr-defined]
+        if needed > there:
+            raise ConfigError(
+                f"stack.max_runs={job.settings.stack.max_runs}: a stack of {runs} runs takes about "
+                f"{memory.size(needed)} of memory, and this machine has {memory.size(there)}; give less"
+            )
 
 
 def job_settings(config: DictConfig) -> JobSettings:

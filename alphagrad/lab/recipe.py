@@ -91,7 +91,12 @@ class Recipe(Protocol):
 
     Settings: ClassVar[type[Settings]]
 
-    def __init__(self, settings: Any) -> None: ...
+    def __init__(self, settings: Any) -> None:
+        """Raises ``ValueError`` for settings that do not fit together, or take more memory than there is.
+
+        :func:`alphagrad.lab.memory.check_memory` finds out the latter. Of a recipe whose method
+        ``bytes_of(settings, runs)`` says what runs take, stacks are checked, too.
+        """
 
     @property
     def total_steps(self) -> int:
