@@ -70,6 +70,7 @@ class DQN(Watchable):
     """
 
     Settings = DQNSettings
+    logs = metrics.EPISODES | {*MEASURES, metrics.EPSILON}
 
     def __init__(self, settings: DQNSettings) -> None:
         self.settings = settings

@@ -43,6 +43,10 @@ class Image:
     """A classifier of images, trained and tested as the settings say."""
 
     Settings = ImageSettings
+    logs = metrics.EXAMPLES | {
+        *(metrics.EVAL_ACCURACY, metrics.EVAL_TOP5, metrics.CLEAN_LOSS, metrics.CLEAN_ACCURACY, metrics.GAP),
+        *(metrics.TARGET_STEPS, metrics.TARGET_SECONDS, metrics.IMAGES_PER_SECOND),
+    }
 
     def __init__(self, settings: ImageSettings) -> None:
         self.settings = settings

@@ -64,6 +64,9 @@ class LM:
     """
 
     Settings = LMSettings
+    logs = metrics.EXAMPLES | {
+        *(metrics.EVAL_PERPLEXITY, metrics.EVAL_BITS, metrics.TOKENS_PER_SECOND, metrics.MFU),
+    }
 
     def __init__(self, settings: LMSettings) -> None:
         s = self.settings = settings

@@ -77,6 +77,7 @@ class PPO(Watchable):
     """
 
     Settings = PPOSettings
+    logs = metrics.EPISODES | {*MEASURES, metrics.EXPLAINED_VARIANCE, metrics.LEARNING_RATE}
 
     def __init__(self, settings: PPOSettings) -> None:
         self.settings = settings

@@ -72,6 +72,7 @@ class TD3(Watchable):
     """
 
     Settings = TD3Settings
+    logs = metrics.EPISODES | {*CRITIC_MEASURES, *ACTOR_MEASURES}
 
     def __init__(self, settings: TD3Settings) -> None:
         self.settings = settings

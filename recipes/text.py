@@ -56,6 +56,7 @@ class Text:
     """
 
     Settings = TextSettings
+    logs = metrics.EXAMPLES | {metrics.EVAL_ACCURACY, metrics.EVAL_TOP5, metrics.EVAL_F1, metrics.TOKENS_PER_SECOND}
 
     def __init__(self, settings: TextSettings) -> None:
         s = self.settings = settings
