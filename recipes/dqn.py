@@ -12,22 +12,25 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from alphagrad.lab import metrics
+from alphagrad.lab.memory import check_memory
 from alphagrad.lab.recipe import EnvSettings, Log
 from alphagrad.lab.recipe import Settings as BaseSettings
 from alphagrad.lab.stack import RunStack
 from alphagrad.lab.state import Stateful
 
-from .environment import spaces
+from .environment import env_bytes, spaces
 from .envs import EnvStack, evaluate_episodes
 from .gradients import gradients_of
 from .measures import Episodes
-from .mlp import Forward, as_stack, mlp, stacked_mlp
+from .mlp import Forward, as_stack, mlp, mlp_bytes, stacked_mlp
 from .play import Policy, Watchable
-from .replay import Replay
+from .replay import Replay, replay_bytes
 from .windows import Window, stop_diverged
 
 Params = Mapping[str, Tensor]
 
+LARGE = ("recipe.buffer_size", "recipe.batch_size", "recipe.hidden", "recipe.eval_episodes")
+"""Settings that say what a run takes in memory."""
 COMPILE_FROM = 30_000
 """Gradient steps from which compilation repays itself: it takes about 12 s and saves 0.5 ms a step."""
 MEASURES = {metrics.TD_LOSS: "mean", metrics.TD_LOSS_MAX: "max", metrics.Q_VALUES: "mean"}
@@ -67,6 +70,7 @@ class DQN(Watchable):
     """
 
     Settings = DQNSettings
+    logs = metrics.EPISODES | {*MEASURES, metrics.EPSILON}
 
     def __init__(self, settings: DQNSettings) -> None:
         self.settings = settings
@@ -77,6 +81,13 @@ class DQN(Watchable):
             raise ValueError(f"env.id={settings.env.id}: DQN needs Discrete actions from 0, got {action}")
         self.n_observations = observation.shape[0]
         self.n_actions = int(action.n)
+        check_memory(settings, self.bytes_of, LARGE)
+
+    def bytes_of(self, s: DQNSettings, runs: int = 1) -> float:
+        """What runs take in memory, about."""
+        n, a = self.n_observations, self.n_actions
+        learning = replay_bytes(s.buffer_size, 2 * n + 3, s.batch_size) + mlp_bytes([n, *s.hidden, a], s.batch_size)
+        return runs * (learning + env_bytes(s.env) * s.eval_episodes)
 
     @property
     def total_steps(self) -> int:

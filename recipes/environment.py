@@ -27,7 +27,7 @@ def make_env(env: EnvSettings | str, render_mode: str | None = None) -> gym.Env:
     try:
         if colon:  # Gymnasium's spec() imports nothing
             importlib.import_module(module)
-        if "mujoco" in str(gym.spec(name).entry_point):
+        if _is_mujoco(name):
             quiet_mujoco()
         # an environment need not know of rendering
         drawn: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}
@@ -62,6 +62,15 @@ def spaces(env: EnvSettings) -> tuple[gym.Space, gym.Space]:
     found = copy.deepcopy(made.observation_space), copy.deepcopy(made.action_space)
     made.close()
     return found
+
+
+def _is_mujoco(name: str) -> bool:
+    return "mujoco" in str(gym.spec(name).entry_point)
+
+
+def env_bytes(env: EnvSettings) -> int:
+    """What one environment takes in memory, about."""
+    return 900_000 if _is_mujoco(env.id.rpartition(":")[2]) else 5_000
 
 
 def quiet_mujoco() -> None:

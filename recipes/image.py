@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import nn
 
 from alphagrad.lab import metrics
+from alphagrad.lab.memory import check_memory
 from alphagrad.lab.recipe import Log
 from alphagrad.lab.stack import RunStack
 
@@ -15,12 +16,15 @@ from .supervised import classify
 from .supervised.confusion import draw_confusion
 from .supervised.learner import Learner, learner_of
 from .supervised.loop import Plan, Target, fit
-from .supervised.parallel import parallel_of, processes
+from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers
-from .supervised.settings import SupervisedSettings, check_batch, training_of, vmaps
+from .supervised.settings import MODEL_BYTES, SupervisedSettings, check_batch, part_of, training_of, vmaps
 from .vision.data import DataSettings, Sweep, dataset
-from .vision.models import STACKED, ModelSettings, build, outline
+from .vision.models import STACKED, ModelSettings, Outline, build, outline
 from .vision.pictures import MISTAKES, draw_mistakes
+
+LARGE = ("recipe.batch_size", "recipe.eval_batch_size", "model.hidden", "model.channels", "data.pad")
+"""Settings that say what a run takes in memory."""
 
 
 class ImageSettings(SupervisedSettings):
@@ -39,16 +43,33 @@ class Image:
     """A classifier of images, trained and tested as the settings say."""
 
     Settings = ImageSettings
+    logs = metrics.EXAMPLES | {
+        *(metrics.EVAL_ACCURACY, metrics.EVAL_TOP5, metrics.CLEAN_LOSS, metrics.CLEAN_ACCURACY, metrics.GAP),
+        *(metrics.TARGET_STEPS, metrics.TARGET_SECONDS, metrics.IMAGES_PER_SECOND),
+    }
 
     def __init__(self, settings: ImageSettings) -> None:
         self.settings = settings
         self.data = dataset(settings.data)
         check_batch(settings, self.data.count)
-        part = settings.batch_size // settings.accumulate // processes()
-        model = outline(settings.model, self.data.shape, len(self.data.classes), part)
+        self.outline = self._outline(settings)
+        check_memory(settings, self.bytes_of, LARGE)
         objective = classify.objective(settings.label_smoothing)
-        self.training = training_of(settings, self._model, objective, self._channels_last(model))
+        self.training = training_of(settings, self._model, objective, self._channels_last(self.outline.model))
         self.vmaps(runs=1)  # can it be as it is asked for?
+
+    def _outline(self, s: ImageSettings) -> Outline:
+        return outline(s.model, self.data.shape, len(self.data.classes), part_of(s))
+
+    def bytes_of(self, s: ImageSettings, runs: int = 1) -> float:
+        """What runs take in memory, about."""
+        model = self.outline if s.model == self.settings.model else self._outline(s)
+        channels, height, width = self.data.shape
+        padded = channels * (height + 2 * s.data.pad) * (width + 2 * s.data.pad) if s.data.pad else 0
+        evaluated = min(s.eval_batch_size, self.data.tested) * 2 * model.widest
+        together = runs if s.stack == "vmap" else 1
+        numbers = together * max(part_of(s) * model.activations, evaluated)
+        return MODEL_BYTES * runs * model.parameters + 4 * numbers + self.data.count * padded
 
     @property
     def steps_per_epoch(self) -> int:

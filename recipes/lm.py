@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alphagrad.lab import metrics
+from alphagrad.lab.memory import check_memory
 from alphagrad.lab.recipe import Log
 from alphagrad.lab.stack import RunStack
 
 from .language.batches import Packed, Sequences
 from .language.data import DataSettings, corpus
-from .language.models import CAUSAL, ModelSettings, causal, check
+from .language.models import CAUSAL, ModelSettings, causal, check, numbers_of
 from .language.sampling import Sampler
 from .language.speed import flops_per_token
 from .language.tokens import END_OF_TEXT, Kind, Tokenizer, stream, trained
@@ -29,9 +30,11 @@ from .supervised.loop import Plan, fit
 from .supervised.orders import Orders
 from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers
-from .supervised.settings import SupervisedSettings, check_batch, training_of
+from .supervised.settings import MODEL_BYTES, SupervisedSettings, check_batch, part_of, training_of
 from .supervised.speed import peak_flops
 
+LARGE = ("recipe.batch_size", "recipe.eval_batch_size", "recipe.length", "model.width", "model.layers")
+"""Settings that say what a run takes in memory."""
 END = 0
 """The number of the token between documents."""
 
@@ -48,7 +51,7 @@ class LMSettings(SupervisedSettings):
     dropout: float = Field(ge=0, lt=1)
     stack: Literal["auto", "loop"]
     sample_every: NonNegativeInt
-    sample_tokens: PositiveInt
+    sample_tokens: int = Field(gt=0, le=1_000_000)
     temperature: float = Field(ge=1e-3)
     peak_flops: PositiveFloat | None
 
@@ -61,6 +64,9 @@ class LM:
     """
 
     Settings = LMSettings
+    logs = metrics.EXAMPLES | {
+        *(metrics.EVAL_PERPLEXITY, metrics.EVAL_BITS, metrics.TOKENS_PER_SECOND, metrics.MFU),
+    }
 
     def __init__(self, settings: LMSettings) -> None:
         s = self.settings = settings
@@ -76,6 +82,15 @@ class LM:
         if train_tokens <= s.length:
             raise ValueError(f"recipe.length={s.length}: data.train has only {train_tokens} tokens")
         check_batch(s, (train_tokens - 1) // s.length)
+        self.test_tokens = test_tokens
+        check_memory(s, self.bytes_of, LARGE)
+
+    def bytes_of(self, s: LMSettings, runs: int = 1) -> float:
+        """What runs take in memory, about."""
+        parameters, activations = numbers_of(s.model, self.tokens.size, s.length)
+        tokens, evaluated = part_of(s) * s.length, min(s.eval_batch_size * s.length, self.test_tokens)
+        logits = self.tokens.size * max(3 * tokens, 2 * evaluated)
+        return MODEL_BYTES * runs * parameters + 4 * (activations * tokens + logits)
 
     @property
     def total_steps(self) -> int:

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+BYTES = 16
+"""For each parameter: itself, its gradient, and what an optimizer or a target network keeps."""
+
 
 def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
     """The network of one run: linear layers of these sizes with an activation between them."""
@@ -17,6 +20,11 @@ def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU) -> 
     for inputs, outputs in pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), activation()]
     return nn.Sequential(*layers[:-1])
+
+
+def mlp_bytes(sizes: Sequence[int], batch_size: int) -> int:
+    """What the network of :func:`mlp` takes while it learns from batches."""
+    return BYTES * sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes)) + 8 * sum(sizes) * batch_size
 
 
 ACTIVATIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {

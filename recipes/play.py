@@ -10,7 +10,7 @@ import numpy as np
 
 from alphagrad.lab.recipe import NotDrawable
 
-from .environment import make_env
+from .environment import Checked, make_env
 
 Policy = Callable[[np.ndarray], np.ndarray]
 """Observations [1, n] of a single run's environment → actions [1, ...]."""
@@ -32,18 +32,19 @@ class Watchable:
 
         Raises:
             NotDrawable: the environment cannot be drawn.
+            ValueError, RuntimeError: the environment's own mistakes, as in training.
         """
         env_id, policy = self.settings.env.id, self.policy(checkpoint)
         env = make_env(self.settings.env, render_mode="rgb_array")
+        checked = Checked(env, env_id)
         try:
-            observation, _ = env.reset(seed=seed)
+            observation = checked.reset(seed=seed)
             yield _frame(env, env_id), 0.0
             over = False
             while not over:
-                action = policy(np.array(observation, dtype=np.float32)[None])[0]
-                observation, reward, terminated, truncated, _ = env.step(action)
+                observation, reward, terminated, truncated = checked.step(policy(observation[None].copy())[0])
                 over = terminated or truncated
-                yield _frame(env, env_id), float(reward)
+                yield _frame(env, env_id), reward
         finally:
             env.close()
 

@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from alphagrad.lab import metrics
+from alphagrad.lab.memory import check_memory
 from alphagrad.lab.recipe import EnvSettings, Log
 from alphagrad.lab.recipe import Settings as BaseSettings
 from alphagrad.lab.stack import RunStack
@@ -18,15 +19,17 @@ from alphagrad.lab.state import Stateful
 
 from .actor_critic import ActorCritic, Params, log_probability, mean_actions, values_of
 from .advantages import generalized_advantages
-from .environment import flat_boxes
+from .environment import env_bytes, flat_boxes
 from .envs import EnvStack, evaluate_episodes
 from .gradients import gradients_of
 from .measures import Episodes
-from .mlp import as_stack
+from .mlp import as_stack, mlp_bytes
 from .normalize import ObservationNormalizer, RewardNormalizer
 from .play import Policy, Watchable
 from .windows import Window, stop_diverged
 
+LARGE = ("recipe.num_steps", "recipe.hidden", "recipe.eval_episodes")
+"""Settings that say what a run takes in memory."""
 COMPILE_FROM = 15_000
 """Gradient steps from which compilation repays itself: it takes about 12 s and saves 0.8 ms a step."""
 MEASURES = {
@@ -74,6 +77,7 @@ class PPO(Watchable):
     """
 
     Settings = PPOSettings
+    logs = metrics.EPISODES | {*MEASURES, metrics.EXPLAINED_VARIANCE, metrics.LEARNING_RATE}
 
     def __init__(self, settings: PPOSettings) -> None:
         self.settings = settings
@@ -91,6 +95,14 @@ class PPO(Watchable):
         self.iterations = settings.total_steps // settings.num_steps
         # columns of a rollout's rows: observation, action, old log-probability, advantage, return, old value
         self.widths = [self.n_observations, self.n_actions, 1, 1, 1, 1]
+        check_memory(settings, self.bytes_of, LARGE)
+
+    def bytes_of(self, s: PPOSettings, runs: int = 1) -> float:
+        """What runs take in memory, about."""
+        n, a, minibatch = self.n_observations, self.n_actions, -(-s.num_steps // s.minibatches)
+        learning = 12 * sum(self.widths) * s.num_steps
+        learning += sum(mlp_bytes([n, *s.hidden, outputs], minibatch) for outputs in (a, 1))
+        return runs * (learning + env_bytes(s.env) * s.eval_episodes)
 
     @property
     def total_steps(self) -> int:

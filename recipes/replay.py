@@ -11,15 +11,21 @@ from torch import Tensor
 
 from alphagrad.lab.state import pack, unpack
 
+BLOCK = 64
+"""Minibatches whose draws are made at a time."""
+
+
+def replay_bytes(capacity: int, width: int, batch_size: int) -> int:
+    """What a run's memory of rows of ``width`` floats takes, and its minibatches."""
+    return 4 * width * capacity + (8 * BLOCK + 8 + 2 * 4 * width) * batch_size
+
 
 class Replay:
     """For each run the last ``capacity`` transitions, rows of floats: one copy in, one gather out.
 
     Runs advance in lockstep, so they share the write position. Minibatches are drawn with replacement
-    from each run's own generator, a block of ``BLOCK`` minibatches at a time.
+    from each run's own generator, a block of :data:`BLOCK` minibatches at a time.
     """
-
-    BLOCK = 64
 
     def __init__(
         self,
@@ -49,7 +55,7 @@ class Replay:
     def sample(self) -> Tensor:
         """A minibatch of each run, [R, batch_size, width]."""
         if self._next == self._draws.shape[1]:
-            self._draws = np.stack([rng.random((self.BLOCK, self.batch_size)) for rng in self.generators])
+            self._draws = np.stack([rng.random((BLOCK, self.batch_size)) for rng in self.generators])
             self._next = 0
         filled = min(self.written, self.capacity)
         # a uniform number times the number of rows: the draw does not depend on how full the memory is

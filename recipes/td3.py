@@ -12,25 +12,30 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from alphagrad.lab import metrics
+from alphagrad.lab.memory import check_memory
 from alphagrad.lab.recipe import EnvSettings, Log
 from alphagrad.lab.recipe import Settings as BaseSettings
 from alphagrad.lab.stack import Observation, RunStack
 from alphagrad.lab.state import pack, unpack
 
-from .environment import flat_boxes
+from .environment import env_bytes, flat_boxes
 from .envs import EnvStack, evaluate_episodes
 from .gradients import gradients_of
 from .measures import Episodes
-from .mlp import Forward, as_stack, mlp, stacked_mlp
+from .mlp import Forward, as_stack, mlp, mlp_bytes, stacked_mlp
 from .play import Policy, Watchable
-from .replay import Replay
+from .replay import Replay, replay_bytes
 from .windows import Window, stop_diverged
 
 Params = Mapping[str, Tensor]
 
+LARGE = ("recipe.buffer_size", "recipe.batch_size", "recipe.hidden", "recipe.eval_episodes")
+"""Settings that say what a run takes in memory."""
 COMPILE_FROM = 10_000
 """Gradient steps from which compilation repays itself: it takes about 12 s and saves 1.6 ms a step."""
 CRITIC_MEASURES = {metrics.CRITIC_LOSS: "mean", metrics.Q_VALUES: "mean"}
+SMOOTHED = 16
+"""Minibatches whose noise is drawn at a time."""
 ACTOR_MEASURES = {metrics.ACTOR_LOSS: "mean"}
 NOTHING: Mapping[str, float] = {}
 
@@ -67,6 +72,7 @@ class TD3(Watchable):
     """
 
     Settings = TD3Settings
+    logs = metrics.EPISODES | {*CRITIC_MEASURES, *ACTOR_MEASURES}
 
     def __init__(self, settings: TD3Settings) -> None:
         self.settings = settings
@@ -75,6 +81,15 @@ class TD3(Watchable):
             raise ValueError(f"env.id={settings.env.id}: TD3 needs bounded actions, got {action}")
         self.n_observations, self.n_actions = observation.shape[0], action.shape[0]
         self.low, self.high = action.low.astype(np.float32), action.high.astype(np.float32)
+        check_memory(settings, self.bytes_of, LARGE)
+
+    def bytes_of(self, s: TD3Settings, runs: int = 1) -> float:
+        """What runs take in memory, about."""
+        n, a = self.n_observations, self.n_actions
+        rows = min(s.buffer_size, s.total_steps)  # more are never filled
+        learning = replay_bytes(rows, 2 * n + a + 2, s.batch_size) + 4 * SMOOTHED * a * s.batch_size
+        learning += sum(mlp_bytes(sizes, s.batch_size) for sizes in ([n, *s.hidden, a], *2 * [[n + a, *s.hidden, 1]]))
+        return runs * (learning + env_bytes(s.env) * s.eval_episodes)
 
     @property
     def total_steps(self) -> int:
@@ -107,7 +122,7 @@ class TD3(Watchable):
             min(s.buffer_size, s.total_steps), width, s.batch_size, stack.generators("minibatch"), stack.device
         )
         explore = Noise(stack.generators("exploration"), (self.n_actions,), 1024)
-        smooth = Noise(stack.generators("target policy"), (s.batch_size, self.n_actions), 16)
+        smooth = Noise(stack.generators("target policy"), (s.batch_size, self.n_actions), SMOOTHED)
         bounds = Bounds(self.low, self.high, stack.device)
         policy = Forward(actor)
         critic_gradients, actor_gradients = self._gradients(bounds)

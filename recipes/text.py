@@ -11,12 +11,13 @@ from pydantic import Field, PositiveInt
 from torch import nn
 
 from alphagrad.lab import metrics
+from alphagrad.lab.memory import check_memory
 from alphagrad.lab.recipe import Log
 from alphagrad.lab.stack import RunStack
 
 from .language.batches import Padded, Sweep, Texts
-from .language.data import DataSettings, labelled
-from .language.models import CLASSIFIERS, ModelSettings, check, classifier
+from .language.data import DataSettings, labelled, longest
+from .language.models import CLASSIFIERS, ModelSettings, check, classifier, numbers_of
 from .language.reading import Reading, encoded, tokenizer_of
 from .language.scores import macro_f1, write_confusion
 from .language.tokens import START, Kind
@@ -27,7 +28,10 @@ from .supervised.loop import Plan, fit
 from .supervised.orders import Orders
 from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers
-from .supervised.settings import SupervisedSettings, check_batch, training_of
+from .supervised.settings import MODEL_BYTES, SupervisedSettings, check_batch, part_of, training_of
+
+LARGE = ("recipe.batch_size", "recipe.max_length", "model.hidden", "model.width", "model.layers")
+"""Settings that say what a run takes in memory."""
 
 
 class TextSettings(SupervisedSettings):
@@ -52,6 +56,7 @@ class Text:
     """
 
     Settings = TextSettings
+    logs = metrics.EXAMPLES | {metrics.EVAL_ACCURACY, metrics.EVAL_TOP5, metrics.EVAL_F1, metrics.TOKENS_PER_SECOND}
 
     def __init__(self, settings: TextSettings) -> None:
         s = self.settings = settings
@@ -67,7 +72,16 @@ class Text:
         own = s.model.path, bool(s.model.download), s.max_length
         self.reading = Reading(s.data, kind, s.vocabulary, own if s.model.name == "pretrained" else None)
         self.tokens, self.pad = tokenizer_of(self.reading)
+        check_memory(s, self.bytes_of, LARGE)
         self.networks()  # can the model be built?
+
+    def bytes_of(self, s: TextSettings, runs: int = 1) -> float:
+        """What runs take in memory, about; the longest text is counted in words."""
+        parameters, activations = numbers_of(s.model, self.tokens.size, s.max_length)
+        tokens = s.max_length if s.compile else min(s.max_length, longest(s.data))
+        texts = max(part_of(s), min(s.eval_batch_size, len(self.data.test.texts)))
+        each = 4 * tokens + activations * (1 if s.model.hidden else tokens)
+        return MODEL_BYTES * runs * parameters + 4 * texts * each
 
     @property
     def steps_per_epoch(self) -> int:

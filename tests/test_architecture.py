@@ -101,7 +101,7 @@ def test_recipes_know_nothing_of_hydra_and_mlflow(name):
     assert not roots(imports(name)) & {"hydra", "omegaconf", "mlflow", "hydra_plugins"}
     # what a recipe may use of the laboratory; build, runner and tracking use recipes, not the reverse
     lab = {m for m in imports(name) if m.startswith("alphagrad.lab")}
-    assert lab <= {f"alphagrad.lab.{m}" for m in ("metrics", "recipe", "stack", "state", "tensors")}
+    assert lab <= {f"alphagrad.lab.{m}" for m in ("memory", "metrics", "recipe", "stack", "state", "tensors")}
 
 
 @pytest.mark.parametrize("name", ["alphagrad.lab.results", "alphagrad.lab.report", "alphagrad.lab.store"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.words import cut
 
 NONE = "none"
 """The address that stands for no tracking at all."""
@@ -28,16 +29,27 @@ def store_uri(uri: str | None, output_root: str | Path) -> str:
     A relative SQLite file is one of the working directory's. A password that was masked comes from the environment.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: it is not there, or the place is no path that a system takes.
     """
     uri = uri or os.environ.get(ENVIRONMENT)
     if not uri:
-        return f"sqlite:///{Path(output_root).expanduser().resolve() / 'mlflow.db'}"
+        return f"sqlite:///{_home('output_root', output_root).resolve() / 'mlflow.db'}"
     file = sqlite_file(uri)
     if file is not None:
-        return f"sqlite:///{os.path.abspath(file.expanduser())}"
+        return f"sqlite:///{os.path.abspath(_home('tracking.uri', file))}"
     whole = _whole(uri)
     _secrets.update(_parts(whole))
+    return whole
+
+
+def _home(setting: str, path: str | Path) -> Path:
+    """A path whose ``~`` is written out; :class:`ConfigError` for an unknown user's, or one that is too long."""
+    try:
+        whole = Path(path).expanduser()
+        whole.exists()
+    except (OSError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{setting}={cut(path)}: is no path that can be used here ({why})") from error
     return whole
 
 

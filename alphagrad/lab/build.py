@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from torch import nn
 
-from alphagrad.lab import processes, targets
+from alphagrad.lab import memory, metrics, processes, targets
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.optimizers import optimizer_spec
 from alphagrad.lab.recipe import Recipe, Settings
@@ -27,7 +28,7 @@ MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
 class TrackingSettings(Settings):
     """Where runs are recorded."""
 
-    uri: str | None
+    uri: str | None = Field(min_length=1)
     experiment: str = Field(min_length=1)
     artifacts: str | None = Field(min_length=1)
     flush_seconds: PositiveFloat
@@ -55,7 +56,8 @@ class CheckpointSettings(Settings):
     every_seconds: float | None = Field(gt=0)
     every_steps: PositiveInt | None
     keep_last: PositiveInt
-    best: str | None
+    """Of a run that has not finished; 1 is as 2, since the newest may turn out to be damaged."""
+    best: str | None = Field(min_length=1)
     best_is: Literal["max", "min"]
 
 
@@ -124,10 +126,34 @@ def build(config: DictConfig) -> Job:
             problems.pop()  # it is the recipe's value, which is told already
     if processes.count() > 1 and "parallel" not in config.recipe:
         problems.append(f"recipe={config.recipe.name}: trains in one process, and torchrun has started several")
+    if settings is not None and recipe is not None and settings.checkpoint.best is not None:
+        best = settings.checkpoint.best
+        attempt(lambda: check_metric(f"checkpoint.best={cut(best)}", best, config, recipe))
     if problems:
         raise ConfigError("\n".join(problems))
     assert device is not None
     return Job(settings, recipe, optimizer, device)
+
+
+def check_metric(told: str, name: str, config: DictConfig, recipe: Recipe) -> None:
+    """:class:`ConfigError` if a recipe that says what it logs never logs a metric."""
+    logs = getattr(recipe, "logs", None)
+    if logs is None or metrics.is_logged(name, logs):
+        return
+    near = "".join(f"; did you mean {other}?" for other in difflib.get_close_matches(name, logs, 1))
+    has = ", ".join(sorted(logs))
+    raise ConfigError(f"{told}: recipe {config.recipe.name} has no such metric; it has {has}{near}")
+
+
+def check_stack(job: Job, runs: int) -> None:
+    """:class:`ConfigError` where so many runs of a job take more memory than there is and their recipe can tell."""
+    if hasattr(job.recipe, "bytes_of"):
+        needed, there = job.recipe.bytes_of(job.recipe.settings, runs), memory.memory()  # type: ignore[attr-defined]
+        if needed > there:
+            raise ConfigError(
+                f"stack.max_runs={job.settings.stack.max_runs}: a stack of {runs} runs takes about "
+                f"{memory.size(needed)} of memory, and this machine has {memory.size(there)}; give less"
+            )
 
 
 def job_settings(config: DictConfig) -> JobSettings:

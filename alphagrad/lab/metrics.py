@@ -3,7 +3,7 @@
 Steps are environment steps in reinforcement learning and optimizer steps in supervised learning.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 EPISODIC_RETURN = "episode/return"
 EPISODIC_LENGTH = "episode/length"
@@ -64,6 +64,14 @@ ALPHA = "alpha"
 SKIPPED = "skipped"
 
 
+PER_TENSOR = (GRAD_NORM, UPDATE_NORM, SATURATION, ALPHA, SKIPPED)
+"""Quantities of single tensors."""
+EPISODES = frozenset({EPISODIC_RETURN, EPISODIC_LENGTH, FINAL_RETURN, EVAL_RETURN, EVAL_LENGTH, STEPS_PER_SECOND})
+"""What every recipe of reinforcement learning logs."""
+EXAMPLES = frozenset({TRAIN_LOSS, TRAIN_ACCURACY, EVAL_LOSS, LEARNING_RATE, STEPS_PER_SECOND})
+"""What every recipe logs that learns from examples."""
+
+
 def per_tensor(quantity: str, tensor: str) -> str:
     """The name of a quantity measured on one parameter tensor."""
     return f"{quantity}/{tensor}"
@@ -83,6 +91,11 @@ HEADLINES = {
 def headline(values: Mapping[str, float]) -> str:
     """What a line about a finished run says."""
     return ", ".join(f"{name} {form.format(values[name])}" for name, form in HEADLINES.items() if name in values)
+
+
+def is_logged(name: str, logs: Collection[str]) -> bool:
+    """Whether a recipe that logs ``logs`` may log a metric, those of single tensors included."""
+    return name in logs or name.partition("/")[0] in PER_TENSOR
 
 
 def objective(values: Mapping[str, float]) -> float | None:

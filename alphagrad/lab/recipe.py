@@ -90,8 +90,15 @@ class Recipe(Protocol):
     """Something to train: constructed from its validated settings."""
 
     Settings: ClassVar[type[Settings]]
+    # A recipe may name what it logs, but for what is measured on single tensors, in an attribute ``logs``: a setting
+    # that asks for another metric is then refused at the start.
 
-    def __init__(self, settings: Any) -> None: ...
+    def __init__(self, settings: Any) -> None:
+        """Raises ``ValueError`` for settings that do not fit together, or take more memory than there is.
+
+        :func:`alphagrad.lab.memory.check_memory` finds out the latter. Of a recipe whose method
+        ``bytes_of(settings, runs)`` says what runs take, stacks are checked, too.
+        """
 
     @property
     def total_steps(self) -> int:

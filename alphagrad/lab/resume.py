@@ -62,6 +62,7 @@ def _resume(
         processes.alone("alphagrad resume of a study")
         if new_store:
             raise ConfigError(f"{folder}: is a study's; --new-store goes on with single runs, whose folders are in it")
+        _check_study(folder)
         arguments, cwd = _noted(folder / ARGUMENTS)
         if not cwd.is_dir():
             raise ConfigError(f"{folder}: the study was started in {cwd}, which is not there; start it again")
@@ -74,6 +75,22 @@ def _resume(
         _resume_stack(folder, uri, new_store)
     else:
         raise ConfigError(f"{folder}: is not the folder of a run or study")
+
+
+def _check_study(folder: Path) -> None:
+    """:class:`ConfigError` if the store that a study's runs are in does not know the study: it was lost."""
+    from alphagrad.lab.begun import plain_config
+
+    run_id, begun = run_id_of(folder), next(folder.rglob(CONFIG), None)
+    if run_id is None or begun is None:
+        return
+    config = plain_config(begun.parent)
+    uri = store_uri(config["tracking"]["uri"], config["output_root"])
+    if uri != NONE and recorded(_client(uri, begun.parent), run_id, warn=False) is None:
+        raise ConfigError(
+            f"{folder}: its study {run_id} is not in the store {masked(uri)}; put the store back, or go on with its "
+            f"runs one by one, `alphagrad resume {begun.parent} --new-store`"
+        )
 
 
 def _noted(file: Path) -> tuple[list[str], Path]:

@@ -23,6 +23,7 @@ from alphagrad.lab.stack import Observation
 from alphagrad.lab.state import pack, put_back
 from alphagrad.lab.tracking import Tracker
 from alphagrad.lab.untracked import Untracked
+from alphagrad.lab.words import listed
 
 LOG = logging.getLogger("alphagrad")
 CHECKPOINT = "checkpoint.pt"
@@ -220,6 +221,7 @@ class TrackedLog:
                 self._keep(run, path, partial(save_atomically, results[run], path))
                 if (self._folders[run] / BEST).exists():
                     self._trackers[run].upload(self._folders[run] / BEST)
+                self._tell_best(run)
             self._files.finish()
             for run in left:
                 self._trackers[run].drain()
@@ -279,6 +281,14 @@ class TrackedLog:
             for run, tracker in enumerate(self._trackers)
         ]
         return content
+
+    def _tell_best(self, run: int) -> None:
+        """Says where the metric that ``checkpoint.best`` names never came up."""
+        best = self._job.settings.checkpoint.best
+        if best is not None and self._best[run] is None:
+            why = "was never finite" if best in self.last[run] else "never came up"
+            there = listed(sorted(self.last[run]))
+            LOG.warning("checkpoint.best=%s: %s, so there is no %s; there were %s", best, why, BEST, there)
 
     def _keep_best(self, step: int, result: Callable[[int], dict[str, Any]]) -> None:
         settings = self._job.settings.checkpoint

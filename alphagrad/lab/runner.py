@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from alphagrad.lab import interrupts, processes
 from alphagrad.lab.address import kept_uri
 from alphagrad.lab.begun import Assignment, begun, going_on, unfinished
-from alphagrad.lab.build import Job, build
+from alphagrad.lab.build import Job, build, check_stack
 from alphagrad.lab.checkpoint import Checkpoints
 from alphagrad.lab.compose import JOB_KEY, config_hash, job_key, settings_of
 from alphagrad.lab.cpu import computing
@@ -88,6 +88,8 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
     configs = [OmegaConf.create(a.config) for a in assignments]
     jobs = [build(config) for config in configs]
     job = jobs[0]
+    if len(jobs) > 1:
+        check_stack(job, len(jobs))
     # where a CUDA toolkit stands without a GPU, compiling warns of it
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     shared = provenance()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 
 HELP = """\
@@ -47,7 +48,8 @@ complete -F _alphagrad alphagrad
 
 def complete(commands: Sequence[str], run: Callable[[list[str]], None]) -> None:
     """Answers the completion script: words for $COMP_LINE."""
-    line = os.environ.get("COMP_LINE", "")[: int(os.environ.get("COMP_POINT", "0")) or None]
+    point = os.environ.get("COMP_POINT", "")
+    line = os.environ.get("COMP_LINE", "")[: int(point) or None if re.fullmatch(r"[0-9]{1,9}", point) else None]
     words = line.split(" ")
     if len(words) <= 2:
         print("\n".join(c for c in commands if c.startswith(words[-1])))

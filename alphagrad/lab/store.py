@@ -106,7 +106,7 @@ def check_store(uri: str) -> None:
             reason = str(getattr(error, "reason", error))
         raise ConfigError(
             f"tracking.uri={masked(uri)}: no MLflow server answers there ({hide(reason)}); start one with "
-            "`alphagrad ui`, or leave tracking.uri empty to use a local file"
+            "`alphagrad ui`, or leave tracking.uri out to use a local file"
         )
 
 

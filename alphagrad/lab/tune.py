@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from alphagrad.lab import compose, metrics
 from alphagrad.lab.address import masked, store_uri
 from alphagrad.lab.apart import run_apart
-from alphagrad.lab.build import JobSettings, StackSettings, build
+from alphagrad.lab.build import JobSettings, StackSettings, build, check_metric
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import forget
 from alphagrad.lab.interrupts import closing_runs_on_signals
@@ -37,7 +37,7 @@ from alphagrad.lab.study import KIND, LOCK_TAG, as_parent
 from alphagrad.lab.sweep import jobs_of
 from alphagrad.lab.tracking import Tracker, reason_of, tracker_of
 from alphagrad.lab.verdict import FAILURE, Contender, Plan, Verdict, judge, spent_trials
-from alphagrad.lab.words import say
+from alphagrad.lab.words import cut, say
 
 SAMPLERS = ("tpe", "random")
 STARTUP_TRIALS = 4
@@ -51,11 +51,13 @@ def tune(overrides: Sequence[str], plan: Plan) -> list[Verdict]:
         ConfigError: a setting, space or budget is wrong, or the tuning is running already.
     """
     plan.check()
-    _doubt(plan.metric)
     if find_spec("optuna") is None:
         raise ConfigError("alphagrad tune: needs the package optuna; pip install 'alphagrad[tune]'")
     with compose.hydra_initialized():
         contenders, settings = checked_contenders(overrides)
+        config = contenders[0].config
+        check_metric(f"--metric={cut(plan.metric)}", plan.metric, config, build(config).recipe)
+        _doubt(plan.metric)
         root = Path(settings.output_root).expanduser().resolve()
         key = key_of(contenders, plan, masked(store_uri(settings.tracking.uri, root)))
         storage = f"sqlite:///{root / 'tuning.db'}"

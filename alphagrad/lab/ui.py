@@ -15,6 +15,7 @@ from typing import IO
 
 from alphagrad.lab.address import hide, is_server, masked, sqlite_file, store_uri
 from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.leashed import leashed
 from alphagrad.lab.store import open_existing
 
 HOST = "127.0.0.1"
@@ -51,7 +52,7 @@ def serve(uri: str | None, output_root: str, experiment: str, port: int) -> int:
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
     environment["MLFLOW_BACKEND_STORE_URI"] = store  # where, unlike on its command line, nobody sees a password
     words = tempfile.TemporaryFile("w+")  # noqa: SIM115
-    server = subprocess.Popen(command, env=environment, stdout=words, stderr=words, start_new_session=True)
+    server = subprocess.Popen(leashed(command), env=environment, stdout=words, stderr=words, start_new_session=True)
     try:
         address = f"http://{HOST}:{port}"
         wait_until_up(server, address, words)

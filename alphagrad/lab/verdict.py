@@ -10,10 +10,14 @@ from omegaconf import DictConfig
 
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.spaces import Space
-from alphagrad.lab.words import cell
+from alphagrad.lab.words import cell, cut
 
 FAILURE = "failure"
 """Attribute of a trial that failed by itself, unlike one that an interruption cut off."""
+
+
+MOST = 10_000
+"""Trials of a study, and studies of an optimizer."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,8 @@ class Plan:
     def check(self) -> None:
         """Raises :class:`ConfigError` for a budget that is none."""
         for name in ("trials", "studies"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name}={getattr(self, name)}: must be at least 1")
+            if not 1 <= getattr(self, name) <= MOST:
+                raise ConfigError(f"--{name}={cut(getattr(self, name))}: must be at least 1 and at most {MOST}")
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,13 @@ def labelled(s: DataSettings) -> Dataset:
     return Dataset(parts[0], parts[1], classes)
 
 
+@lru_cache(maxsize=2)
+def longest(s: DataSettings) -> int:
+    """Words of the longest text."""
+    both = labelled(s)
+    return max(len(text.split()) for split in (both.train, both.test) for text in split.texts)
+
+
 def _tell_blanks(classes: Sequence[str]) -> None:
     """Says which classes differ in surrounding blanks alone: hardly ever are two classes meant."""
     alike: dict[str, list[str]] = {}

@@ -5,8 +5,12 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
+from alphagrad.lab.memory import memory, size
+
 from ..supervised.roots import root_of
 
+COPIES = 4
+"""Of a text, in memory: bytes, characters, rows, tokens."""
 MARKS = {  # the longer ones first: UTF-32's little-endian mark begins as UTF-16's
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -54,6 +58,11 @@ def text_of(asked: str, file: Path) -> str:
         ValueError: it cannot be read, or is not UTF-8.
     """
     try:
+        length, most = file.stat().st_size, memory() / COPIES
+        if length > most:
+            raise ValueError(
+                f"{asked}: {file} has {size(length)}, and this machine has memory for {size(most)} of text"
+            )
         content = file.read_bytes()
     except OSError as error:
         raise ValueError(f"{asked}: {file} cannot be read ({error})") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ class ModelSettings(Settings):
     hidden: list[PositiveInt] | None = Field(default=None, min_length=1)
     """mlp: its hidden layers, the first of them the embedding's width."""
     width: PositiveInt | None = None
-    layers: PositiveInt | None = None
+    layers: int | None = Field(default=None, gt=0, le=1000)
     heads: PositiveInt | None = None
     """Of a transformer; the feed-forward layers are four times as wide, llama's 8/3 times."""
     kv_heads: PositiveInt | None = None
@@ -137,6 +138,19 @@ def classifier(
         id2label={label: str(label) for label in range(classes)},
     )
     return Logits(BertForSequenceClassification(config), pad)
+
+
+def numbers_of(s: ModelSettings, vocabulary: int, length: int) -> tuple[int, int]:
+    """How large a model is, about: its parameters, and what its layers give for a token, or for a text of mlp's.
+
+    Of a pretrained one it is not known.
+    """
+    if s.name == "pretrained":
+        return 0, 0
+    if s.hidden is not None:
+        return vocabulary * s.hidden[0] + sum(a * b for a, b in pairwise(s.hidden)), 2 * sum(s.hidden)
+    width, layers, _ = _shape(s)
+    return 12 * layers * width**2 + (vocabulary + length) * width, 16 * layers * width
 
 
 def _shape(s: ModelSettings) -> tuple[int, int, int]:

@@ -7,7 +7,8 @@ import decimal
 import io
 import json
 import math
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from csv import Error as CsvError
 from csv import reader as csv_rows
 from pathlib import Path
@@ -19,6 +20,8 @@ from .files import kind_of, text_of
 
 BLOCK = 1 << 28
 """Bytes that pyarrow reads at a time; a row must fit."""
+LONGEST_JSON = 1 << 26
+"""Characters that are parsed at once: what comes of them takes up to twenty times as much memory."""
 PLAIN = (int, float, decimal.Decimal, datetime.date, datetime.time, np.floating)
 """What a value of Parquet may be besides text; it is written as Python writes it."""
 
@@ -131,18 +134,36 @@ def _once(table: Any, wanted: list[str]) -> dict[str, list[Any]]:
 
 def _json(file: Path, text: str, wanted: list[str]) -> Read:
     """An array of objects, or an object a line."""
-    # not splitlines, which ends lines where JSON does not
-    lines = [line for line in text.split("\n") if line.strip()]
-    rows = _parsed(text) if text.lstrip()[:1] == "[" else [_parsed(line) for line in lines]
+    whole = re.match(r"\s*\[", text) is not None
+    rows = _parsed(text, "an array") if whole else (_parsed(line, "a row") for line in _lines(text) if line.strip())
+    present: dict[str, None] = {}
+    values: dict[str, list[Any]] = {name: [] for name in wanted}
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise ValueError(f"row {number} is no object; it must be an array of objects, or an object a line")
-    present = list(dict.fromkeys(name for row in rows for name in row))
-    return present, {name: [row.get(name) for row in rows] for name in wanted if name in present}
+        present.update(dict.fromkeys(row))
+        for name, column in values.items():
+            column.append(row.get(name))
+    return list(present), {name: column for name, column in values.items() if name in present}
 
 
-def _parsed(text: str) -> Any:
+def _lines(text: str) -> Iterator[str]:
+    """Not splitlines, which ends lines where JSON does not."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        yield text[start:end]
+        start = end + 1
+
+
+def _parsed(text: str, what: str) -> Any:
     """JSON, its numbers as the text that they are."""
+    if len(text) > LONGEST_JSON:
+        raise ValueError(
+            f"{what} of {len(text):,} characters, which takes many times as much memory: at most {LONGEST_JSON:,} are "
+            "read at once; an object a line, or Parquet, has no such limit"
+        )
     return json.loads(text, parse_int=str, parse_float=str, parse_constant=_constant, object_pairs_hook=_object)
 
 

@@ -15,6 +15,9 @@ from .parallel import Kind, processes
 from .precision import Precision
 from .schedules import ScheduleSettings
 
+MODEL_BYTES = 16
+"""For each parameter: itself, its gradient, and what an optimizer or an average keeps."""
+
 
 class SupervisedSettings(Settings):
     """See conf/recipe/image.yaml for what each means."""
@@ -62,6 +65,11 @@ def check_batch(s: SupervisedSettings, examples: int) -> None:
         if processes() > 1:
             among += f" × {processes()} processes"
         raise ValueError(f"recipe.batch_size={s.batch_size}: cannot be divided by {among}")
+
+
+def part_of(s: SupervisedSettings) -> int:
+    """Examples that go through the model at a time."""
+    return max(1, s.batch_size // s.accumulate // processes())
 
 
 def draws(module: nn.Module) -> bool:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from alphagrad.lab.recipe import Settings
@@ -38,9 +38,9 @@ class DataSettings(Settings):
     """Whether half of the training images are mirrored."""
     validation: float = Field(ge=0, lt=1)
     """Share of the training images that is kept from training and evaluated on in place of the test images."""
-    workers: NonNegativeInt
+    workers: int = Field(ge=0, le=256)
     """Processes that read images from disk; those in memory need none."""
-    size: PositiveInt | None
+    size: int | None = Field(gt=0, le=1 << 14)
     """Side of the square that images on disk are cropped to; those in memory have their own."""
 
     @property
@@ -74,6 +74,10 @@ class Dataset(Protocol):
     def count(self) -> int:
         """Training images."""
 
+    @property
+    def tested(self) -> int:
+        """Test images."""
+
     def batches(self, stack: RunStack, batch_size: int, share: tuple[int, int]) -> Batches:
         """Training batches of every run; ``share`` is which part of how many is asked for."""
 
@@ -101,6 +105,10 @@ class InMemory:
     @property
     def count(self) -> int:
         return len(self.train_images)
+
+    @property
+    def tested(self) -> int:
+        return len(self.test_images)
 
     def batches(self, stack: RunStack, batch_size: int, share: tuple[int, int]) -> MemoryBatches:
         orders, augmentations = stack.generators("minibatch"), stack.generators("augmentation")
@@ -136,6 +144,10 @@ class OnDisk:
     @property
     def count(self) -> int:
         return len(self.train_images)
+
+    @property
+    def tested(self) -> int:
+        return len(self.test_images)
 
     def batches(self, stack: RunStack, batch_size: int, share: tuple[int, int]) -> FolderBatches:
         orders, augmentations = stack.generators("minibatch"), stack.generators("augmentation")

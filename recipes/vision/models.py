@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -152,14 +153,40 @@ def from_torchvision(s: ModelSettings, shape: tuple[int, int, int], classes: int
     return three_channels(net, shape)
 
 
-def outline(s: ModelSettings, shape: tuple[int, int, int], classes: int, batch: int) -> nn.Module:
-    """The model without numbers, on the device *meta*.
+@dataclass(frozen=True)
+class Outline:
+    """A model without numbers, on the device *meta*."""
+
+    model: nn.Module
+    parameters: int
+    """Numbers in it."""
+    activations: int
+    """Numbers that its layers give for one image."""
+    widest: int
+    """Numbers that the largest of them gives."""
+
+
+def outline(s: ModelSettings, shape: tuple[int, int, int], classes: int, batch: int) -> Outline:
+    """The model without numbers, and how large it is.
 
     Raises:
         ValueError: it cannot be built, or not train on batches of so many images.
     """
+    given: list[int] = []
+
+    def count(*called: Any) -> None:
+        given.append(called[2].numel() if isinstance(called[2], Tensor) else 0)
+
     with torch.device("meta"):
-        net = build(s, shape, classes)
+        try:
+            net = build(s, shape, classes)
+        except RuntimeError as error:  # more numbers than 64 bits can count
+            setting = next((name for name in ("hidden", "channels") if getattr(s, name) is not None), "name")
+            told = " ".join(str(error).split())[:200]
+            raise ValueError(f"model.{setting}={getattr(s, setting)}: no machine can hold it ({told})") from error
+        for layer in net.modules():
+            if not [*layer.children()]:
+                layer.register_forward_hook(count)
         try:
             outputs = net(torch.empty(batch, *shape))
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:
@@ -170,7 +197,7 @@ def outline(s: ModelSettings, shape: tuple[int, int, int], classes: int, batch: 
             raise ValueError(f"model.name={s.name}: cannot train on {size} at a time: {told}") from error
     if not isinstance(outputs, Tensor) or outputs.shape != (batch, classes):
         raise ValueError(f"model.name={s.name}: does not give one row of {classes} logits for each image")
-    return net
+    return Outline(net, sum(p.numel() for p in net.parameters()), sum(given) // batch, max(given) // batch)
 
 
 class GrayAsColour(nn.Module):

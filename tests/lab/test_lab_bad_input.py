@@ -307,3 +307,33 @@ def test_the_settings_of_a_run_say_where_the_store_is(cli, root, tmp_path, lab, 
 def test_a_word_with_a_blank_before_its_value_is_offered_without(cli):
     told = cli("run", "seed = 3")
     assert told.err == "alphagrad: seed = 3: cannot be read; give seed=3\n"
+
+
+@pytest.mark.parametrize("command", [("report",), ("status",), ("ui",), ("resume", "3f2a"), ("watch", "3f2a")])
+@pytest.mark.parametrize("place", ["~nosuchuser", "x" * 5000])
+def test_a_place_that_is_no_path(cli, lab, tmp_path, command, place):
+    lab.chdir(tmp_path)
+    for words, setting in (("--output-root", place), "output_root"), (("--uri", f"sqlite:///{place}"), "tracking.uri"):
+        told = cli(*command, *words)
+        assert (told.status, len(told.err.splitlines())) == (2, 1)
+        assert told.err.startswith(f"alphagrad: {setting}={place[:50]}")
+        assert len(told.err) < 1000
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("point", ["x", "-1", "", "9" * 5000])
+def test_completion_does_without_a_cursor_that_is_none(cli, lab, point):
+    lab.setenv("COMP_LINE", "alphagrad rep")
+    lab.setenv("COMP_POINT", point)
+    told = cli("complete")
+    assert (told.status, told.out, told.err) == (0, "report\n", "")
+
+
+@pytest.mark.parametrize("words", [("--trials", "9" * 20), ("--studies", "9" * 4000), ("--studies", "0")])
+def test_a_budget_that_is_none(cli, lab, tmp_path, words):
+    lab.chdir(tmp_path)
+    told = cli("tune", "optimizer=adam", *words)
+    assert (told.status, len(told.err.splitlines())) == (2, 1)
+    assert told.err.startswith(f"alphagrad: {words[0]}={words[1][:20]}")
+    assert "at most 10000" in told.err
+    assert not list(tmp_path.iterdir())

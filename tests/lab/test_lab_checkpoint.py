@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from alphagrad.lab import metrics
 from alphagrad.lab.begun import plain_config
 from alphagrad.lab.build import CheckpointSettings
 from alphagrad.lab.checkpoint import Checkpoints, load_safely, save_atomically
@@ -153,3 +154,47 @@ def test_an_interrupted_save_leaves_nothing(tmp_path, monkeypatch):
         write_whole(tmp_path / "note", "text")
     assert [file.name for file in tmp_path.iterdir()] == ["state.pt"]
     assert (tmp_path / "state.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("recipe", ["dqn_cartpole", "ppo_halfcheetah", "td3_hopper", "image", "text", "lm"])
+def test_a_best_metric_that_the_recipe_never_logs_is_refused(cli, tmp_path, recipe):
+    told = cli("run", f"recipe={recipe}", "checkpoint.best=eval/los", f"output_root={tmp_path / 'out'}")
+    assert (told.status, len(told.err.splitlines())) == (2, 1)
+    assert told.err.startswith(f"alphagrad: checkpoint.best=eval/los: recipe {recipe} has no such metric; it has ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_recipe_says_it_logs_is_what_it_logs(cli, root, tiny, store_runs):
+    from alphagrad.recipes.dqn import DQN
+
+    words = (*tiny, "recipe.compile=false", "checkpoint.best=grad_norm/nosuch", f"output_root={root}")
+    told = cli("run", *words)
+    assert told.status == 0
+    (run,) = store_runs(root)
+    assert {name for name in run.data.metrics if not metrics.is_logged(name, DQN.logs)} == set()
+    assert {name for name in run.data.metrics if name.partition("/")[0] not in metrics.PER_TENSOR} == DQN.logs
+    # a name that cannot be known before is told at the end
+    (said,) = [line for line in told.err.splitlines() if "checkpoint.best=" in line]
+    assert "checkpoint.best=grad_norm/nosuch: never came up, so there is no best.pt; there were alpha/" in said
+
+
+def test_a_recipe_of_ones_own_need_not_say_what_it_logs(odd, cli, root):
+    words = ("recipe=odd", "optimizer=sgd", "recipe.total_steps=3", f"output_root={root}")
+    told = cli("run", *words, "checkpoint.best=no/such")
+    assert told.status == 0
+    assert "checkpoint.best=no/such: never came up" in told.err
+    assert "no best.pt" not in cli("run", *words, "checkpoint.best=eval/return").err
+
+
+@pytest.mark.parametrize("setting", ["tracking.uri", "checkpoint.best", "tracking.artifacts", "tracking.experiment"])
+def test_a_word_that_is_empty_is_refused(cli, tmp_path, setting):
+    told = cli("run", f"{setting}=", f"output_root={tmp_path / 'out'}")
+    assert (told.status, len(told.err.splitlines())) == (2, 1)
+    assert told.err.startswith(f"alphagrad: {setting}='': ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_measurements_every_0(cli, root, tiny, store_runs):
+    assert cli("run", *tiny, "instruments.every=0", "recipe.compile=false", f"output_root={root}").status == 0
+    (run,) = store_runs(root)
+    assert not [name for name in run.data.metrics if name.partition("/")[0] in metrics.PER_TENSOR]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import sqlite3
 from contextlib import closing
@@ -239,6 +240,55 @@ def test_a_whole_study(cli, lab, at, root, store_runs, odd, tmp_path, named):
     assert again.status == 0
     assert "is finished, nothing is left to do" in again.out
     assert len(store_runs(root)) == 4
+
+
+def test_a_stack_goes_on_in_a_new_store(odd, cli, composed, at, root, store_runs, empty_store):
+    """All its members, whichever is named, with what was logged last."""
+    words = ("recipe=odd", "optimizer=sgd", "recipe.total_steps=6", "checkpoint.every_steps=1", f"output_root={root}")
+    jobs = [assignment_of(composed(*words, f"seed={seed}"), words, root / str(seed)) for seed in range(3)]
+    at(4, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_apart(jobs)
+    before = {run.info.run_id for run in store_runs(root)}
+    (root / "mlflow.db").unlink()
+    refused = cli("resume", str(root / "2"))
+    assert (refused.status, "--new-store" in refused.err) == (2, True)
+    shutil.copy(empty_store, root / "mlflow.db")
+    resumed = cli("resume", str(root / "2"), "--new-store")
+    assert resumed.status == 0, resumed.err
+    runs = store_runs(root)
+    assert [(run.info.status, run.data.metrics["resumed"]) for run in runs] == [("FINISHED", 4)] * 3
+    assert not before & {run.info.run_id for run in runs}
+    assert {run.data.tags["seed"] for run in runs} == {"0", "1", "2"}
+    assert not list(root.glob("**/state-*.pt"))
+    for seed in range(3):
+        assert "is finished" in cli("resume", str(root / str(seed))).out
+
+
+def test_a_study_whose_store_is_lost(odd, cli, at, root, store_runs, empty_store):
+    """It says what is left of it: its runs go on one by one, and the study can be started anew."""
+    folder = root / "study"
+    words = ("recipe=odd", "optimizer=sgd", "recipe.total_steps=6", "seed=range(2)", "checkpoint.every_steps=1")
+    words += (f"output_root={root}", f"hydra.sweep.dir={folder}")
+    at(4, interrupt)
+    assert cli("run", "-m", *words).status == 130
+    for lost in (True, False):
+        (root / "mlflow.db").unlink()
+        if not lost:
+            shutil.copy(empty_store, root / "mlflow.db")
+        for more in ((), ("--new-store",)):
+            refused = cli("resume", str(folder), *more)
+            assert (refused.status, len(refused.err.splitlines()), refused.out) == (2, 1, ""), refused
+            assert "--new-store" in refused.err
+            assert (root / "mlflow.db").exists() != lost
+            assert list(folder.glob("**/state-*.pt"))
+        if lost:
+            (root / "mlflow.db").touch()
+    (state, *_) = folder.glob("**/state-*.pt")
+    resumed = cli("resume", str(state.parent), "--new-store")
+    assert resumed.status == 0, resumed.err
+    (run,) = store_runs(root)
+    assert (run.info.status, run.data.metrics["resumed"]) == ("FINISHED", 4)
 
 
 class Malicious:

@@ -297,3 +297,11 @@ def test_space_sizes():
     spaces.check_equal([small, same])
     with pytest.raises(ConfigError, match=r"tune/c.yaml: 3 decades × 2 choices × 2 choices, but tune/a.yaml has 3 dec"):
         spaces.check_equal([small, same, more])
+
+
+def test_a_metric_that_the_recipe_never_logs_is_refused(cli, tmp_path):
+    pytest.importorskip("optuna")
+    told = cli("tune", "optimizer=adam", "--metric", "eval/accuracy", f"output_root={tmp_path / 'out'}")
+    assert (told.status, len(told.err.splitlines())) == (2, 1)
+    assert told.err.startswith("alphagrad: --metric=eval/accuracy: recipe dqn_cartpole has no such metric; it has ")
+    assert not list((tmp_path / "out").glob("*"))

@@ -42,7 +42,12 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGINT, 130), (signal.SIGHUP, 129), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGKILL, -9),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
 )
 def test_ui_answers_and_goes(lab, root, number, status):
     with Tracker(store_uri(None, root), "alphagrad").run("a run", {}, {}) as tracker:
@@ -73,7 +78,7 @@ def test_ui_answers_and_goes(lab, root, number, status):
         listening = Path("/proc/net/tcp").read_text()
         assert f"0100007F:{port:04X}" in listening  # localhost,
         assert f"00000000:{port:04X}" not in listening  # and nothing else
-        process.send_signal(number)
+        process.send_signal(number)  # SIGKILL leaves nobody who could end the server
         _, said = process.communicate(timeout=60)
     finally:
         if process.poll() is None:

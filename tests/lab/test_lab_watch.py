@@ -108,6 +108,35 @@ def test_an_environment_without_pictures(cli, root, tiny):
     assert not list(folder.glob("watch*"))
 
 
+class Misshapen(CartPoleEnv):
+    """Its third observation while it is drawn is of another shape."""
+
+    def __init__(self, render_mode=None):
+        super().__init__(render_mode=render_mode)
+        self.taken = 0
+
+    def reset(self, **given):
+        self.taken = 0
+        return super().reset(**given)
+
+    def step(self, action):
+        self.taken += 1
+        observation, *rest = super().step(action)
+        wrong = self.render_mode is not None and self.taken == 3
+        return (observation[:2] if wrong else observation, *rest)
+
+
+def test_an_environments_mistake_is_told_as_such(cli, root, tiny):
+    gym.register("alphagrad_watch/Misshapen-v0", Misshapen, max_episode_steps=20)
+    assert cli("run", *tiny, *SHORT, "env.id=alphagrad_watch/Misshapen-v0", f"output_root={root}").status == 0
+    folder = next(root.rglob("run_id")).parent
+    seen = cli("watch", str(folder))
+    assert seen.status == 1
+    told = "env.id=alphagrad_watch/Misshapen-v0: its step 3 gave an observation of shape [2]; its space says [4]"
+    assert told in seen.err.splitlines()[-1]
+    assert not list(folder.glob("watch*"))
+
+
 def test_a_checkpoint_that_runs_code_is_refused(cli, run):
     class Evil:
         def __reduce__(self):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from alphagrad.recipes.language import data as language
+from alphagrad.recipes.language import files, tables
 from alphagrad.recipes.language.data import DataSettings, corpus, labelled
 from alphagrad.recipes.language.files import files_of, text_of
 from alphagrad.recipes.language.tables import columns_of
@@ -188,3 +189,36 @@ def test_a_path_that_exists_is_that_file_and_only_then_a_pattern(tmp_path):
     for wrong in ("in 2", ".", "x" * 5000, "nowhere/*.csv"):
         with pytest.raises(ValueError, match=r"data\.train="):
             found(wrong)
+
+
+def test_json_that_is_too_long_to_be_parsed_at_once(tmp_path, monkeypatch):
+    """An array or a row; rows one after the other may be as many as they like."""
+    monkeypatch.setattr(tables, "LONGEST_JSON", 100)
+    rows = [{"text": "a text", "label": "a"}] * 10
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    (tmp_path / "row.jsonl").write_text(json.dumps({"text": "a" * 100, "label": "a"}))
+    for name, what in (("a.json", "an array"), ("row.jsonl", "a row")):
+        with pytest.raises(ValueError, match=f"{what} of [0-9]+ characters, .* at most 100 are read at once"):
+            columns_of("data.train", tmp_path / name, NAMES)
+    (tmp_path / "many.json").write_text("\n".join(map(json.dumps, rows)))
+    assert columns_of("data.train", tmp_path / "many.json", NAMES) == [["a text"] * 10, ["a"] * 10]
+
+
+@pytest.mark.parametrize("content", ["[" * 1_000_000, '{"text": ' + '{"a":' * 1_000_000, "[" * 500 + "]" * 500])
+def test_json_that_is_deeply_nested_is_refused(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ValueError, match=r"data\.train: .*a\.json cannot be read as json") as told:
+        columns_of("data.train", tmp_path / "a.json", NAMES)
+    assert len(str(told.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.json"])
+def test_a_text_that_memory_cannot_hold_is_refused_before_it_is_read(tmp_path, monkeypatch, name):
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(10**6)  # a hole: zeros, were it read
+    monkeypatch.setattr(files, "memory", lambda: 3.9e6)
+    with pytest.raises(ValueError, match=r"has 1 MB, and this machine has memory for 975 kB of text"):
+        text_of("data.train", tmp_path / name)
+    monkeypatch.setattr(files, "memory", lambda: 4e6)
+    with pytest.raises(ValueError, match="byte 0 of it is zero"):
+        text_of("data.train", tmp_path / name)
