@@ -14,13 +14,14 @@ from typing import Any
 from alphagrad.lab import interrupts
 from alphagrad.lab.address import NONE, hide, store_uri
 from alphagrad.lab.artifacts import artifact_root, tell_other_place
+from alphagrad.lab.bulk import Point
 from alphagrad.lab.errors import ConfigError, StorageLost, Terminated
 from alphagrad.lab.patience import Patience
 from alphagrad.lab.records import FOLDER, HOST, NUMBER, REASON, can_go_on, newest, next_number
 from alphagrad.lab.store import experiment_id, open_store
 from alphagrad.lab.untracked import Untracked
 from alphagrad.lab.words import squeezed
-from alphagrad.lab.writer import NONFINITE, STEP, Point, RunQueue, open_queue
+from alphagrad.lab.writer import NONFINITE, STEP, RunQueue, open_queue
 
 LOG = logging.getLogger("alphagrad")
 PARENT_RUN = "ALPHAGRAD_PARENT_RUN_ID"

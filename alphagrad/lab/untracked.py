@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alphagrad.lab.writer import Point
+from alphagrad.lab.bulk import Point
 
 
 class Untracked:

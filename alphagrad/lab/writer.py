@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from alphagrad.lab.bulk import Point, log_points
 from alphagrad.lab.errors import StorageLost
 from alphagrad.lab.patience import Patience, is_final, root_of
 
@@ -23,9 +24,6 @@ NONFINITE = "alphagrad.nonfinite"
 """Tag that names the metrics that were not finite, and where first: MLflow shows an infinite value as a number."""
 LARGEST_SHARE = 0.05
 """Of the time that writing metrics may take."""
-
-Point = tuple[str, float, int, int]
-"""Metric, value, time in ms, step."""
 
 
 class RunQueue:
@@ -156,15 +154,12 @@ class Writer:
 
     def write(self, queue: RunQueue) -> None:
         """Writes what a queue holds."""
-        from mlflow.entities import Metric, RunTag
-
         with self._writing:
             while True:
                 points, tags = queue.batch()
                 if not points:
                     break
-                listed = [RunTag(key, value) for key, value in tags.items()]
-                self.client.log_batch(queue.run_id, metrics=[Metric(*point) for point in points], tags=listed)
+                log_points(self.client, queue.run_id, points, tags)
                 queue.written(len(points))
             for path, times in queue.files().items():
                 if path.exists():

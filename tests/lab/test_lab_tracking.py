@@ -15,7 +15,7 @@ import yaml
 from alphagrad.recipes.mlp import mlp
 from forked import context
 
-from alphagrad.lab import metrics, provenance
+from alphagrad.lab import metrics, provenance, writer
 from alphagrad.lab.errors import StorageLost, Terminated
 from alphagrad.lab.store import open_store, store_uri
 from alphagrad.lab.study import study
@@ -306,13 +306,18 @@ def test_points_are_written_while_the_run_lasts(tracker, root):
 
 def test_a_batch_is_never_larger_than_mlflow_takes(tracker, monkeypatch):
     sizes = []
-    write = tracker.client.client.log_batch
+    write, insert = tracker.client.client.log_batch, writer.log_points
 
     def noted(run_id, metrics=(), params=(), tags=()):
         sizes.append((len(metrics), len(params)))
         write(run_id, metrics=metrics, params=params, tags=tags)
 
+    def noted_points(client, run_id, points, tags):
+        sizes.append((len(points), 0))
+        insert(client, run_id, points, tags)
+
     monkeypatch.setattr(tracker.client.client, "log_batch", noted)
+    monkeypatch.setattr(writer, "log_points", noted_points)
     with tracker.run("many", {f"p.{k}": k for k in range(230)}, {}):
         for step in range(1500):
             tracker.metrics(step, {"a": 1.0, "b": 2.0})
@@ -324,14 +329,11 @@ def test_a_batch_is_never_larger_than_mlflow_takes(tracker, monkeypatch):
 def test_a_writer_that_fails_is_an_error(tracker, root, store_runs, monkeypatch):
     """Training hears of it where it can stop, at the latest when the run ends; then the run can go on."""
     tracker.retry_seconds = 0.4
-    write = tracker.client.client.log_batch
 
-    def refuse(run_id, metrics=(), params=(), tags=()):
-        if metrics:
-            raise OSError("disk full")
-        write(run_id, params=params)
+    def refuse(*_):
+        raise OSError("disk full")
 
-    monkeypatch.setattr(tracker.client.client, "log_batch", refuse)
+    monkeypatch.setattr(writer, "log_points", refuse)
 
     def train():
         with tracker.run("doomed", {"p": 1}, {}):
