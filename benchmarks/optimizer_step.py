@@ -9,6 +9,7 @@ Every round times each contestant once, in turn, after two steps outside the tim
 rounds, and ratios are to ``torch.optim.Adam(fused=True)`` of the same rounds. *bandwidth* is bytes moved (as the update
 needs them: gradient twice, parameter read and written, momentum read and written) over time, as a share of what a
 copy reaches in the same run. *first step* includes compilation; numba's are kept on disk, so --cold removes them first.
+*state* is what the optimizer keeps, *peak* what a later step takes for a while besides: both in the parameters' bytes.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ def shapes_of(size: str) -> list[tuple[int, ...]]:
     return SHAPES[size]
 
 
+BASE = "Adam fused"
+"""What ratios are to."""
 Build = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
 
 
@@ -121,7 +124,7 @@ def others() -> Iterable[tuple[str, Build]]:
     if has("heavyball"):
         import heavyball
 
-        yield "HeavyBall SGD", lambda ps: heavyball.SGD(ps, lr=1e-3)
+        yield "HeavyBall SGD", lambda ps: heavyball.SGD(ps, lr=1e-3, consume_grad=False)
 
 
 def has(package: str) -> bool:
@@ -151,6 +154,27 @@ def timed(act: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
+def extra_memory(act: Callable[[], Any], device: torch.device) -> float:
+    """Bytes that it takes for a while beyond what there was before; NaN where the system does not tell."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        act()
+        return torch.cuda.max_memory_allocated() - before
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    try:
+        reset.write_text("5")  # the high-water mark becomes what is resident now
+    except OSError:
+        return math.nan
+    before = _kilobytes(status, "VmHWM")
+    act()
+    return 1024 * (_kilobytes(status, "VmHWM") - before)
+
+
+def _kilobytes(status: Path, name: str) -> int:
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name))
+
+
 def copy_bandwidth(device: torch.device) -> float:
     """Bytes a second that copying 256 MB moves, read and written: the best of nine."""
     a = torch.ones(1 << 26, device=device)
@@ -171,10 +195,14 @@ def measure(size: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     bandwidth = copy_bandwidth(device)
     rows, running = [], {}
     for name, build in contestants(args.variants, args.compile).items():
+        if args.only and name not in (*args.only, BASE):
+            continue
         try:
             optimizer = build(params)
             first = timed(optimizer.step, device)
-            timed(optimizer.step, device)
+            peak = extra_memory(optimizer.step, device)
+            if any(p.grad is None for p in params):
+                raise RuntimeError("removes the gradients")
         except Exception as error:
             print(f"{name}: {' '.join(str(error).split())[:200]}; left out", file=sys.stderr)
             continue
@@ -185,7 +213,8 @@ def measure(size: str, args: argparse.Namespace) -> list[dict[str, Any]]:
             if isinstance(t, Tensor)
         )
         running[name] = optimizer
-        rows.append({"size": size, "name": name, "first": first, "state": kept / (count * dtype.itemsize)})
+        all_bytes = count * dtype.itemsize
+        rows.append({"size": size, "name": name, "first": first, "state": kept / all_bytes, "peak": peak / all_bytes})
     times: dict[str, list[float]] = {name: [] for name in running}
     gc.disable()
     repeats = max(1, min(200, int(2e6 / max(count, 1))))
@@ -198,10 +227,9 @@ def measure(size: str, args: argparse.Namespace) -> list[dict[str, Any]]:
 
             times[name].append(timed(steps, device) / repeats)
     gc.enable()
-    base = "Adam fused"
     for row in rows:
         row["time"] = statistics.median(times[row["name"]])
-        ratios = [mine / adam for mine, adam in zip(times[row["name"]], times[base], strict=True)]
+        ratios = [mine / adam for mine, adam in zip(times[row["name"]], times[BASE], strict=True)]
         row["ratio"], row["low"], row["high"] = statistics.median(ratios), min(ratios), max(ratios)
         row["bandwidth"] = moved(row["name"], count, dtype.itemsize) / row["time"] / bandwidth
         row["tensors"], row["parameters"] = len(shapes), count
@@ -210,15 +238,15 @@ def measure(size: str, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows in Markdown."""
-    lines = ["| parameters | optimizer | time | of fused Adam | bandwidth | first step | state |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines = ["| parameters | optimizer | time | of fused Adam | bandwidth | first step | state | peak |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
     for r in rows:
         spread = f"{r['ratio']:.2f} [{r['low']:.2f}, {r['high']:.2f}]"
         took = f"{r['time'] * 1e6:,.0f} µs" if r["time"] < 1e-2 else f"{r['time'] * 1e3:,.1f} ms"
         size = f"{r['parameters']:,} in {r['tensors']}"
         lines.append(
             f"| {size} | {r['name']} | {took} | {spread} | {r['bandwidth']:.2f} | {r['first']:.2f} s | "
-            f"{r['state']:.2f} |"
+            f"{r['state']:.2f} | {r['peak']:.2f} |"
         )
     return "\n".join(lines)
 
@@ -250,6 +278,7 @@ def main() -> None:
     parser.add_argument(
         "--sizes", nargs="+", default=["11k", "1m", "resnet18", "82m"], help="also resnet50, 350m, 161x16"
     )
+    parser.add_argument("--only", nargs="+", help="of the contestants, by the names in the table")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")

@@ -69,7 +69,7 @@ class Told:
         self.job = Job(
             rows=rows, pieces=table.pieces.ctypes.data, number_of_pieces=pieces, rates=self._rates.ctypes.data,
             moves=self._flags[0].ctypes.data, damped=self._flags[1].ctypes.data,
-            of_pieces=self._of_pieces.ctypes.data, of_rows=self.of_rows.data_ptr(),
+            of_pieces=self._of_pieces.ctypes.data, of_rows=self.of_rows.data_ptr(), member=loops.member().address,
         )  # fmt: skip
         self.address = ctypes.addressof(self.job)
         self._first = self._addresses.ctypes.data
@@ -88,8 +88,7 @@ class Told:
             place += 8 * rows * bool(tensors)
         job.half, job.half_buffers = is_half(b.params), is_half(b.buffers)
         job.threads = threads.threads_for(self._table.elements)
-        if job.threads > 1:
-            job.team, job.member = threads.team(), loops.member().address
+        job.team = threads.team() or 0
 
     def _of_runs(self, addresses: np.ndarray, tensors: Sequence[Tensor]) -> np.ndarray:
         """The address of each row of tensors [*batch, ...]."""

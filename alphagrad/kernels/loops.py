@@ -30,6 +30,7 @@ from alphagrad.kernels.elements import (
 )
 from alphagrad.kernels.job import BEYOND, SUMS, UPDATE
 from alphagrad.kernels.memory import (
+    call_member,
     call_team,
     float32_at,
     float64s,
@@ -83,12 +84,11 @@ def over_pieces(address):
     job = carray(job_at(address), (1,))[0]
     job.next_piece = 0
     if job.threads > 1:
-        call_team(job.team, job.member, address, job.threads)
+        call_team(job.team, (job.member, address, job.threads, 0))
     else:
-        do_pieces(address)
+        call_member(job.member, (address,))
 
 
-@plain
 def do_pieces(address):
     """Does the job's task to piece after piece, until other threads have taken the rest."""
     job = carray(job_at(address), (1,))[0]
@@ -106,12 +106,6 @@ def do_pieces(address):
             float64s(job.of_pieces, job.number_of_pieces)[k] = beyond(job, row, start, stop, g_wide)
         elif uint8s(job.moves, job.rows)[row]:
             update_piece(job, row, start, stop, g_wide, p_wide, v_wide, scratch)
-
-
-@cache
-def member():
-    """:func:`do_pieces` for callers from C; compiled when threads are first used."""
-    return cfunc(types.void(types.int64), cache=how["cache"])(do_pieces.py_func)
 
 
 @plain
@@ -195,3 +189,9 @@ def settle(job):
                 carray(float32_at(int64s(job.steps, job.rows)[row]), (1,))[0] += f32(1)
             if job.begun:
                 carray(uint8_at(int64s(job.begun, job.rows)[row]), (1,))[0] = 1
+
+
+@cache
+def member():
+    """:func:`do_pieces` as a C function, whose ``address`` is called above and by every thread: it is compiled once."""
+    return cfunc(types.void(types.int64), cache=how["cache"])(do_pieces)

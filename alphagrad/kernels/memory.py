@@ -69,19 +69,30 @@ def take_a_number(typingctx, address):
     return types.int64(types.int64), codegen
 
 
-@intrinsic
-def call_team(typingctx, team, member, job, threads):
-    """``team(member, job, threads, 0)``, as GCC calls what follows ``#pragma omp parallel``."""
+def _function(*bits_of):
+    """Calls the C function at an address, which returns nothing."""
 
-    def codegen(context, builder, signature, args):
-        word = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [word, word, ir.IntType(32), ir.IntType(32)])
-        count = builder.trunc(args[3], ir.IntType(32))
-        function = builder.inttoptr(args[0], kind.as_pointer())
-        builder.call(function, [args[1], args[2], count, ir.Constant(ir.IntType(32), 0)])
-        return context.get_dummy_value()
+    @intrinsic
+    def call(typingctx, address, arguments):
+        signature = types.none(types.int64, types.UniTuple(types.int64, len(bits_of)))
 
-    return types.none(types.int64, types.int64, types.int64, types.int64), codegen
+        def codegen(context, builder, signature, args):
+            words = [ir.IntType(bits) for bits in bits_of]
+            given = [builder.extract_value(args[1], k) for k in range(len(words))]
+            narrowed = [builder.trunc(x, w) if w.width < 64 else x for x, w in zip(given, words, strict=True)]
+            kind = ir.FunctionType(ir.VoidType(), words)
+            builder.call(builder.inttoptr(args[0], kind.as_pointer()), narrowed)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return call
+
+
+call_member = _function(64)
+"""A function of a job's address."""
+call_team = _function(64, 64, 32, 32)
+"""GOMP_parallel of such a function, a job's address, how many threads, and 0: as GCC calls ``#pragma omp parallel``."""
 
 
 def _same_bits(source, target):
