@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from alphagrad.batch import Batch
@@ -78,9 +79,10 @@ class Told:
         """Notes where the tensors are now, and of which type, and how many threads work on them."""
         job, rows = self.job, self.job.rows
         lists = [getattr(b, name) for name in LISTS]
-        found = [t.data_ptr() for tensors in lists for t in tensors]
+        tensors = [t for tensors in lists for t in tensors]
+        found = np.array([t.data_ptr() for t in tensors], np.int64)
         if b.extent.batch_dims:
-            found = self._of_runs(np.array(found, np.int64), [t for tensors in lists for t in tensors])
+            found = self._of_runs(found, tensors)
         self._addresses.reshape(-1)[: len(found)] = found
         place = self._first
         for name, tensors in zip(LISTS, lists, strict=True):
@@ -90,7 +92,7 @@ class Told:
         job.threads = threads.threads_for(self._table.elements)
         job.team = threads.team() or 0
 
-    def _of_runs(self, addresses: np.ndarray, tensors: Sequence[Tensor]) -> np.ndarray:
+    def _of_runs(self, addresses: NDArray[np.int64], tensors: Sequence[Tensor]) -> NDArray[np.int64]:
         """The address of each row of tensors [*batch, ...]."""
         table, number = self._table, int(self._table.tensor[-1]) + 1
         strides = np.array([t.stride(0) * t.element_size() for t in tensors], np.int64).reshape(-1, number)
