@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alphagrad.batch import Batch
-from alphagrad.kernels import loops, threads
+from alphagrad.kernels import threads
 from alphagrad.kernels.coverage import CODES
 from alphagrad.kernels.job import BEYOND, SUMS, Job
+from alphagrad.kernels.loops import loops
 from alphagrad.kernels.table import Addressed, Table
 
 LISTS = ("params", "grads", "buffers", "skipped", "begun", "steps")
@@ -33,7 +34,7 @@ class CpuKernel(Addressed):
         told = told_of(b)
         told.divide(b, told.of_rows, b.initial_alphas, b.fixed_number, found_inf is None or not bool(found_inf))
         told.job.eps, told.job.task = float(b.eps), SUMS
-        loops.step(told.address)
+        loops().step(told.address)
         torch.autograd.graph.increment_version(b.params + b.buffers)
         return True
 
@@ -49,7 +50,7 @@ class CpuKernel(Addressed):
     def update(self, b: Batch, by: Tensor, alpha: Tensor | None, number: Tensor | None, allowed: Tensor | None) -> None:
         told = told_of(b)
         told.divide(b, by, alpha, number, allowed is None or bool(allowed))
-        loops.update(told.address)
+        loops().update(told.address)
         torch.autograd.graph.increment_version(b.params + b.buffers)
 
 
@@ -70,7 +71,7 @@ class Told:
         self.job = Job(
             rows=rows, pieces=table.pieces.ctypes.data, number_of_pieces=pieces, rates=self._rates.ctypes.data,
             moves=self._flags[0].ctypes.data, damped=self._flags[1].ctypes.data,
-            of_pieces=self._of_pieces.ctypes.data, of_rows=self.of_rows.data_ptr(), member=loops.member().address,
+            of_pieces=self._of_pieces.ctypes.data, of_rows=self.of_rows.data_ptr(), member=loops().member.address,
         )  # fmt: skip
         self.address = ctypes.addressof(self.job)
         self._first = self._addresses.ctypes.data
@@ -114,7 +115,7 @@ class Told:
     def measured(self, b: Batch, task: int) -> Tensor:
         """What the task finds of each row: [tensors, *batch]."""
         self.job.task = task
-        loops.measure(self.address)
+        loops().measure(self.address)
         return self.of_rows.reshape(len(b.params), *b.params[0].shape[: b.extent.batch_dims]).clone()
 
 

@@ -34,6 +34,8 @@ LIMIT, ONE = f32(8.7), f32(1)  # tanh(8.7) rounds to 1 in float32 but for its la
 # sin(r) on [−π/2, π/2], Taylor to degree 15: at most 7e-12, in float64
 S3, S5, S7, S9, S11, S13, S15 = ((-1) ** (k // 2) / math.factorial(k) for k in range(3, 16, 2))
 PI_HIGH, PI_LOW = math.pi, 1.2246467991473532e-16
+F3, F5, F7, F9, F11, F13 = map(f32, (S3, S5, S7, S9, S11, S13))  # the same in float32: its rounding is the larger error
+F_PI, F_PI_REST, F_HALF_PI = f32(math.pi), f32(math.pi - float(f32(math.pi))), f32(math.pi / 2)
 
 
 @plain
@@ -111,12 +113,26 @@ def sine(y):
 
 
 @fused
+def short_sine(y):
+    """sin of a float32 of at most π, to 2e-7: what κ ≤ π needs, in a quarter of the time of :func:`sine`."""
+    size = abs(y)
+    r = (F_PI - size) + F_PI_REST if size > F_HALF_PI else size
+    z = r * r
+    s = r + r * z * (F3 + z * (F5 + z * (F7 + z * (F9 + z * (F11 + z * F13)))))
+    return -s if y < f32(0) else s
+
+
+@fused
 def bend(transform, g, u, before, scale, unit, number):
     """u = g' of a block. ``before·scale`` is α over the divisor, ``before·unit`` 1 over it; β, κ or λ is ``number``."""
     if transform == TANH:
         beta = f32(number)
         for i in range(g.size):
             u[i] = beta * tanh(g[i] * before * scale)
+    elif transform == SIN_TANH and number <= PI_HIGH:
+        kappa = f32(number)
+        for i in range(g.size):
+            u[i] = short_sine(kappa * tanh(g[i] * before * scale))
     elif transform == SIN_TANH:
         for i in range(g.size):
             u[i] = f32(sine(number * np.float64(tanh(g[i] * before * scale))))

@@ -8,9 +8,10 @@ function takes the address of a :class:`alphagrad.kernels.job.Job`.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import carray, cfunc, types
+from numba import carray, cfunc, njit, types
 
 from alphagrad.kernels.coverage import TANH
 from alphagrad.kernels.elements import (
@@ -30,14 +31,15 @@ from alphagrad.kernels.elements import (
 )
 from alphagrad.kernels.job import BEYOND, SUMS, UPDATE
 from alphagrad.kernels.memory import (
+    SOURCES,
     call_member,
     call_team,
     float32_at,
     float64s,
-    how,
     int32_at,
     int64s,
     job_at,
+    kept,
     plain,
     take_a_number,
     uint8_at,
@@ -45,22 +47,53 @@ from alphagrad.kernels.memory import (
 )
 
 
-@plain
-def step(address):
+class Loops(NamedTuple):
+    """What Python calls with a job's address, and what every thread of a team runs."""
+
+    step: Any
     """All of a step whose norms are those of single tensors."""
-    measure(address)
-    job = carray(job_at(address), (1,))[0]
-    squares = float64s(job.of_rows, job.rows)
-    for row in range(job.rows):  # become divisors: ‖g‖ + ε; a zero gradient is divided by 1
-        squares[row] = np.sqrt(squares[row]) + job.eps if squares[row] != 0 else 1.0
-    update(address)
+    measure: Any
+    """Σg² of each row, or how many of its elements saturate."""
+    update: Any
+    """The step from the divisors of the rows."""
+    member: Any
+    """A C function that does the job's task to piece after piece, at its ``address``."""
+
+
+@cache
+def loops() -> Loops:
+    """The loops, compiled or taken from the disk."""
+    sources = SOURCES
+
+    @njit(**kept)
+    def step(address):
+        if sources:
+            measure_rows(address)
+            become_divisors(address)
+            update_rows(address)
+
+    @njit(**kept)
+    def measure(address):
+        if sources:
+            measure_rows(address)
+
+    @njit(**kept)
+    def update(address):
+        if sources:
+            update_rows(address)
+
+    def member(address):
+        if sources:
+            do_pieces(address)
+
+    return Loops(step, measure, update, cfunc(types.void(types.int64), **kept)(member))
 
 
 @plain
-def measure(address):
-    """Σg² of each row, or how many of its elements saturate: pieces are added up in their order."""
-    job = carray(job_at(address), (1,))[0]
+def measure_rows(address):
+    """Does the job's task, and adds up what it found of pieces, in their order."""
     over_pieces(address)
+    job = carray(job_at(address), (1,))[0]
     of_pieces, of_rows = float64s(job.of_pieces, job.number_of_pieces), float64s(job.of_rows, job.rows)
     pieces = int64s(job.pieces, 3 * job.number_of_pieces)
     of_rows[:] = 0.0
@@ -69,7 +102,16 @@ def measure(address):
 
 
 @plain
-def update(address):
+def become_divisors(address):
+    """Sums of squares become ‖g‖ + ε; a zero gradient is divided by 1."""
+    job = carray(job_at(address), (1,))[0]
+    squares = float64s(job.of_rows, job.rows)
+    for row in range(job.rows):
+        squares[row] = np.sqrt(squares[row]) + job.eps if squares[row] != 0 else 1.0
+
+
+@plain
+def update_rows(address):
     """The step from the divisors of the rows."""
     job = carray(job_at(address), (1,))[0]
     judge(job)
@@ -89,6 +131,7 @@ def over_pieces(address):
         call_member(job.member, (address,))
 
 
+@plain
 def do_pieces(address):
     """Does the job's task to piece after piece, until other threads have taken the rest."""
     job = carray(job_at(address), (1,))[0]
@@ -189,9 +232,3 @@ def settle(job):
                 carray(float32_at(int64s(job.steps, job.rows)[row]), (1,))[0] += f32(1)
             if job.begun:
                 carray(uint8_at(int64s(job.begun, job.rows)[row]), (1,))[0] = 1
-
-
-@cache
-def member():
-    """:func:`do_pieces` as a C function, whose ``address`` is called above and by every thread: it is compiled once."""
-    return cfunc(types.void(types.int64), cache=how["cache"])(do_pieces)

@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import warnings
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -24,9 +27,14 @@ def _can_be_kept():
     return True
 
 
-how = {"nogil": True, "cache": _can_be_kept(), "error_model": "numpy"}
+how: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 plain, fused = njit(**how), njit(**how, fastmath={"contract"})
 summing = njit(**how, fastmath={"contract", "reassoc"})
+kept: dict[str, Any] = {"cache": _can_be_kept(), **how}
+"""For what Python and C call. On disk stands what was made of it and of all that it calls: see :data:`SOURCES`."""
+SOURCES = sha256(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
+"""What the machine code is made of. numba looks at a function's own file, and at what the function closes over: one that
+closes over this is made anew when any of the files has changed."""
 
 
 def _pointer(numba_type):

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from cases import DECAYS, MOMENTA, SLOTS, assert_same, error, in_groups, make_values, rule_of, train
 from numba import njit
 
+import alphagrad as optimizer_package
 from alphagrad import AlphaGrad, Rule
 from alphagrad.alpha import Constant
 from alphagrad.kernels import elements, table, threads
@@ -26,6 +28,12 @@ RULES = [rule_of(*slots) for slots in SLOTS]
 def tanh_of(x, out):
     for i in range(x.size):
         out[i] = elements.tanh(x[i])
+
+
+@njit
+def short_sine_of(x, out):
+    for i in range(x.size):
+        out[i] = elements.short_sine(x[i])
 
 
 @njit
@@ -65,6 +73,22 @@ def test_sine_is_accurate_up_to_its_limit():
     out = np.empty_like(x)
     sine_of(x, out)
     np.testing.assert_allclose(out, np.sin(x), rtol=0, atol=1e-9)
+
+
+def test_the_short_sine_is_accurate_up_to_pi():
+    """2e-7 absolute; small numbers, subnormal ones too, to their last bit but one. Odd, and NaN stays NaN."""
+    largest = int(np.float32(np.pi).view(np.uint32))
+    x = floats(0, largest + 1, 997)
+    out, negative = np.empty_like(x), np.empty_like(x)
+    short_sine_of(x, out)
+    short_sine_of(-x, negative)
+    exact = np.sin(x.astype(np.float64))
+    assert (np.abs(out - exact) <= 2e-7).all()
+    small = x < 1
+    assert (np.abs(out - exact)[small] <= 2e-7 * exact[small] + 2.0**-149).all()
+    assert np.array_equal(negative, -out)
+    short_sine_of(np.array([np.nan], np.float32), out)
+    assert np.isnan(out[0])
 
 
 @pytest.mark.parametrize("momentum", MOMENTA.values(), ids=MOMENTA)
@@ -157,6 +181,38 @@ if not child:
 assert os.waitpid(child, 0)[1] == 0
 optimizer.step()
 """
+
+
+AGAIN = """
+import torch
+from alphagrad import AlphaGrad
+p = torch.nn.Parameter(torch.zeros(4))
+p.grad = torch.ones(4)
+AlphaGrad([p], lr=1.0, fused=True).step()
+print(float(p[0]))
+"""
+
+
+@pytest.mark.slow
+def test_what_is_kept_on_disk_is_made_anew_when_any_source_changes(tmp_path, monkeypatch):
+    """Also where the change is not in the file of the function that numba keeps."""
+    package = tmp_path / "alphagrad"
+    source = Path(optimizer_package.__file__).parent
+    skipped = shutil.ignore_patterns("lab", "__pycache__")
+    shutil.copytree(source, package, ignore=skipped)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kept"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def step():
+        done = subprocess.run([sys.executable, "-c", AGAIN], check=True, capture_output=True, text=True, cwd=tmp_path)
+        return float(done.stdout)
+
+    before = step()
+    elements_file = package / "kernels" / "elements.py"
+    changed = elements_file.read_text().replace("    t = x * ratio", "    t = f32(0.5) * x * ratio")
+    assert changed != elements_file.read_text()
+    elements_file.write_text(changed)
+    assert step() == pytest.approx(before / 2)
 
 
 def test_a_forked_process_steps_on_alone():
