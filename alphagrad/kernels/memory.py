@@ -33,8 +33,8 @@ summing = njit(**how, fastmath={"contract", "reassoc"})
 kept: dict[str, Any] = {"cache": _can_be_kept(), **how}
 """For what Python and C call. On disk stands what was made of it and of all that it calls: see :data:`SOURCES`."""
 SOURCES = sha256(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
-"""What the machine code is made of. numba looks at a function's own file, and at what the function closes over: one that
-closes over this is made anew when any of the files has changed."""
+"""What the machine code is made of. numba looks at a function's own file, and at what it closes over: what closes over
+this is made anew when any of the files has changed."""
 
 
 def _pointer(numba_type):
