@@ -42,14 +42,15 @@ def _inserted(client: Any, run_id: str, points: Sequence[Point]) -> bool:
     from sqlalchemy import insert
     from sqlalchemy.exc import IntegrityError
 
-    store = getattr(getattr(client, "_tracking_client", None), "store", None)
+    store: Any = getattr(getattr(client, "_tracking_client", None), "store", None)
     if not all(hasattr(store, name) for name in USED):
         return False
     from mlflow.store.tracking.dbmodels.models import SqlMetric
 
     if {column.name for column in SqlMetric.__table__.columns} != COLUMNS:
         return False
-    rows, newest = [], {}
+    rows: list[dict[str, Any]] = []
+    newest: dict[str, dict[str, Any]] = {}
     for key, number, time, step in dict.fromkeys(points):
         is_nan, value = store.sanitize_metric_value(number)
         row = {"key": key, "value": value, "timestamp": time, "step": step, "is_nan": is_nan, "run_uuid": run_id}

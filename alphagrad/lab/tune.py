@@ -31,7 +31,7 @@ from alphagrad.lab.provenance import provenance
 from alphagrad.lab.records import FOLDER, is_deleted, recorded
 from alphagrad.lab.runner import Assignment, Outcome, assignment_of
 from alphagrad.lab.spaces import check_equal, space_of
-from alphagrad.lab.stacking import run_stacks, stacks_of
+from alphagrad.lab.stacking import check_stacks, run_stacks, stacks_of
 from alphagrad.lab.store import check_places
 from alphagrad.lab.study import KIND, LOCK_TAG, as_parent
 from alphagrad.lab.sweep import jobs_of
@@ -57,7 +57,11 @@ def tune(overrides: Sequence[str], plan: Plan) -> list[Verdict]:
         contenders, settings = checked_contenders(overrides)
         config = contenders[0].config
         check_metric(f"--metric={cut(plan.metric)}", plan.metric, config, build(config).recipe)
+        each = min(plan.studies, settings.stack.max_runs)  # a larger stack is not made
+        check_stacks([c.config for c in contenders for _ in range(each)], settings.stack.max_runs, 1)
         _doubt(plan.metric)
+        # last, since it creates folders
+        check_places(settings.tracking.uri, settings.output_root, settings.tracking.artifacts)
         root = Path(settings.output_root).expanduser().resolve()
         key = key_of(contenders, plan, masked(store_uri(settings.tracking.uri, root)))
         storage = f"sqlite:///{root / 'tuning.db'}"
@@ -96,7 +100,6 @@ def checked_contenders(overrides: Sequence[str]) -> tuple[list[Contender], JobSe
         raise ConfigError(f"{' '.join(overrides)}: a continuous range has no list of values")
     check_equal([c.space for c in contenders])
     settings = build(contenders[0].config).settings
-    check_places(settings.tracking.uri, settings.output_root, settings.tracking.artifacts)
     return contenders, settings
 
 

@@ -305,3 +305,11 @@ def test_a_metric_that_the_recipe_never_logs_is_refused(cli, tmp_path):
     assert (told.status, len(told.err.splitlines())) == (2, 1)
     assert told.err.startswith("alphagrad: --metric=eval/accuracy: recipe dqn_cartpole has no such metric; it has ")
     assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_metric_that_a_recipe_never_logs_is_refused_before_anything_is_written(cli, tmp_path):
+    words = ("recipe=dqn_cartpole", "optimizer=adam", f"output_root={tmp_path / 'out'}", "--metric", "eval/retrun")
+    told = cli("tune", *words)
+    assert (told.status, len(told.err.splitlines())) == (2, 1)
+    assert "--metric=eval/retrun" in told.err
+    assert not (tmp_path / "out").exists()
