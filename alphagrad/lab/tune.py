@@ -27,6 +27,8 @@ from alphagrad.lab.build import JobSettings, StackSettings, build, check_metric
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import forget
 from alphagrad.lab.interrupts import closing_runs_on_signals
+from alphagrad.lab.jobs import HYDRA
+from alphagrad.lab.overrides import parsed
 from alphagrad.lab.provenance import provenance
 from alphagrad.lab.records import FOLDER, is_deleted, recorded
 from alphagrad.lab.runner import Assignment, Outcome, assignment_of
@@ -84,6 +86,9 @@ def _doubt(metric: str) -> None:
 def checked_contenders(overrides: Sequence[str]) -> tuple[list[Contender], JobSettings]:
     """The optimizers to compare, every space tried at its corners; and the settings they share."""
     contenders: list[Contender] = []
+    for word in parsed(overrides):
+        if word.key_or_group.startswith(HYDRA):
+            raise ConfigError(f"{cut(word.input_line)}: a tuning uses no launcher and has its own folder; see stack.*")
     for job in jobs_of(overrides, announce=True):
         config = compose.compose(job)
         name = str(config.optimizer.name)

@@ -313,3 +313,11 @@ def test_a_metric_that_a_recipe_never_logs_is_refused_before_anything_is_written
     assert (told.status, len(told.err.splitlines())) == (2, 1)
     assert "--metric=eval/retrun" in told.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("word", ["hydra/launcher=stacked", "hydra.run.dir=x", "hydra.sweep.dir=x"])
+def test_settings_that_a_tuning_has_no_use_for_are_refused(cli, tmp_path, word):
+    told = cli("tune", "recipe=dqn_cartpole", "optimizer=adam", word, f"output_root={tmp_path / 'out'}")
+    assert (told.status, len(told.err.splitlines())) == (2, 1)
+    assert f"{word}: a tuning uses no launcher" in told.err
+    assert not (tmp_path / "out").exists()
