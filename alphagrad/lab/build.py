@@ -145,15 +145,24 @@ def check_metric(told: str, name: str, config: DictConfig, recipe: Recipe) -> No
     raise ConfigError(f"{told}: recipe {config.recipe.name} has no such metric; it has {has}{near}")
 
 
+def fits_in_memory(job: Job, runs: int) -> bool:
+    """Whether so many runs of a job take no more memory than there is, as far as their recipe can tell."""
+    return _bytes_of(job, runs) <= memory.memory()
+
+
 def check_stack(job: Job, runs: int) -> None:
     """:class:`ConfigError` where so many runs of a job take more memory than there is and their recipe can tell."""
-    if hasattr(job.recipe, "bytes_of"):
-        needed, there = job.recipe.bytes_of(job.recipe.settings, runs), memory.memory()  # type: ignore[attr-defined]
-        if needed > there:
-            raise ConfigError(
-                f"stack.max_runs={job.settings.stack.max_runs}: a stack of {runs} runs takes about "
-                f"{memory.size(needed)} of memory, and this machine has {memory.size(there)}; give less"
-            )
+    if not fits_in_memory(job, runs):
+        needed, there = memory.size(_bytes_of(job, runs)), memory.size(memory.memory())
+        raise ConfigError(
+            f"stack.max_runs={job.settings.stack.max_runs}: a stack of {runs} runs takes about "
+            f"{needed} of memory, and this machine has {there}; give less"
+        )
+
+
+def _bytes_of(job: Job, runs: int) -> float:
+    known = hasattr(job.recipe, "bytes_of")
+    return float(job.recipe.bytes_of(job.recipe.settings, runs)) if known else 0.0  # type: ignore[attr-defined]
 
 
 def job_settings(config: DictConfig) -> JobSettings:

@@ -28,7 +28,7 @@ from alphagrad.lab.advice import as_set, one_line
 from alphagrad.lab.errors import ConfigError, FailFast, JobFailed, Terminated
 from alphagrad.lab.folder import claimed, write_whole
 from alphagrad.lab.jobs import Checked, Jobs
-from alphagrad.lab.overrides import as_setting, check_hydra, check_study, parsed
+from alphagrad.lab.overrides import STACKED, as_setting, check_hydra, check_study, parsed
 from alphagrad.lab.words import cut, say, squeezed
 
 LOG = logging.getLogger("alphagrad")
@@ -199,7 +199,7 @@ def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> J
     Raises:
         ConfigError: a setting of any of them is wrong.
     """
-    from alphagrad.lab.build import build, job_settings
+    from alphagrad.lab.build import build, fits_in_memory, job_settings
     from alphagrad.lab.dispatch import check as check_launcher
     from alphagrad.lab.store import check_places, check_writable
 
@@ -224,11 +224,21 @@ def check(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> J
             check_launcher(full.hydra.launcher)
         places: set[tuple[str | None, str, str | None]] = set()
         built: set[str] = set()
+        stacked, fit = multirun and full.hydra.launcher._target_ == STACKED, True
         for config in configs:
             like = compose.config_hash(config)
-            settings = job_settings(config) if like in built else build(config).settings
+            if like in built:
+                settings = job_settings(config)
+            else:
+                job = build(config)
+                settings = job.settings
+                fit = fit and (not stacked or fits_in_memory(job, min(settings.stack.max_runs, len(configs))))
             built.add(like)
             places.add((settings.tracking.uri, settings.output_root, settings.tracking.artifacts))
+        if not fit:  # grouping many jobs takes time, so only where the largest stack that could be would not fit
+            from alphagrad.lab.stacking import check_stacks
+
+            check_stacks(configs, settings.stack.max_runs, settings.stack.processes)
         for place in sorted(places, key=str):
             check_places(*place)
         setting = "hydra.sweep.dir" if multirun else "hydra.run.dir"

@@ -21,9 +21,10 @@ where it looks for configuration and what it writes."""
 BELOW = ("hydra.launcher.", "hydra.sweeper.params.")
 CODE = ("_target_", "choice")
 """What a launcher is, which ``hydra/launcher`` chooses."""
+STACKED = "hydra_plugins.alphagrad.StackedLauncher"
 LAUNCHERS = (
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-    "hydra_plugins.alphagrad.StackedLauncher",
+    STACKED,
     "hydra_plugins.alphagrad.FarmLauncher",
 )
 LONGEST_NAME = 255
@@ -51,7 +52,7 @@ def _one(word: str) -> Override:
         override: Override = OverridesParser.create().parse_override(word)
     except (HydraException, ValueError, RecursionError, OverflowError) as error:
         raise ConfigError(_unreadable(word, error)) from error
-    if any(len(part.encode()) > LONGEST_NAME for part in re.split(r"[./]", key)):
+    if len(key.encode()) > LONGEST_NAME:  # Hydra looks for a file of that name
         raise ConfigError(f"{cut(key)}: no such setting; it is longer than any")
     value = override.value()
     if isinstance(value, str) and len(value.encode()) > LONGEST_NAME and override.package is None and "." not in key:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from alphagrad.lab import interrupts, processes
+from alphagrad.lab.best import BEST, BestValues
 from alphagrad.lab.build import Job
 from alphagrad.lab.checkpoint import Checkpoints, save_atomically
 from alphagrad.lab.errors import StorageLost, Terminated
@@ -23,13 +23,10 @@ from alphagrad.lab.stack import Observation
 from alphagrad.lab.state import pack, put_back
 from alphagrad.lab.tracking import Tracker
 from alphagrad.lab.untracked import Untracked
-from alphagrad.lab.words import listed
 
 LOG = logging.getLogger("alphagrad")
 CHECKPOINT = "checkpoint.pt"
 """What a finished run leaves: its recipe's model."""
-BEST = "best.pt"
-"""The model of the best evaluation, where ``checkpoint.best`` asks for it."""
 RETRY_SECONDS = 10.0
 """Between attempts to save a state where the disk does not take it."""
 
@@ -72,7 +69,7 @@ class TrackedLog:
         self.observe_every = job.settings.instruments.every
         self.last: list[dict[str, float]] = [{} for _ in trackers]
         self.failures: dict[int, str] = {}
-        self._best: list[float | None] = [None for _ in trackers]
+        self._best = BestValues(job.settings.checkpoint, len(trackers))
         self._at: list[dict[str, int]] = [{} for _ in trackers]
         """The step of each last value."""
         self._made: list[set[str]] = [set() for _ in trackers]
@@ -155,7 +152,7 @@ class TrackedLog:
         step, now = put_back(self._state, parts, self._job.device), int(time.time() * 1000)
         for run, kept in enumerate(self._state["runs"]):
             tracker = self._trackers[run]
-            self.last[run], self._best[run] = dict(kept["last"]), kept["best"]
+            self.last[run], self._best.values[run] = dict(kept["last"]), kept["best"]
             self._at[run] = dict(kept.get("at", {}))
             if tracker.run_id != kept["run_id"]:  # a new store, which has nothing of it yet
                 tracker.send((name, self.last[run][name], now, at) for name, at in self._at[run].items())
@@ -221,7 +218,7 @@ class TrackedLog:
                 self._keep(run, path, partial(save_atomically, results[run], path))
                 if (self._folders[run] / BEST).exists():
                     self._trackers[run].upload(self._folders[run] / BEST)
-                self._tell_best(run)
+                self._best.tell(run, self.last[run])
             self._files.finish()
             for run in left:
                 self._trackers[run].drain()
@@ -276,35 +273,21 @@ class TrackedLog:
                 "made": sorted(self._made[run]),
                 "last": self.last[run],
                 "at": self._at[run],
-                "best": self._best[run],
+                "best": self._best.values[run],
             }
             for run, tracker in enumerate(self._trackers)
         ]
         return content
 
-    def _tell_best(self, run: int) -> None:
-        """Says where the metric that ``checkpoint.best`` names never came up."""
-        best = self._job.settings.checkpoint.best
-        if best is not None and self._best[run] is None:
-            why = "was never finite" if best in self.last[run] else "never came up"
-            there = listed(sorted(self.last[run]))
-            LOG.warning("checkpoint.best=%s: %s, so there is no %s; there were %s", best, why, BEST, there)
-
     def _keep_best(self, step: int, result: Callable[[int], dict[str, Any]]) -> None:
-        settings = self._job.settings.checkpoint
-        if settings.best is None:
-            return
         for run, values in enumerate(self.last):
-            value, best = values.get(settings.best), self._best[run]
-            if value is None or run in self.failures or not math.isfinite(value):
+            if run in self.failures or not self._best.improve(run, values):
                 continue
-            if best is None or (value > best if settings.best_is == "max" else value < best):
-                self._best[run] = value
-                processes.tell(processes.RESULT)
-                content = {**pack(result(run)), "steps": step, settings.best: value}
-                path = self._folders[run] / BEST
-                try:
-                    save_atomically(content, path)
-                    self._made[run].add(BEST)
-                except OSError:  # training goes on with what is in it
-                    self._keep(run, path, partial(save_atomically, copy.deepcopy(content), path))
+            processes.tell(processes.RESULT)
+            content = {**pack(result(run)), "steps": step, str(self._best.settings.best): self._best.values[run]}
+            path = self._folders[run] / BEST
+            try:
+                save_atomically(content, path)
+                self._made[run].add(BEST)
+            except OSError:  # training goes on with what is in it
+                self._keep(run, path, partial(save_atomically, copy.deepcopy(content), path))

@@ -16,11 +16,12 @@ from itertools import pairwise
 from types import TracebackType
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from alphagrad.lab.apart import run_apart
+from alphagrad.lab.build import build, check_stack
 from alphagrad.lab.errors import FailFast
 from alphagrad.lab.interrupted import Stack, interrupted
 from alphagrad.lab.interrupts import closing_runs_on_signals, follow, orphaned
@@ -55,6 +56,14 @@ def stacks_of(assignments: Sequence[Assignment], max_runs: int, processes: int) 
         bounds = [len(members) * part // parts for part in range(parts + 1)]
         stacks += [members[low:high] for low, high in pairwise(bounds)]
     return stacks
+
+
+def check_stacks(configs: Sequence[DictConfig], max_runs: int, processes: int) -> None:
+    """:class:`ConfigError` where a stack of these jobs takes more memory than there is and their recipe can tell."""
+    plain = [{str(k): v for k, v in config.items_ex(resolve=False) if k != "hydra"} for config in configs]
+    for members in stacks_of([Assignment(own, "", "") for own in plain], max_runs, processes):
+        if len(members) > 1:
+            check_stack(build(configs[members[0]]), len(members))
 
 
 def planned(assignments: Sequence[Assignment], max_runs: int, processes: int) -> list[Stack]:

@@ -27,11 +27,13 @@ from alphagrad.lab.build import JobSettings, StackSettings, build, check_metric
 from alphagrad.lab.errors import ConfigError
 from alphagrad.lab.folder import forget
 from alphagrad.lab.interrupts import closing_runs_on_signals
+from alphagrad.lab.jobs import HYDRA
+from alphagrad.lab.overrides import parsed
 from alphagrad.lab.provenance import provenance
 from alphagrad.lab.records import FOLDER, is_deleted, recorded
 from alphagrad.lab.runner import Assignment, Outcome, assignment_of
 from alphagrad.lab.spaces import check_equal, space_of
-from alphagrad.lab.stacking import run_stacks, stacks_of
+from alphagrad.lab.stacking import check_stacks, run_stacks, stacks_of
 from alphagrad.lab.store import check_places
 from alphagrad.lab.study import KIND, LOCK_TAG, as_parent
 from alphagrad.lab.sweep import jobs_of
@@ -57,7 +59,11 @@ def tune(overrides: Sequence[str], plan: Plan) -> list[Verdict]:
         contenders, settings = checked_contenders(overrides)
         config = contenders[0].config
         check_metric(f"--metric={cut(plan.metric)}", plan.metric, config, build(config).recipe)
+        each = min(plan.studies, settings.stack.max_runs)  # a larger stack is not made
+        check_stacks([c.config for c in contenders for _ in range(each)], settings.stack.max_runs, 1)
         _doubt(plan.metric)
+        # last, since it creates folders
+        check_places(settings.tracking.uri, settings.output_root, settings.tracking.artifacts)
         root = Path(settings.output_root).expanduser().resolve()
         key = key_of(contenders, plan, masked(store_uri(settings.tracking.uri, root)))
         storage = f"sqlite:///{root / 'tuning.db'}"
@@ -80,6 +86,9 @@ def _doubt(metric: str) -> None:
 def checked_contenders(overrides: Sequence[str]) -> tuple[list[Contender], JobSettings]:
     """The optimizers to compare, every space tried at its corners; and the settings they share."""
     contenders: list[Contender] = []
+    for word in parsed(overrides):
+        if word.key_or_group.startswith(HYDRA):
+            raise ConfigError(f"{cut(word.input_line)}: a tuning uses no launcher and has its own folder; see stack.*")
     for job in jobs_of(overrides, announce=True):
         config = compose.compose(job)
         name = str(config.optimizer.name)
@@ -96,7 +105,6 @@ def checked_contenders(overrides: Sequence[str]) -> tuple[list[Contender], JobSe
         raise ConfigError(f"{' '.join(overrides)}: a continuous range has no list of values")
     check_equal([c.space for c in contenders])
     settings = build(contenders[0].config).settings
-    check_places(settings.tracking.uri, settings.output_root, settings.tracking.artifacts)
     return contenders, settings
 
 

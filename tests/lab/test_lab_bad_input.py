@@ -337,3 +337,13 @@ def test_a_budget_that_is_none(cli, lab, tmp_path, words):
     assert told.err.startswith(f"alphagrad: {words[0]}={words[1][:20]}")
     assert "at most 10000" in told.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["a." * 500 + "b", "a/" * 3000 + "b"])
+def test_a_setting_longer_than_any_file_s_name_is_refused(cli, lab, tmp_path, key):
+    """Hydra looks for a file of that name, dots and all."""
+    lab.chdir(tmp_path)
+    told = cli("run", f"{key}=1")
+    assert (told.status, len(told.err.splitlines())) == (2, 1)
+    assert "no such setting; it is longer than any" in told.err
+    assert not list(tmp_path.iterdir())

@@ -144,3 +144,34 @@ def test_a_stack_that_is_too_large_names_its_limit(cli, root, store_runs, tiny, 
     runner.check_stack(job, 2)
     with pytest.raises(ConfigError, match=r"stack\.max_runs=32: a stack of 3 runs takes about 1\.2 GB"):
         runner.check_stack(job, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (("run", "-m", "hydra/launcher=stacked", "seed=range(8)", "stack.max_runs=8"), 8),
+        (("run", "-m", "hydra/launcher=stacked", "seed=range(4)", "optimizer=adam,sgd", "stack.max_runs=16"), 8),
+        (("run", "-m", "hydra/launcher=stacked", "seed=range(8)", "stack.max_runs=2"), 0),
+        (("run", "-m", "hydra/launcher=stacked", "seed=0,1", "recipe.gamma=0.9,0.8,0.7", "stack.max_runs=6"), 0),
+        (("run", "-m", "seed=range(8)", "stack.max_runs=8"), 0),
+        (("tune", "optimizer=adam,alphagrad", "--studies", "4", "--trials", "1", "stack.max_runs=8"), 8),
+    ],
+    ids=str,
+)
+def test_a_stack_too_large_for_the_memory_is_refused_at_the_start(cli, lab, tmp_path, words, refused):
+    from alphagrad.recipes.dqn import DQN
+
+    from alphagrad.lab import launch, tune
+
+    begun: list[str] = []
+    lab.setattr(memory, "memory", lambda: 1e9)
+    lab.setattr(DQN, "bytes_of", lambda self, settings, runs=1: 4e8 * runs)
+    lab.setattr(launch, "run_study", lambda *_: begun.append("a study"))
+    lab.setattr(tune, "_tune", lambda *_: begun.append("a tuning"))
+    told = cli(*words, "recipe=dqn_cartpole", "stack.processes=1", f"output_root={tmp_path / 'out'}")
+    if not refused:
+        assert (told.status, begun) == (0, ["a study"])
+        return
+    assert (told.status, begun, len(told.err.splitlines())) == (2, [], 1)
+    assert re.search(rf"stack\.max_runs=\d+: a stack of {refused} runs takes about 3\.2 GB", told.err)
+    assert not (tmp_path / "out").exists()

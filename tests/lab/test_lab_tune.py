@@ -305,3 +305,19 @@ def test_a_metric_that_the_recipe_never_logs_is_refused(cli, tmp_path):
     assert (told.status, len(told.err.splitlines())) == (2, 1)
     assert told.err.startswith("alphagrad: --metric=eval/accuracy: recipe dqn_cartpole has no such metric; it has ")
     assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_metric_that_a_recipe_never_logs_is_refused_before_anything_is_written(cli, tmp_path):
+    words = ("recipe=dqn_cartpole", "optimizer=adam", f"output_root={tmp_path / 'out'}", "--metric", "eval/retrun")
+    told = cli("tune", *words)
+    assert (told.status, len(told.err.splitlines())) == (2, 1)
+    assert "--metric=eval/retrun" in told.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("word", ["hydra/launcher=stacked", "hydra.run.dir=x", "hydra.sweep.dir=x"])
+def test_settings_that_a_tuning_has_no_use_for_are_refused(cli, tmp_path, word):
+    told = cli("tune", "recipe=dqn_cartpole", "optimizer=adam", word, f"output_root={tmp_path / 'out'}")
+    assert (told.status, len(told.err.splitlines())) == (2, 1)
+    assert f"{word}: a tuning uses no launcher" in told.err
+    assert not (tmp_path / "out").exists()

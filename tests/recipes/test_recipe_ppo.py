@@ -10,10 +10,13 @@ import pytest
 import torch
 import yaml
 from alphagrad.recipes import ppo as ppo_module
+from alphagrad.recipes import rollout as rollout_module
+from alphagrad.recipes.advantages import generalized_advantages
 from alphagrad.recipes.envs import EnvStack
 from alphagrad.recipes.gradients import gradients_of
 from alphagrad.recipes.normalize import ObservationNormalizer
-from alphagrad.recipes.ppo import PPO, ActorCritic, PPOSettings, Rollout, generalized_advantages
+from alphagrad.recipes.ppo import PPO, ActorCritic, PPOSettings
+from alphagrad.recipes.rollout import Rollout
 from gymnasium import wrappers
 from test_recipe_dqn import Recorder, assert_same_history, largest_gap
 from torch import nn
@@ -299,7 +302,7 @@ def test_advantages_are_sums_of_discounted_errors(gamma, lam):
 def collected(monkeypatch, bootstrap: bool):
     """A rollout of two runs: recipe, parameters, normalised rewards as GAE gets them, ends, and every step."""
     taken, seen = [], []
-    advantages, step, normalize = ppo_module.generalized_advantages, EnvStack.step, ObservationNormalizer.__call__
+    advantages, step, normalize = generalized_advantages, EnvStack.step, ObservationNormalizer.__call__
 
     def noted_advantages(rewards, values, ended, *rest):
         taken.append((rewards.copy(), ended.copy()))
@@ -316,7 +319,7 @@ def collected(monkeypatch, bootstrap: bool):
         return result
 
     with monkeypatch.context() as m:
-        m.setattr(ppo_module, "generalized_advantages", noted_advantages)
+        m.setattr(rollout_module, "generalized_advantages", noted_advantages)
         m.setattr(EnvStack, "step", noted_step)
         m.setattr(ObservationNormalizer, "__call__", noted_normalize)
         ppo = recipe(bootstrap_truncated=bootstrap, num_steps=256)
@@ -358,7 +361,7 @@ def test_explained_variance_of_constant_returns_is_undefined(monkeypatch):
         advantages[:, 0] = -values[:-1, 0]  # returns of 0
         return advantages
 
-    monkeypatch.setattr(ppo_module, "generalized_advantages", flat)
+    monkeypatch.setattr(rollout_module, "generalized_advantages", flat)
     rows, explained = Rollout(ppo, stack).collect(params, 0, ppo_module.Episodes(2, Recorder(2)))
     returns, values = rows[..., -2], rows[..., -1]
     assert not returns[0].any()

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 import yaml
 from alphagrad.recipes.envs import EnvStack
-from alphagrad.recipes.td3 import TD3, Bounds, Noise, TD3Settings
+from alphagrad.recipes.noise import Noise
+from alphagrad.recipes.td3 import TD3, Bounds, TD3Settings
 from test_recipe_dqn import Recorder, assert_same_history, largest_gap
 from test_recipe_ppo import TRAY, Tray
 from torch import nn
