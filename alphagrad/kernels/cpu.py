@@ -78,9 +78,10 @@ class Told:
         """Notes where the tensors are now, and of which type, and how many threads work on them."""
         job, rows = self.job, self.job.rows
         lists = [getattr(b, name) for name in LISTS]
-        found = [t.data_ptr() for tensors in lists for t in tensors]
+        all_tensors = [t for tensors in lists for t in tensors]
+        found: list[int] | np.ndarray = [t.data_ptr() for t in all_tensors]
         if b.extent.batch_dims:
-            found = self._of_runs(np.array(found, np.int64), [t for tensors in lists for t in tensors])
+            found = self._of_runs(np.array(found, np.int64), all_tensors)
         self._addresses.reshape(-1)[: len(found)] = found
         place = self._first
         for name, tensors in zip(LISTS, lists, strict=True):

@@ -38,6 +38,7 @@ from alphagrad.kernels.memory import (
     int64s,
     job_at,
     plain,
+    renewed,
     take_a_number,
     uint8_at,
     uint8s,
@@ -111,7 +112,7 @@ def do_pieces(address):
 @cache
 def member():
     """:func:`do_pieces` for callers from C; compiled when threads are first used."""
-    return cfunc(types.void(types.int64), cache=how["cache"])(do_pieces.py_func)
+    return renewed(cfunc(types.void(types.int64), cache=how["cache"])(do_pieces.py_func))
 
 
 @plain

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
+from pathlib import Path
 
 import numpy as np
 from llvmlite import ir
@@ -25,8 +27,32 @@ def _can_be_kept():
 
 
 how = {"nogil": True, "cache": _can_be_kept(), "error_model": "numpy"}
-plain, fused = njit(**how), njit(**how, fastmath={"contract"})
-summing = njit(**how, fastmath={"contract", "reassoc"})
+
+
+def sources(folder=Path(__file__).parent):
+    """A hash of all files that go into the machine code."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()
+
+
+SOURCES = sources()
+
+
+def renewed(compiled):
+    """A compiled function whose kept machine code is dropped when any of the sources has changed.
+
+    Numba looks at a function's own file alone: code kept from before a change of ``job.py`` would take a number for an
+    address.
+    """
+    if how["cache"]:
+        compiled._cache._cache_file._source_stamp = SOURCES
+    return compiled
+
+
+def _compiler(**more):
+    return lambda function: renewed(njit(**how, **more)(function))
+
+
+plain, fused, summing = _compiler(), _compiler(fastmath={"contract"}), _compiler(fastmath={"contract", "reassoc"})
 
 
 def _pointer(numba_type):

@@ -285,3 +285,20 @@ def test_numba_that_cannot_be_imported_is_warned_of(monkeypatch):
         assert (p < 0).all()
     finally:
         kernels.has.cache_clear()
+
+
+def test_a_change_of_any_source_renews_the_machine_code(tmp_path):
+    """Numba looks at a function's own file alone, and the loops read a record that another file lays out."""
+    memory = pytest.importorskip("alphagrad.kernels.memory")
+    from alphagrad.kernels import elements, loops
+
+    if not memory.how["cache"]:
+        pytest.skip("numba keeps nothing here")
+    (tmp_path / "job.py").write_text("one")
+    before = memory.sources(tmp_path)
+    (tmp_path / "job.py").write_text("two")
+    assert memory.sources(tmp_path) != before
+    compiled = [f for module in (elements, loops) for f in vars(module).values() if hasattr(f, "py_func")]
+    assert len(compiled) > 10
+    for function in (*compiled, loops.member()):
+        assert function._cache._cache_file._source_stamp == memory.sources()
