@@ -87,19 +87,24 @@ class Batch:
         if policy is None:
             return None
         if policy.controlled:
-            return torch.stack(self.alphas).double()
+            return self.each(torch.stack(self.alphas))
         if policy.counts_steps:
-            return policy.at(torch.stack(self.steps), self.infos)
+            return self.each(policy.at(torch.stack(self.steps), self.infos))
         return self.initial_alphas
 
     def number(self, saturations: Mapping[float, Tensor]) -> Tensor | None:
         """The transform's β, κ or λ for each tensor: [tensors, *batch], float64; None where it has none."""
         transform = self.rule.transform
         if transform.counts_steps:
-            return transform.at(torch.stack(self.steps))
+            return self.each(transform.at(torch.stack(self.steps)))
         if transform.tau is not None:
-            return transform.from_saturation(saturations[transform.tau])
+            return self.each(transform.from_saturation(saturations[transform.tau]))
         return self.fixed_number
+
+    def each(self, numbers: Tensor) -> Tensor:
+        """Numbers from a policy or a state as kernels read them, by address: [tensors, *batch], float64."""
+        runs = self.params[0].shape[: self.extent.batch_dims]
+        return numbers.double().expand(len(self.params), *runs)
 
 
 def column(values: Sequence[Value], like: Tensor) -> Tensor:

@@ -40,7 +40,8 @@ def unit_norms(batches: Sequence[Batch]) -> list[Tensor]:
         rows = [i for i in spanning if batches[i].rule.normalization == normalization]
         infos = [info for i in rows for info in batches[i].infos]
         home = result[rows[0]].device
-        together = normalization.norms(torch.cat([result[i].to(home) for i in rows]), infos)
+        own = torch.cat([result[i].to(home) for i in rows])
+        together = normalization.norms(own, infos).double().expand_as(own)  # kernels read it by address
         for i, part in zip(rows, together.split([len(batches[i].infos) for i in rows]), strict=True):
             result[i] = part.to(result[i].device)
     return result

@@ -103,6 +103,8 @@ def unlike_table(b: Batch) -> str | None:
         # of a stack, a run's own elements must be without gaps; the runs may lie apart
         if not all(is_dense(s[dims:], t[dims:]) for s, t in zip(shapes, strides, strict=True)):
             return "the elements of a parameter lie apart"
+        if dims and overlapping(b.params):
+            return "runs share the elements of a parameter"
         b.table = table_of(shapes, dims, strides)
     return None
 
@@ -126,6 +128,8 @@ def foreign_buffers(b: Batch, dtypes: Sequence[torch.dtype]) -> str | None:
     known = {(dtype, b.params[0].device) for dtype in dtypes}
     if len(kinds) > 1 or not kinds <= known or not sound(b.buffers, b.table.shapes):
         return "a momentum buffer is of a type that it does not know, or not of its parameter's shape or device"
+    if b.extent.batch_dims and overlapping(b.buffers):
+        return "runs share the elements of a momentum buffer"
     return None if alike(b.buffers, b) else "a momentum buffer is laid out otherwise than its parameter"
 
 
@@ -147,6 +151,11 @@ def alike(tensors: Sequence[Tensor], b: Batch) -> bool:
     if strides == b.table.strides:
         return True
     return bool(dims) and [s[dims:] for s in strides] == [s[dims:] for s in b.table.strides]
+
+
+def overlapping(tensors: Sequence[Tensor]) -> bool:
+    """Whether tensors [runs, ...] that are to be written have elements of one run among those of another."""
+    return any(len(t) > 1 and t.stride(0) < math.prod(t.shape[1:]) for t in tensors)
 
 
 def sound(tensors: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> bool:

@@ -28,20 +28,19 @@ class Alike:
 
     def __init__(self, compose: Callable[[list[str]], DictConfig], loader: ConfigLoaderImpl) -> None:
         self._compose, self._loader = compose, loader
-        self._known: dict[tuple[str, ...], DictConfig] = {}
+        self._known: dict[tuple[tuple[str, str], ...], DictConfig] = {}
 
     def __call__(self, job: Sequence[str]) -> DictConfig:
         """The configuration of a job; raises as ``compose`` does."""
         words = parsed(job)
-        values = [word for word in words if self._is_value(word)]
-        choices = [word.input_line or "" for word in words if word not in values]
-        kind = (*choices, "", *(word.key_or_group for word in values))
-        if kind not in self._known or any(choice.startswith(("+", "~")) for choice in choices):
+        kind = tuple((word.key_or_group, "" if self._is_value(word) else word.input_line or "") for word in words)
+        if kind not in self._known or any(choice.startswith(("+", "~")) for _, choice in kind):
             self._known[kind] = self._compose(list(job))
             return copy.deepcopy(self._known[kind])
         config = copy.deepcopy(self._known[kind])
         try:
-            self._loader._apply_overrides_to_config(values, config)
+            # lists and mappings too, in the order of the words: of two settings of one place the later one counts
+            self._loader._apply_overrides_to_config([word for word in words if self._is_set(word)], config)
         except (HydraException, OmegaConfBaseException):
             return self._compose(list(job))  # which says what is wrong
         if "hydra" in config:
@@ -50,10 +49,13 @@ class Alike:
 
     def _is_value(self, word: Override) -> bool:
         """Whether a setting gives an existing one a number or a word, and chooses no file."""
+        return isinstance(word.value(), (int, float, str, type(None))) and self._is_set(word)
+
+    def _is_set(self, word: Override) -> bool:
+        """Whether a setting gives an existing one a value, and chooses no file."""
         name = word.key_or_group
-        single = isinstance(word.value(), (int, float, str, type(None))) and not name.startswith(HYDRA)
-        change = word.type is OverrideType.CHANGE and word.package is None
-        return bool(single and change and not self._loader.repository.group_exists(name))
+        change = word.type is OverrideType.CHANGE and word.package is None and not name.startswith(HYDRA)
+        return change and (isinstance(word.value(), dict) or not self._loader.repository.group_exists(name))
 
     @staticmethod
     def _note(config: DictConfig, words: Sequence[Override]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ USED = (
 """What this needs of MLflow's store in a database; one without them is written to by MLflow's own call."""
 COLUMNS = {"key", "value", "timestamp", "step", "is_nan", "run_uuid"}
 """Of MLflow's table of metrics."""
+USUAL = re.compile(r"\w+([./ -]\w+)*", re.ASCII)
+"""A name that MLflow takes, if it is no longer than :data:`LONGEST_NAME`; of others MLflow's own call decides."""
+LONGEST_NAME = 200
 
 
 def log_points(client: Any, run_id: str, points: Sequence[Point], tags: Mapping[str, str]) -> None:
@@ -59,6 +63,8 @@ def _inserted(client: Any, run_id: str, points: Sequence[Point]) -> bool:
             newest[key] = row
     if not rows:
         return True
+    if not all(len(key) <= LONGEST_NAME and USUAL.fullmatch(key) for key in newest):
+        return False
     try:
         with store.ManagedSessionMaker(read_only=False) as session:
             store._check_run_is_active(store._get_run(run_uuid=run_id, session=session))

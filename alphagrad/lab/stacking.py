@@ -127,9 +127,11 @@ def run_stacks(
                 if stopped.is_set():
                     return
                 pool, future = submit(index)
-            results = future.result()
-            with starting:
-                idle.append(pool)  # one whose process was killed raised, and is broken for good
+            try:
+                results = future.result()
+            finally:
+                with starting:
+                    idle.append(pool)  # also after a job that failed: processes that wait hold memory
         except Exception as error:
             results = reason_of(error)
         with starting:  # here, before this thread begins another stack

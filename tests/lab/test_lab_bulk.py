@@ -88,3 +88,13 @@ def test_a_run_that_is_deleted_takes_no_points(client, new_run):
     client.delete_run(run_id)
     with pytest.raises(MlflowException, match="active"):
         bulk.log_points(client, run_id, [("a", 1.0, 1, 1)], {})
+
+
+@pytest.mark.parametrize("name", ["loss?", "a//b", "../a", "x" * 300, ""])
+def test_a_name_that_mlflow_refuses_is_refused(client, new_run, name):
+    from mlflow.exceptions import MlflowException
+
+    run_id = new_run()
+    with pytest.raises(MlflowException):
+        bulk.log_points(client, run_id, [("a", 1.0, 1, 1), (name, 1.0, 1, 1)], {})
+    assert rows(client, run_id)["metrics"] == []

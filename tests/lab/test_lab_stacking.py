@@ -64,3 +64,16 @@ def test_a_process_killed_between_two_stacks_costs_none(monkeypatch: pytest.Monk
     first, *others = [outcome.metrics["process"] for outcome in outcomes]
     assert len(set(others)) == 1
     assert first not in others
+
+
+def whose_it_fails(index: int, assignments: Sequence[Assignment]) -> list[Outcome]:
+    raise ValueError(os.getpid())
+
+
+def test_a_job_that_fails_leaves_its_process_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each that waits would hold its memory to the study's end."""
+    monkeypatch.setattr(stacking, "_train", whose_it_fails)
+    jobs: list[Any] = [Assignment({"group": group, "optimizer": {}}, "", "") for group in range(3)]
+    outcomes = stacking.run_stacks(jobs, max_runs=1, processes=1)
+    assert len({outcome.failure for outcome in outcomes}) == 1
+    assert "ValueError" in (outcomes[0].failure or "")

@@ -226,6 +226,30 @@ def test_the_launcher_gets_what_hydra_composes(lab):
     assert composed == [jobs[0], jobs[2]]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (["recipe.name=[1,2]", "recipe.name=3"], ["recipe.name=3", "recipe.name=[1,2]"]),
+        (["tracking.uri=b", "tracking={uri:a}"], ["tracking.uri=c", "tracking={uri:a}"]),
+        (["tracking={uri:a}", "tracking.uri=b"], ["tracking={uri:a}", "tracking.uri=c"]),
+    ],
+    ids=str,
+)
+def test_settings_of_one_place_count_in_their_order(lab, first, second):
+    from alphagrad.lab.alike import Alike
+
+    def outcome(compose_one, job):
+        try:
+            return compose_one(job)
+        except ConfigError as error:
+            return str(error)
+
+    with compose.hydra_initialized():
+        alike = Alike(compose._composed, compose.GlobalHydra.instance().config_loader())
+        for job in (first, second):
+            assert outcome(alike, job) == outcome(compose._composed, job)
+
+
 def test_malformed_overrides_are_named(lab):
     with compose.hydra_initialized(), pytest.raises(ConfigError, match=r"seed=\["):
         jobs_of(["seed=["])

@@ -4,13 +4,16 @@ import copy
 import gc
 import pickle
 import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 import torch
 from cases import rule_of
 
 from alphagrad import AlphaGrad, InBackward, Rule, kernels, signals
-from alphagrad.alpha import Constant, FanIn, SqrtTotal
+from alphagrad.alpha import Alpha, Constant, FanIn, SqrtTotal
+from alphagrad.normalization import Normalization
 from alphagrad.transform import ScaledTanh, Sign, SinTanh
 
 P = torch.nn.Parameter
@@ -55,7 +58,7 @@ def state_changed(key, value, batch_dims=0):
         o = AlphaGrad([p], lr=0.1, momentum=0.9, batch_dims=batch_dims, **how)
         p.grad = torch.ones(3, 4)
         o.step()
-        o.state[p][key] = value.clone()
+        o.state[p][key] = value.clone() if value.is_contiguous() else value
         o.step()
         return [p]
 
@@ -111,6 +114,48 @@ def on_another_default_device(how):
     return [p, q.float()]
 
 
+@dataclass(frozen=True)
+class OwnAlpha(Alpha):
+    """α = 10 at every step, as ``make`` gives it."""
+
+    make: Callable[[torch.Tensor], torch.Tensor]
+    counts_steps = True
+
+    def initial(self, info):
+        return 10.0
+
+    def at(self, steps, infos):
+        return self.make(steps)
+
+
+class OwnNorm(Normalization):
+    spans_tensors = False
+
+    def norms(self, norms, infos):
+        return norms.float()
+
+
+def own(batch_dims=0, **parts):
+    """A rule with a part of somebody's own."""
+
+    def scenario(how):
+        params = [P(torch.zeros(3, 40)) for _ in range(4)]
+        optimizer = AlphaGrad(params, lr=0.1, rule=Rule(**parts), batch_dims=batch_dims, **how)
+        for p in params:
+            p.grad = torch.randn(3, 40)
+        optimizer.step()
+        return params
+
+    return scenario
+
+
+def runs_that_overlap(how):
+    p = P(torch.zeros(8).as_strided((3, 5), (0, 1)))
+    p.grad = torch.ones(3, 5)
+    AlphaGrad([p], lr=0.1, batch_dims=1, **how).step()
+    return [p]
+
+
 SCENARIOS = {
     "a parameter that has grown": grown_parameter,
     "buffers of two types": buffers_of_two_types,
@@ -128,6 +173,13 @@ SCENARIOS = {
     "another fan-in": fan_in_after_reshaping,
     "a rate in bfloat16": rate_of_a_half_type,
     "another default device": on_another_default_device,
+    "an own policy in float32": own(alpha=OwnAlpha(lambda steps: steps.float() + 10)),
+    "an own policy with one number for all": own(alpha=OwnAlpha(lambda steps: torch.tensor(10.0).double())),
+    "an own policy with one number for all, stacked": own(1, alpha=OwnAlpha(lambda steps: steps[:1, :1] + 10)),
+    "an own normalisation in float32": own(normalization=OwnNorm()),
+    "an own normalisation in float32, stacked": own(1, normalization=OwnNorm()),
+    "runs that overlap": runs_that_overlap,
+    "buffers of runs that overlap": state_changed("momentum_buffer", torch.zeros(1, 4).expand(3, 4), batch_dims=1),
 }
 
 
@@ -233,3 +285,13 @@ def test_numba_that_cannot_be_imported_is_warned_of(monkeypatch):
         assert (p < 0).all()
     finally:
         kernels.has.cache_clear()
+
+
+def test_what_numba_keeps_is_named_by_all_its_sources():
+    """Numba looks at a function's own file, and the loops read a record that another file lays out."""
+    memory = pytest.importorskip("alphagrad.kernels.memory")
+    from alphagrad.kernels.loops import loops
+
+    for entry in loops():
+        function = getattr(entry, "py_func", None) or entry._pyfunc
+        assert memory.SOURCES in [cell.cell_contents for cell in function.__closure__]
