@@ -17,7 +17,7 @@ from torch import Tensor
 from alphagrad.batch import Batch
 from alphagrad.kernels import threads
 from alphagrad.kernels.coverage import CODES
-from alphagrad.kernels.job import BEYOND, SUMS, Job
+from alphagrad.kernels.job import BEYOND, ENVIRONMENT, SUMS, Job
 from alphagrad.kernels.loops import loops
 from alphagrad.kernels.table import Addressed, Table
 
@@ -66,12 +66,14 @@ class Told:
         self._table = table
         self._addresses = np.zeros((len(LISTS), rows), np.int64)
         self._ones, self._rates = torch.ones(rows, dtype=torch.float64), np.zeros(rows)
+        self._rounding = np.zeros(ENVIRONMENT, np.int64)
         self._flags, self._of_pieces = np.zeros((2, rows), np.uint8), np.zeros(pieces)
         self.of_rows = torch.zeros(rows, dtype=torch.float64)
         self.job = Job(
             rows=rows, pieces=table.pieces.ctypes.data, number_of_pieces=pieces, rates=self._rates.ctypes.data,
             moves=self._flags[0].ctypes.data, damped=self._flags[1].ctypes.data,
             of_pieces=self._of_pieces.ctypes.data, of_rows=self.of_rows.data_ptr(), member=loops().member.address,
+            rounding=self._rounding.ctypes.data,
         )  # fmt: skip
         self.address = ctypes.addressof(self.job)
         self._first = self._addresses.ctypes.data
@@ -92,6 +94,7 @@ class Told:
         job.half, job.half_buffers = is_half(b.params), is_half(b.buffers)
         job.threads = threads.threads_for(self._table.elements)
         job.team = threads.team() or 0
+        job.get_rounding, job.set_rounding = threads.rounding() or (0, 0)
 
     def _of_runs(self, addresses: NDArray[np.int64], tensors: Sequence[Tensor]) -> NDArray[np.int64]:
         """The address of each row of tensors [*batch, ...]."""

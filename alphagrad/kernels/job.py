@@ -6,6 +6,8 @@ import ctypes
 
 SUMS, BEYOND, UPDATE = range(3)
 """What is done to each piece."""
+ENVIRONMENT = 16
+"""64-bit words that hold C's fenv_t on every platform; the largest known takes 4."""
 
 
 class Job(ctypes.Structure):
@@ -20,6 +22,7 @@ class Job(ctypes.Structure):
             "divisors", "alphas", "numbers", "rates",  # of arrays [rows], float64
             "moves", "damped",  # of arrays [rows], uint8: which rows step; which momentum buffers hold an update
             "of_pieces", "of_rows",  # of arrays [pieces] and [rows], float64: what is measured
+            "get_rounding", "set_rounding", "rounding",  # C's fegetenv and fesetenv; what the caller's thread has
             "half", "half_buffers", "transform", "skip", "allowed", "nesterov",
         )),
         *((name, ctypes.c_double) for name in ("eps", "tau", "sign", "decay", "momentum", "share")),

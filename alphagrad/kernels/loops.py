@@ -29,9 +29,10 @@ from alphagrad.kernels.elements import (
     tanh_descend,
     write,
 )
-from alphagrad.kernels.job import BEYOND, SUMS, UPDATE
+from alphagrad.kernels.job import BEYOND, ENVIRONMENT, SUMS, UPDATE
 from alphagrad.kernels.memory import (
     SOURCES,
+    call_environment,
     call_member,
     call_team,
     float32_at,
@@ -84,7 +85,7 @@ def loops() -> Loops:
 
     def member(address):
         if sources:
-            do_pieces(address)
+            as_caller(address)
 
     return Loops(step, measure, update, cfunc(types.void(types.int64), **kept)(member))
 
@@ -126,9 +127,24 @@ def over_pieces(address):
     job = carray(job_at(address), (1,))[0]
     job.next_piece = 0
     if job.threads > 1:
+        call_environment(job.get_rounding, (job.rounding,))
         call_team(job.team, (job.member, address, job.threads, 0))
     else:
         call_member(job.member, (address,))
+
+
+@plain
+def as_caller(address):
+    """:func:`do_pieces`; a thread of a team rounds, and takes subnormal numbers, as the one that gathered it."""
+    job = carray(job_at(address), (1,))[0]
+    if job.threads == 1:
+        do_pieces(address)
+        return
+    own = np.empty(ENVIRONMENT, np.int64)
+    call_environment(job.get_rounding, (own.ctypes.data,))
+    call_environment(job.set_rounding, (job.rounding,))
+    do_pieces(address)
+    call_environment(job.set_rounding, (own.ctypes.data,))
 
 
 @plain

@@ -99,6 +99,8 @@ def _function(*bits_of):
 
 call_member = _function(64)
 """A function of a job's address."""
+call_environment = _function(64)
+"""fegetenv or fesetenv of an address."""
 call_team = _function(64, 64, 32, 32)
 """GOMP_parallel of such a function, a job's address, how many threads, and 0: as GCC calls ``#pragma omp parallel``."""
 

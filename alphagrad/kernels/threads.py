@@ -12,7 +12,6 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 
 PARALLEL = 1 << 18
@@ -34,14 +33,20 @@ def team() -> int | None:
 def threads_for(elements: int) -> int:
     """How many threads share this many elements.
 
-    One after a fork, which OpenMP does not survive, and one where subnormal numbers are taken as zero, which is a
-    setting of each thread.
+    One after a fork, which OpenMP does not survive.
     """
     threads = torch.get_num_threads()
-    if threads == 1 or elements < PARALLEL or team() is None or os.getpid() != LOADED_BY or _flushes():
+    if threads == 1 or elements < PARALLEL or team() is None or rounding() is None or os.getpid() != LOADED_BY:
         return 1
     return threads
 
 
-def _flushes() -> bool:
-    return float(np.float32(1e-38) * np.float32(0.1)) == 0
+@cache
+def rounding() -> tuple[int, int] | None:
+    """The addresses of C's fegetenv and fesetenv: whether subnormal numbers are zero is a setting of each thread."""
+    try:
+        library = ctypes.CDLL(None)  # what Python is linked to
+        found = [ctypes.cast(function, ctypes.c_void_p).value for function in (library.fegetenv, library.fesetenv)]
+    except (OSError, AttributeError, TypeError):
+        return None
+    return (found[0], found[1]) if found[0] and found[1] else None
