@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.words import is_plain, squeezed
+from alphagrad.lab.words import cut, is_plain, plain, squeezed
 
 LOG = logging.getLogger("alphagrad")
 CONFIG = "config.yaml"
@@ -89,7 +89,10 @@ def claimed(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=LOCK_SECONDS)
     except Timeout as error:
-        owner = path.read_text().strip() or "another process"
+        owner = ""
+        with suppress(OSError):
+            owner = cut(plain(path.read_text(encoding="utf-8", errors="replace").strip()))
+        owner = owner or "another process"
         raise ConfigError(f"{path.parent}: is in use by {owner}; wait until it has ended, or end it") from error
     try:
         with suppress(OSError):  # a disk that is full: the lock holds all the same

@@ -6,6 +6,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from alphagrad.lab.compose import user_conf
+from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.folder import text_of
+from alphagrad.lab.words import say
 
 
 def described(group: str) -> dict[str, tuple[str, str]]:
@@ -18,7 +21,11 @@ def described(group: str) -> dict[str, tuple[str, str]]:
     for folder in folders:
         for file in sorted(folder.glob("*.yaml")):
             if not file.stem.startswith("_") and file.stem not in found:
-                text = file.read_text(encoding="utf-8")
+                try:
+                    text = text_of(file)
+                except ConfigError as error:  # the others are as they were
+                    say(f"alphagrad: {error}", err=True)
+                    continue
                 found[file.stem] = (description(text), text)
     return found
 

@@ -14,11 +14,12 @@ from typing import Any
 
 from alphagrad.lab.compose import JOB_KEY
 from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import RUN_ID, forget, is_held, is_training, run_id_of, tidy, write_whole
+from alphagrad.lab.folder import RUN_ID, forget, is_held, is_training, run_id_of, text_of, tidy, write_whole
 from alphagrad.lab.patience import Patience
 from alphagrad.lab.records import FOLDER, HOST, NEWEST_FIRST, REASON, is_over, newest
 from alphagrad.lab.tracking import PARENT_RUN, Tracker
 from alphagrad.lab.untracked import Untracked
+from alphagrad.lab.words import squeezed
 from alphagrad.lab.writer import STEP
 
 KIND = "alphagrad.kind"
@@ -129,10 +130,19 @@ def titles_of(client: Any, parent: str, study: str) -> dict[str, str]:
     """The jobs a study is to have: key → title; from the store, else from the study's folder on this machine."""
     if JOBS not in {artifact.path for artifact in client.list_artifacts(parent)}:
         file = Path(study, JOBS)
-        return json.loads(file.read_text()) if study and file.is_file() else {}
+        return _titles_in(file) if study and file.is_file() else {}
     with tempfile.TemporaryDirectory() as folder:
-        found: dict[str, str] = json.loads(Path(client.download_artifacts(parent, JOBS, folder)).read_text())
-    return found
+        return _titles_in(Path(client.download_artifacts(parent, JOBS, folder)))
+
+
+def _titles_in(file: Path) -> dict[str, str]:
+    try:
+        found = json.loads(text_of(file))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: is damaged, it holds no JSON ({squeezed(error, 200)})") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{file}: is damaged, it holds no list of jobs")
+    return {str(key): str(title) for key, title in found.items()}
 
 
 @contextmanager

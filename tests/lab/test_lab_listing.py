@@ -1,0 +1,52 @@
+"""What is listed, and small files that are damaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from alphagrad.lab import listing
+from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.folder import claimed
+from alphagrad.lab.study import JOBS, titles_of
+
+
+def test_a_file_of_the_users_that_is_no_text_is_named_and_the_others_listed(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "optimizer"
+    folder.mkdir()
+    (folder / "bad.yaml").write_bytes(b"\xff\xfe\x00")
+    (folder / "mine.yaml").write_text("# of my own\nname: mine\n")
+    monkeypatch.setenv("ALPHAGRAD_CONF", str(tmp_path))
+    found = listing.described("optimizer")
+    assert found["mine"][0] == "of my own"
+    assert "adam" in found
+    assert "bad" not in found
+    assert f"{folder}/bad.yaml: is damaged" in capsys.readouterr().err
+
+
+def test_a_lock_that_is_no_text_is_held_all_the_same(tmp_path, monkeypatch):
+    """And what it holds reaches no terminal as it is."""
+    monkeypatch.setattr("alphagrad.lab.folder.LOCK_SECONDS", 0.1)
+    path = tmp_path / "lock"
+    with claimed(path):
+        path.write_bytes(b"\xff\x1b[31m")
+        with pytest.raises(ConfigError, match="is in use by") as caught, claimed(path):
+            raise AssertionError("two hold it")
+    assert "\x1b" not in str(caught.value)
+
+
+class NoArtifacts:
+    def list_artifacts(self, parent: str) -> list[object]:
+        return []
+
+
+@pytest.mark.parametrize("damage", [b"\xff", b"{", b"[1]", b"", b"[" * 100_000])
+def test_a_list_of_jobs_that_is_damaged_is_named(tmp_path: Path, damage: bytes):
+    file = tmp_path / JOBS
+    file.write_bytes(damage)
+    with pytest.raises(ConfigError, match=f"{JOBS}: is damaged"):
+        titles_of(NoArtifacts(), "parent", str(tmp_path))
+    file.write_text(json.dumps({"key": "seed=1"}))
+    assert titles_of(NoArtifacts(), "parent", str(tmp_path)) == {"key": "seed=1"}
