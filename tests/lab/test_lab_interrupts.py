@@ -142,7 +142,8 @@ def test_an_interruption_that_python_drops_is_not_lost(number):
     from alphagrad.lab.runner import TrackedLog
 
     kind = KeyboardInterrupt if number == signal.SIGINT else SystemExit
-    job = SimpleNamespace(observation=None, settings=SimpleNamespace(instruments=SimpleNamespace(every=0)))
+    settings = SimpleNamespace(instruments=SimpleNamespace(every=0), checkpoint=SimpleNamespace(best=None))
+    job = SimpleNamespace(observation=None, settings=settings)
     before = signal.getsignal(number)
     log = TrackedLog([], SimpleNamespace(update=lambda *_: None), job)
     with closing_runs_on_signals():
