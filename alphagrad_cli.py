@@ -6,11 +6,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from alphagrad.lab.arguments import add_store_options, everywhere, parser
-from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.interrupts import no_exit
-from alphagrad.lab.shell import COMPLETION, HELP
-from alphagrad.lab.words import LONGEST_LINE, cut, plain, say, squeezed
+from alphagrad.common.errors import ConfigError
+from alphagrad.common.interrupts import no_exit
+from alphagrad.common.words import LONGEST_LINE, cut, plain, say, squeezed
+from alphagrad.lab.commands.arguments import add_store_options, everywhere, parser
+from alphagrad.lab.commands.shell import COMPLETION, HELP
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,13 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             known = ", ".join(c for c in COMMANDS if c not in HIDDEN)
             raise ConfigError(f"{cut(argv[0])}: no such command; there are {known}")
         if argv[0] not in PARALLEL and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from alphagrad.lab.processes import alone
+            from alphagrad.common.torchrun import alone
 
             alone(f"alphagrad {argv[0]}")
         command = no_exit()(command)
         if not allowed:
             return command(argv[1:]) or 0
-        from alphagrad.lab.targets import allowing
+        from alphagrad.lab.config.targets import allowing
 
         with allowing(allowed):
             return command(argv[1:]) or 0
@@ -68,8 +68,8 @@ def script() -> int:
 
 def explain(error: Exception) -> int:
     """Says an error in a line for each thing that is wrong; returns the exit status."""
-    from alphagrad.lab.address import hide
-    from alphagrad.lab.errors import ConfigError, JobFailed
+    from alphagrad.common.errors import ConfigError, JobFailed
+    from alphagrad.lab.store.address import hide
 
     if isinstance(error, ConfigError):
         for line in hide(str(error)).split("\n"):
@@ -91,7 +91,7 @@ def show_version(argv: list[str]) -> None:
 
 def run(argv: list[str]) -> None:
     """`alphagrad run`."""
-    from alphagrad.lab.launch import run as launch
+    from alphagrad.lab.launching.launch import run as launch
 
     launch(argv)
 
@@ -114,8 +114,8 @@ def tune(argv: list[str]) -> None:
     args = p.parse_intermixed_args(argv)
     from rich.console import Console
 
-    from alphagrad.lab.tune import tune as search
-    from alphagrad.lab.verdict import Plan, table
+    from alphagrad.lab.tuning.search import tune as search
+    from alphagrad.lab.tuning.verdict import Plan, table
 
     plan = Plan(args.trials, args.studies, args.metric, args.minimize, args.sampler, not args.no_pruning)
     Console().print(table(search(args.overrides, plan), plan))
@@ -124,7 +124,7 @@ def tune(argv: list[str]) -> None:
 def ls(argv: list[str]) -> None:
     """`alphagrad ls`."""
     parser("ls", "Recipes, variants and baselines, a line each; yours in $ALPHAGRAD_CONF too.").parse_args(argv)
-    from alphagrad.lab.listing import render
+    from alphagrad.lab.config.catalogue import render
 
     print(plain(render(), lines=True))
 
@@ -138,8 +138,8 @@ def alpha(argv: list[str]) -> None:
     from rich.console import Console
     from rich.measure import Measurement
 
-    from alphagrad.lab.alpha_table import alpha_table
-    from alphagrad.lab.compose import compose, hydra_initialized
+    from alphagrad.lab.commands.alpha_table import alpha_table
+    from alphagrad.lab.config.compose import compose, hydra_initialized
 
     with hydra_initialized():
         tables = alpha_table(compose(overrides))
@@ -162,9 +162,9 @@ def report(argv: list[str]) -> None:
 
     from rich.console import Console
 
-    from alphagrad.lab.report import plot, table
-    from alphagrad.lab.results import Results
-    from alphagrad.lab.store import store_uri
+    from alphagrad.lab.evidence.report import plot, table
+    from alphagrad.lab.evidence.results import Results
+    from alphagrad.lab.store.connection import store_uri
 
     results = Results(store_uri(args.uri, args.output_root), args.experiment)
     study = results.study(args.study)
@@ -181,8 +181,8 @@ def ui(argv: list[str]) -> int:
     p.add_argument("--port", type=int, default=5000, help="default %(default)s")
     add_store_options(p)
     args = p.parse_args(argv)
-    from alphagrad.lab.interrupts import closing_runs_on_signals
-    from alphagrad.lab.ui import serve
+    from alphagrad.common.interrupts import closing_runs_on_signals
+    from alphagrad.lab.commands.ui import serve
 
     with closing_runs_on_signals():
         return serve(args.uri, args.output_root, args.experiment, args.port)
@@ -198,9 +198,9 @@ def resume(argv: list[str]) -> None:
     add_store_options(p, experiment=False)
     p.add_argument("--new-store", action="store_true", help="the run's store is lost: go on in another (--uri)")
     args = p.parse_args(argv)
-    from alphagrad.lab.compose import register
-    from alphagrad.lab.launch import run as launch
-    from alphagrad.lab.resume import resume as go_on
+    from alphagrad.lab.commands.resume import resume as go_on
+    from alphagrad.lab.config.compose import register
+    from alphagrad.lab.launching.launch import run as launch
 
     register()
     go_on(args.what, args.uri, args.output_root, launch, args.new_store)
@@ -212,9 +212,9 @@ def status(argv: list[str]) -> None:
     p.add_argument("study", nargs="?", help="a study's run id or its beginning; default: the newest")
     add_store_options(p)
     args = p.parse_args(argv)
-    from alphagrad.lab.results import Results
-    from alphagrad.lab.status import progress, show, summary
-    from alphagrad.lab.store import store_uri
+    from alphagrad.lab.evidence.results import Results
+    from alphagrad.lab.evidence.status import progress, show, summary
+    from alphagrad.lab.store.connection import store_uri
 
     heading, states, under = progress(Results(store_uri(args.uri, args.output_root), args.experiment), args.study)
     for line in (heading, summary(states), f"in {under}"):
@@ -236,7 +236,7 @@ def watch(argv: list[str]) -> None:
     args = p.parse_args(argv)
     from pathlib import Path
 
-    from alphagrad.lab.watch import watch as render
+    from alphagrad.lab.commands.watch import watch as render
 
     out = Path(args.out) if args.out else None
     seen = render(args.what, args.uri, args.output_root, out, args.episodes, args.seed, args.best, args.artifact)
@@ -254,7 +254,7 @@ def completion(argv: list[str]) -> None:
 
 def complete(argv: list[str]) -> None:
     """Answers the completion script."""
-    from alphagrad.lab.shell import complete as answer
+    from alphagrad.lab.commands.shell import complete as answer
 
     answer([c for c in COMMANDS if c not in HIDDEN], run)
 

@@ -44,9 +44,9 @@ class Clock:
     @contextmanager
     def attached(self) -> Any:
         """Times every step of the runs within."""
-        from alphagrad.lab.metrics import GRAD_NORM
-        from alphagrad.lab.runlog import TrackedLog
-        from alphagrad.lab.stack import StackOptimizer
+        from alphagrad.harness.metrics import GRAD_NORM
+        from alphagrad.harness.stack import StackOptimizer
+        from alphagrad.lab.training.log import TrackedLog
 
         step, record = StackOptimizer.step, TrackedLog.metrics
 

@@ -116,9 +116,9 @@ def main() -> None:
     from alphagrad.recipes.language.data import corpus
     from alphagrad.recipes.lm import LM, scores, tokenized
 
-    from alphagrad.lab.build import build_recipe
-    from alphagrad.lab.compose import compose, hydra_initialized
-    from alphagrad.lab.errors import ConfigError
+    from alphagrad.common.errors import ConfigError
+    from alphagrad.lab.config.build import build_recipe
+    from alphagrad.lab.config.compose import compose, hydra_initialized
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", help="of recipe lm")

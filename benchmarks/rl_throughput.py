@@ -59,9 +59,9 @@ def ours(task: Task, runs: int) -> float:
 
 def steady_rates(root: Path, task: Task) -> list[float]:
     """Each run's rate over the second half of its steps, from the store."""
-    from alphagrad.lab import metrics
-    from alphagrad.lab.results import Results
-    from alphagrad.lab.store import store_uri
+    from alphagrad.harness import metrics
+    from alphagrad.lab.evidence.results import Results
+    from alphagrad.lab.store.connection import store_uri
 
     results = Results(store_uri(f"sqlite:///{root}/mlflow.db", root), "alphagrad")
     rates = []

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from turns import Turns
 
-from alphagrad.lab.build import build_recipe
-from alphagrad.lab.compose import compose, hydra_initialized
-from alphagrad.lab.runner import assignment_of, run_stack
+from alphagrad.lab.config.build import build_recipe
+from alphagrad.lab.config.compose import compose, hydra_initialized
+from alphagrad.lab.training.runner import assignment_of, run_stack
 
 Data = Iterator[tuple[Tensor, Tensor, int]]
 """Inputs, targets, and how many tokens they are, padding left out."""

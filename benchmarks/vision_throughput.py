@@ -27,10 +27,10 @@ import torch
 from torch import nn
 from turns import Turns
 
-from alphagrad.lab.build import build
-from alphagrad.lab.compose import compose, hydra_initialized
-from alphagrad.lab.runner import assignment_of, run_stack
-from alphagrad.lab.stack import RunSpec, RunStack
+from alphagrad.harness.stack import RunSpec, RunStack
+from alphagrad.lab.config.build import build
+from alphagrad.lab.config.compose import compose, hydra_initialized
+from alphagrad.lab.training.runner import assignment_of, run_stack
 
 BASE = ["recipe=image", "optimizer=adam", "recipe.eval_every=0", "recipe.gap_images=0", "data.name=noise"]
 BASE += ["recipe.schedule.kind=one_cycle"]

@@ -11,12 +11,12 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from alphagrad.lab import metrics
-from alphagrad.lab.memory import check_memory
-from alphagrad.lab.recipe import EnvSettings, Log
-from alphagrad.lab.recipe import Settings as BaseSettings
-from alphagrad.lab.stack import RunStack
-from alphagrad.lab.state import Stateful
+from alphagrad.harness import metrics
+from alphagrad.harness.memory import check_memory
+from alphagrad.harness.recipe import EnvSettings, Log
+from alphagrad.harness.recipe import Settings as BaseSettings
+from alphagrad.harness.stack import RunStack
+from alphagrad.harness.state import Stateful
 
 from .environment import env_bytes, spaces
 from .envs import EnvStack, evaluate_episodes
@@ -99,7 +99,7 @@ class DQN(Watchable):
         return {"q_network": mlp([self.n_observations, *self.settings.hidden, self.n_actions])}
 
     def train(self, stack: RunStack, log: Log) -> list[dict[str, Any]]:
-        """Trains all runs in lockstep; see :class:`alphagrad.lab.recipe.Recipe`."""
+        """Trains all runs in lockstep; see :class:`alphagrad.harness.recipe.Recipe`."""
         s = self.settings
         params = stack.initialize(lambda: self.networks()["q_network"])
         target, network = params.clone(), Forward(params)

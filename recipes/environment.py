@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from alphagrad.lab.recipe import EnvSettings, check_signals
+from alphagrad.harness.recipe import EnvSettings, check_signals
 
 LARGEST = float(np.finfo(np.float32).max)
 

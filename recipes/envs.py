@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from alphagrad.lab import metrics
-from alphagrad.lab.recipe import EnvSettings
-from alphagrad.lab.state import pack, unpack
+from alphagrad.harness import metrics
+from alphagrad.harness.recipe import EnvSettings
+from alphagrad.harness.state import pack, unpack
 
 from .actions import Actions
 from .environment import Checked, make_env

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alphagrad.lab.tensors import Layout, StackedTensors, split
+from alphagrad.harness.tensors import Layout, StackedTensors, split
 
 
 def gradients_of(losses: Callable[..., tuple[Tensor, Tensor]], compiled: bool) -> Callable[..., tuple[Tensor, Tensor]]:

@@ -7,10 +7,10 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import nn
 
-from alphagrad.lab import metrics
-from alphagrad.lab.memory import check_memory
-from alphagrad.lab.recipe import Log
-from alphagrad.lab.stack import RunStack
+from alphagrad.harness import metrics
+from alphagrad.harness.memory import check_memory
+from alphagrad.harness.recipe import Log
+from alphagrad.harness.stack import RunStack
 
 from .supervised import classify
 from .supervised.confusion import draw_confusion
@@ -101,7 +101,7 @@ class Image:
         return vmaps(self.settings, self.training, runs, repays)
 
     def train(self, stack: RunStack, log: Log) -> list[dict[str, Any]]:
-        """Trains all runs in lockstep; see :class:`alphagrad.lab.recipe.Recipe`."""
+        """Trains all runs in lockstep; see :class:`alphagrad.harness.recipe.Recipe`."""
         s = self.settings
         parallel = parallel_of(s.parallel)
         numbers = Numbers(s.precision, stack.device)

@@ -13,10 +13,10 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alphagrad.lab import metrics
-from alphagrad.lab.memory import check_memory
-from alphagrad.lab.recipe import Log
-from alphagrad.lab.stack import RunStack
+from alphagrad.harness import metrics
+from alphagrad.harness.memory import check_memory
+from alphagrad.harness.recipe import Log
+from alphagrad.harness.stack import RunStack
 
 from .language.batches import Packed, Sequences
 from .language.data import DataSettings, corpus
@@ -106,7 +106,7 @@ class LM:
         return causal(s.model, self.tokens.size, s.length, s.dropout, END)
 
     def train(self, stack: RunStack, log: Log) -> list[dict[str, Any]]:
-        """Trains all runs in lockstep; see :class:`alphagrad.lab.recipe.Recipe`."""
+        """Trains all runs in lockstep; see :class:`alphagrad.harness.recipe.Recipe`."""
         s = self.settings
         parallel = parallel_of(s.parallel)
         training = training_of(s, self._model, objective)

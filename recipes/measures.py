@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from alphagrad.lab import metrics
-from alphagrad.lab.recipe import Log
-from alphagrad.lab.state import Stateful
+from alphagrad.harness import metrics
+from alphagrad.harness.recipe import Log
+from alphagrad.harness.state import Stateful
 
 from .envs import Episode
 

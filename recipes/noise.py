@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from alphagrad.lab.state import pack, unpack
+from alphagrad.harness.state import pack, unpack
 
 
 class Noise:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from alphagrad.lab.state import Stateful
+from alphagrad.harness.state import Stateful
 
 EPSILON = 1e-8
 CLIP = 10.0

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from alphagrad.lab.recipe import NotDrawable
+from alphagrad.harness.recipe import NotDrawable
 
 from .environment import Checked, make_env
 

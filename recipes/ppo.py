@@ -10,11 +10,11 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from alphagrad.lab import metrics
-from alphagrad.lab.memory import check_memory
-from alphagrad.lab.recipe import EnvSettings, Log
-from alphagrad.lab.recipe import Settings as BaseSettings
-from alphagrad.lab.stack import RunStack
+from alphagrad.harness import metrics
+from alphagrad.harness.memory import check_memory
+from alphagrad.harness.recipe import EnvSettings, Log
+from alphagrad.harness.recipe import Settings as BaseSettings
+from alphagrad.harness.stack import RunStack
 
 from .actor_critic import ActorCritic, Params, log_probability, mean_actions, values_of
 from .environment import env_bytes, flat_boxes
@@ -120,7 +120,7 @@ class PPO(Watchable):
         return {"actor_critic": ActorCritic(self.n_observations, self.n_actions, self.settings.hidden)}
 
     def train(self, stack: RunStack, log: Log) -> list[dict[str, Any]]:
-        """Trains all runs in lockstep; see :class:`alphagrad.lab.recipe.Recipe`."""
+        """Trains all runs in lockstep; see :class:`alphagrad.harness.recipe.Recipe`."""
         s = self.settings
         params = stack.initialize(lambda: self.networks()["actor_critic"])
         optimizer = stack.optimizer(params, compile=self.compiles)

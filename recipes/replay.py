@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alphagrad.lab.state import pack, unpack
+from alphagrad.harness.state import pack, unpack
 
 BLOCK = 64
 """Minibatches whose draws are made at a time."""

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alphagrad.lab.stack import RunStack
-from alphagrad.lab.state import Stateful
+from alphagrad.harness.stack import RunStack
+from alphagrad.harness.state import Stateful
 
 from .actor_critic import Params, log_probability, mean_actions, values_of
 from .advantages import generalized_advantages

@@ -11,11 +11,11 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from alphagrad.lab import metrics
-from alphagrad.lab.memory import check_memory
-from alphagrad.lab.recipe import EnvSettings, Log
-from alphagrad.lab.recipe import Settings as BaseSettings
-from alphagrad.lab.stack import Observation, RunStack
+from alphagrad.harness import metrics
+from alphagrad.harness.memory import check_memory
+from alphagrad.harness.recipe import EnvSettings, Log
+from alphagrad.harness.recipe import Settings as BaseSettings
+from alphagrad.harness.stack import Observation, RunStack
 
 from .environment import env_bytes, flat_boxes
 from .envs import EnvStack, evaluate_episodes
@@ -109,7 +109,7 @@ class TD3(Watchable):
         return {"actor": nn.ModuleDict({"actor": mlp([n, *hidden, a])}), "critics": nn.ModuleDict(critics)}
 
     def train(self, stack: RunStack, log: Log) -> list[dict[str, Any]]:
-        """Trains all runs in lockstep; see :class:`alphagrad.lab.recipe.Recipe`."""
+        """Trains all runs in lockstep; see :class:`alphagrad.harness.recipe.Recipe`."""
         s = self.settings
         both = stack.initialize(lambda: nn.ModuleDict(self.networks()))
         actor, critics = both.below("actor."), both.below("critics.")

@@ -10,10 +10,10 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import nn
 
-from alphagrad.lab import metrics
-from alphagrad.lab.memory import check_memory
-from alphagrad.lab.recipe import Log
-from alphagrad.lab.stack import RunStack
+from alphagrad.harness import metrics
+from alphagrad.harness.memory import check_memory
+from alphagrad.harness.recipe import Log
+from alphagrad.harness.stack import RunStack
 
 from .language.batches import Padded, Sweep, Texts
 from .language.data import DataSettings, labelled, longest
@@ -109,7 +109,7 @@ class Text:
         return Texts(ids, getattr(self.data, split).labels, self.settings.max_length, self.pad, device)
 
     def train(self, stack: RunStack, log: Log) -> list[dict[str, Any]]:
-        """Trains all runs in lockstep; see :class:`alphagrad.lab.recipe.Recipe`."""
+        """Trains all runs in lockstep; see :class:`alphagrad.harness.recipe.Recipe`."""
         s = self.settings
         parallel = parallel_of(s.parallel)
         training = training_of(s, self._model, classify.objective(s.label_smoothing))

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from alphagrad.lab import metrics
-from alphagrad.lab.recipe import Log
+from alphagrad.harness import metrics
+from alphagrad.harness.recipe import Log
 
 
 class Freezable(Protocol):

@@ -105,7 +105,7 @@ def at(lab):
     """``at(step, act)``: ``act()`` is called when the run has taken so many steps for the first time."""
 
     def call(step: int, act) -> None:
-        from alphagrad.lab.runlog import TrackedLog
+        from alphagrad.lab.training.log import TrackedLog
 
         checkpoint, done = TrackedLog.checkpoint, []
 
@@ -123,7 +123,7 @@ def at(lab):
 @pytest.fixture
 def composed(lab):
     """``composed("optimizer=adam")`` → the configuration of one job."""
-    from alphagrad.lab import compose
+    from alphagrad.lab.config import compose
 
     with compose.hydra_initialized():
         yield lambda *overrides: compose.compose(overrides)
@@ -132,7 +132,7 @@ def composed(lab):
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory) -> Path:
     """A store without runs; making its tables takes MLflow seconds, so most tests copy this one."""
-    from alphagrad.lab.store import open_store
+    from alphagrad.lab.store.connection import open_store
 
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
     open_store(f"sqlite:///{file}")
@@ -150,7 +150,7 @@ def root(tmp_path, empty_store) -> Path:
 
 def runs_of(root: Path) -> list:
     """All runs in the store under an output folder, oldest first; none if there is no store."""
-    from alphagrad.lab.store import open_store, store_uri
+    from alphagrad.lab.store.connection import open_store, store_uri
 
     if not (root / "mlflow.db").exists():
         return []

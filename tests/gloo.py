@@ -13,7 +13,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-HEAVY = ["alphagrad_cli", "alphagrad.lab.launch", "alphagrad.lab.runner", "alphagrad.lab.resume", "mlflow"]
+HEAVY = [
+    "alphagrad_cli",
+    "alphagrad.lab.launching.launch",
+    "alphagrad.lab.training.runner",
+    "alphagrad.lab.commands.resume",
+    "mlflow",
+]
 HEAVY += ["torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict"]
 """What takes seconds to import: processes are forked from one that has."""
 

@@ -80,11 +80,13 @@ def reachable(name: str) -> set[str]:
 
 
 def test_the_scan_sees_the_project():
-    assert {"alphagrad", "alphagrad.optimizer", "alphagrad.variants.sign", "alphagrad.lab.runner"} <= set(FILES)
+    assert {"alphagrad", "alphagrad.optimizer", "alphagrad.variants.sign", "alphagrad.lab.training.runner"} <= set(
+        FILES
+    )
     assert {"alphagrad.recipes.dqn", "alphagrad.conf", "alphagrad_cli"} <= set(FILES)
     assert "alphagrad.recipes.envs" in imports("alphagrad.recipes.dqn")  # a relative import
-    assert "mlflow" in roots(imports("alphagrad.lab.store"))  # one inside a function
-    assert "mlflow" not in roots(imports("alphagrad.lab.store", at_import_time=True))
+    assert "mlflow" in roots(imports("alphagrad.lab.store.connection"))  # one inside a function
+    assert "mlflow" not in roots(imports("alphagrad.lab.store.connection", at_import_time=True))
 
 
 @pytest.mark.parametrize("name", LIBRARY)
@@ -104,7 +106,9 @@ def test_recipes_know_nothing_of_hydra_and_mlflow(name):
     assert lab <= {f"alphagrad.lab.{m}" for m in ("memory", "metrics", "recipe", "stack", "state", "tensors")}
 
 
-@pytest.mark.parametrize("name", ["alphagrad.lab.results", "alphagrad.lab.report", "alphagrad.lab.store"])
+@pytest.mark.parametrize(
+    "name", ["alphagrad.lab.evidence.results", "alphagrad.lab.evidence.report", "alphagrad.lab.store.connection"]
+)
 def test_reports_do_without_torch(name):
     assert "torch" not in roots(reachable(name))
     assert "torch" not in roots(imports(name))
@@ -169,8 +173,8 @@ def loaded_after(statement: str, *heavy: str) -> str:
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
-        ("import alphagrad.lab.report, alphagrad.lab.results", ("torch", "hydra", "mlflow")),
-        ("import alphagrad.lab.tracking", ("torch",)),
+        ("import alphagrad.lab.evidence.report, alphagrad.lab.evidence.results", ("torch", "hydra", "mlflow")),
+        ("import alphagrad.lab.records.run", ("torch",)),
         (
             "from alphagrad import AlphaGrad, Rule, signals, variants",
             ("hydra", "omegaconf", "mlflow", "pydantic", "scipy"),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from alphagrad.lab.recipe import Settings
+from alphagrad.harness.recipe import Settings
 
 from ..notes import note
 from ..supervised.held_out import divided

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
-from alphagrad.lab.memory import memory, size
+from alphagrad.harness.memory import memory, size
 
 from ..supervised.roots import root_of
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from alphagrad.lab.recipe import Settings
+from alphagrad.harness.recipe import Settings
 
 from .pretrained import load_classifier
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from alphagrad.lab import metrics
+from alphagrad.harness import metrics
 
 from .learner import Objective
 

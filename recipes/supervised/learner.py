@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from alphagrad.lab.stack import Observation, RunStack
+from alphagrad.harness.stack import Observation, RunStack
 
 from .parallel import Parallel
 from .precision import Numbers

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from alphagrad.lab import metrics
-from alphagrad.lab.recipe import Log
-from alphagrad.lab.stack import RunStack
-from alphagrad.lab.state import Stateful
+from alphagrad.harness import metrics
+from alphagrad.harness.recipe import Log
+from alphagrad.harness.stack import RunStack
+from alphagrad.harness.state import Stateful
 
 from ..windows import Window, stop_diverged
 from .learner import Learner

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from alphagrad.lab import metrics
-from alphagrad.lab.stack import Observation, OptimizerSpec, build_optimizer, largest
+from alphagrad.harness import metrics
+from alphagrad.harness.stack import Observation, OptimizerSpec, build_optimizer, largest
 from alphagrad.observe import signals
 from alphagrad.optimizer import AlphaGrad
 

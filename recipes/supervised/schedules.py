@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from alphagrad.lab.recipe import Settings
+from alphagrad.harness.recipe import Settings
 
 KINDS = Literal["constant", "cosine", "one_cycle"]
 

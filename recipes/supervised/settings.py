@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import nn
 
-from alphagrad.lab.recipe import Settings
+from alphagrad.harness.recipe import Settings
 
 from .learner import Objective, Training, undecayed
 from .parallel import Kind, processes

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from alphagrad.lab.stack import Observation, RunStack
+from alphagrad.harness.stack import Observation, RunStack
 
 from ..gradients import gradients_of
 from .averaging import Average

@@ -12,8 +12,8 @@ import torch
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from alphagrad.lab.recipe import Settings
-from alphagrad.lab.stack import RunStack
+from alphagrad.harness.recipe import Settings
+from alphagrad.harness.stack import RunStack
 
 from ..supervised.held_out import divided
 from ..supervised.loop import Batches

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from alphagrad.lab.recipe import Settings
+from alphagrad.harness.recipe import Settings
 
 Norm = Literal["none", "group", "batch"]
 GROUPS = 8

@@ -12,10 +12,10 @@ from pathlib import Path
 
 HEAVY = [
     "alphagrad_cli",
-    "alphagrad.lab.launch",
-    "alphagrad.lab.resume",
-    "alphagrad.lab.stacking",
-    "alphagrad.lab.status",
+    "alphagrad.lab.launching.launch",
+    "alphagrad.lab.commands.resume",
+    "alphagrad.lab.launching.stacking",
+    "alphagrad.lab.evidence.status",
     "gymnasium.envs.classic_control.cartpole",
     # what only the first optimizer and the first store would import
     "torch._dynamo",

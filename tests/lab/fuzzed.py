@@ -254,7 +254,7 @@ def _wrong(draw: random.Random, settings: dict[str, Any]) -> tuple[list[str], bo
 @contextmanager
 def nothing_trains(patch: Any) -> Iterator[list[str]]:
     """What would train notes its words instead."""
-    from alphagrad.lab import launch
+    from alphagrad.lab.launching import launch
 
     taken: list[str] = []
     patch.setattr(launch, "task", lambda *_, **__: taken.append("a run"))

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alphagrad.lab import address
-from alphagrad.lab.address import HANDED, hide, kept_uri, masked, store_uri
-from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.runner import assignment_of
-from alphagrad.lab.store import check_store, open_existing, open_store
+from alphagrad.common.errors import ConfigError
+from alphagrad.lab.store import address
+from alphagrad.lab.store.address import HANDED, hide, kept_uri, masked, store_uri
+from alphagrad.lab.store.connection import check_store, open_existing, open_store
+from alphagrad.lab.training.runner import assignment_of
 
 SECRET = "postgresql+psycopg://me:s3cret/x@db.example:5432/runs"
 SHOWN = "postgresql+psycopg://me:***@db.example:5432/runs"
@@ -85,7 +85,7 @@ def test_any_folder_name(lab, tmp_path, empty_store, store_runs, name):
     shutil.copy(empty_store, root / "mlflow.db")
     uri = store_uri(None, root)
     check_store(uri)
-    from alphagrad.lab.tracking import Tracker
+    from alphagrad.lab.records.run import Tracker
 
     tracker = Tracker(uri, "alphagrad")
     (root / "file").write_text("text")

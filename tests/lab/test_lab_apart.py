@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from alphagrad.lab.apart import run_apart
-from alphagrad.lab.errors import StorageLost
-from alphagrad.lab.folder import forget
-from alphagrad.lab.interrupts import closing_runs_on_signals
-from alphagrad.lab.logfiles import LOG_FILE
-from alphagrad.lab.runlog import TrackedLog
-from alphagrad.lab.runner import Assignment, StackBroken, assignment_of, run_stack
-from alphagrad.lab.stack import OptimizerSpec, RunSpec, RunStack
-from alphagrad.lab.stacking import planned
-from alphagrad.lab.store import open_store, store_uri
-from alphagrad.lab.tracking import Tracker
+from alphagrad.common.errors import StorageLost
+from alphagrad.common.interrupts import closing_runs_on_signals
+from alphagrad.harness.stack import OptimizerSpec, RunSpec, RunStack
+from alphagrad.lab.launching.apart import run_apart
+from alphagrad.lab.launching.stacking import planned
+from alphagrad.lab.records.folder import forget
+from alphagrad.lab.records.run import Tracker
+from alphagrad.lab.store.connection import open_store, store_uri
+from alphagrad.lab.training.log import TrackedLog
+from alphagrad.lab.training.logfiles import LOG_FILE
+from alphagrad.lab.training.runner import Assignment, StackBroken, assignment_of, run_stack
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_a_run_alone_goes_on_alone(jobs, root, interrupt):
 
 def test_runs_that_were_only_created_are_not_created_twice(jobs, root, store_runs, lab):
     """Killed before the stack was noted: what the store has of it goes on."""
-    from alphagrad.lab import runner
+    from alphagrad.lab.training import runner
 
     everything = jobs(*LONG, seed=range(3))
     with lab.context() as patched:
@@ -213,7 +213,7 @@ def test_a_lost_store_ends_the_halves_too(jobs, lab):
         begun.append(len(assignments))
         raise StackBroken("x", {}) if len(begun) == 1 else StorageLost("gone")
 
-    lab.setattr("alphagrad.lab.apart.run_stack", lost)
+    lab.setattr("alphagrad.lab.launching.apart.run_stack", lost)
     with pytest.raises(StorageLost):
         run_apart(jobs("recipe=odd", seed=range(4)))
     assert begun == [4, 2]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alphagrad.lab.errors import ConfigError
+from alphagrad.common.errors import ConfigError
 
 # arguments → what the one line must say
 ONE_LINE = {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alphagrad.lab import bulk
+from alphagrad.lab.store import bulk
 
 NUMBERS = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.integers(-3, 3).map(float))
 POINTS = st.lists(
@@ -19,7 +19,7 @@ POINTS = st.lists(
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    from alphagrad.lab.store import open_store
+    from alphagrad.lab.store.connection import open_store
 
     return open_store(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db").client
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from alphagrad.lab import metrics
-from alphagrad.lab.begun import plain_config
-from alphagrad.lab.build import CheckpointSettings
-from alphagrad.lab.checkpoint import Checkpoints, load_safely, save_atomically
-from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import CONFIG, MEMBERS, claimed, is_held, members_of, write_whole
-from alphagrad.lab.state import pack, unpack
-from alphagrad.lab.store import open_store, store_uri
+from alphagrad.common.errors import ConfigError
+from alphagrad.harness import metrics
+from alphagrad.harness.state import pack, unpack
+from alphagrad.lab.config.build import CheckpointSettings
+from alphagrad.lab.records.checkpoint import Checkpoints, load_safely, save_atomically
+from alphagrad.lab.records.folder import CONFIG, MEMBERS, claimed, is_held, members_of, write_whole
+from alphagrad.lab.store.connection import open_store, store_uri
+from alphagrad.lab.training.begun import plain_config
 
 
 class Malicious:
@@ -121,7 +121,7 @@ def test_a_folder_has_one_process_at_a_time(tmp_path):
 def test_sixteen_writers(tmp_path):
     code = (
         "import sys\n"
-        "from alphagrad.lab.tracking import Tracker\n"
+        "from alphagrad.lab.records.run import Tracker\n"
         "tracker = Tracker(sys.argv[1], 'together', flush_seconds=0.001)\n"
         "with tracker.run(sys.argv[2], {}, {}):\n"
         "    for step in range(100):\n"

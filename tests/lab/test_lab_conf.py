@@ -17,8 +17,9 @@ from alphagrad.recipes.vision.models import USES, ModelSettings
 from omegaconf import OmegaConf
 
 from alphagrad import alpha, normalization, transform, values, variants
-from alphagrad.lab import build, compose, listing, optimizers, targets
-from alphagrad.lab.errors import ConfigError
+from alphagrad.common.errors import ConfigError
+from alphagrad.lab.config import build, compose, optimizers, targets
+from alphagrad.lab.config import catalogue as listing
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -409,7 +410,7 @@ def test_baselines_are_constructors_of_known_packages():
     for name in options("optimizer"):
         target = section(f"optimizer/{name}.yaml").get("_target_", "alphagrad.AlphaGrad")
         assert target.startswith(
-            ("torch.optim.", "pytorch_optimizer.", "alphagrad.lab.baselines.", "alphagrad.AlphaGrad")
+            ("torch.optim.", "pytorch_optimizer.", "alphagrad.lab.config.baselines.", "alphagrad.AlphaGrad")
         )
         assert inspect.signature(targets.resolve("optimizer", target, (torch.optim.Optimizer,)))
 
@@ -420,7 +421,7 @@ EMBEDDED = {"text_newsgroups": ["data=pydocs"], "lm_sotu": ["data=topics"]}
 
 @pytest.mark.parametrize("study", options("experiment"))
 def test_every_study_composes_and_builds(composed, study):
-    from alphagrad.lab.sweep import jobs_of, sweep_parameters
+    from alphagrad.lab.config.sweep import jobs_of, sweep_parameters
 
     overrides = [f"experiment={study}", *EMBEDDED.get(study, [])]
     jobs = jobs_of([*sweep_parameters(overrides), *overrides])
@@ -431,7 +432,7 @@ def test_every_study_composes_and_builds(composed, study):
 
 
 def test_the_papers_dqn_study(composed):
-    from alphagrad.lab.sweep import jobs_of, sweep_parameters
+    from alphagrad.lab.config.sweep import jobs_of, sweep_parameters
 
     overrides = ["experiment=paper_dqn"]
     jobs = jobs_of([*sweep_parameters(overrides), *overrides])
@@ -452,7 +453,7 @@ def test_the_papers_dqn_study(composed):
     ],
 )
 def test_the_papers_other_studies(composed, study, alphas, env_id, steps, clip):
-    from alphagrad.lab.sweep import jobs_of, sweep_parameters
+    from alphagrad.lab.config.sweep import jobs_of, sweep_parameters
 
     overrides = [f"experiment={study}"]
     configs = [composed(*job) for job in jobs_of([*sweep_parameters(overrides), *overrides])]

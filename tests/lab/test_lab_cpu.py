@@ -7,7 +7,7 @@ import torch
 from alphagrad.recipes.dqn import DQN
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from alphagrad.lab.cpu import computing, flushes
+from alphagrad.lab.training.cpu import computing, flushes
 
 
 def halves() -> float:

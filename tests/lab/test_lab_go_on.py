@@ -15,16 +15,16 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from alphagrad.lab.apart import run_apart
-from alphagrad.lab.build import build
-from alphagrad.lab.checkpoint import load_safely
-from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import run_id_of, stack_of, write_members
-from alphagrad.lab.runner import assignment_of
-from alphagrad.lab.stack import RunSpec, RunStack
-from alphagrad.lab.state import pack, unpack
-from alphagrad.lab.store import open_store, store_uri
-from alphagrad.lab.tracking import REASON
+from alphagrad.common.errors import ConfigError
+from alphagrad.harness.stack import RunSpec, RunStack
+from alphagrad.harness.state import pack, unpack
+from alphagrad.lab.config.build import build
+from alphagrad.lab.launching.apart import run_apart
+from alphagrad.lab.records.checkpoint import load_safely
+from alphagrad.lab.records.folder import run_id_of, stack_of, write_members
+from alphagrad.lab.records.run import REASON
+from alphagrad.lab.store.connection import open_store, store_uri
+from alphagrad.lab.training.runner import assignment_of
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OPTIMIZERS = sorted(file.stem for file in (CONF / "optimizer").glob("[!_]*.yaml"))

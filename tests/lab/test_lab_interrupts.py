@@ -13,10 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from alphagrad.lab.errors import StorageLost
-from alphagrad.lab.interrupts import check, closing_runs_on_signals
-from alphagrad.lab.store import store_uri
-from alphagrad.lab.tracking import Tracker
+from alphagrad.common.errors import StorageLost
+from alphagrad.common.interrupts import check, closing_runs_on_signals
+from alphagrad.lab.records.run import Tracker
+from alphagrad.lab.store.connection import store_uri
 
 INTERRUPTED, TERMINATED = (signal.SIGINT, 130), (signal.SIGTERM, 143)
 COMMAND = [sys.executable, "-m", "alphagrad_cli", "run"]
@@ -139,7 +139,7 @@ class Anything:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_that_python_drops_is_not_lost(number):
     """Exceptions in a weak reference's callback are printed and dropped; compiling is full of such callbacks."""
-    from alphagrad.lab.runner import TrackedLog
+    from alphagrad.lab.training.runner import TrackedLog
 
     kind = KeyboardInterrupt if number == signal.SIGINT else SystemExit
     settings = SimpleNamespace(instruments=SimpleNamespace(every=0), checkpoint=SimpleNamespace(best=None))

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from alphagrad.lab import dispatch
-from alphagrad.lab.farms import FARMS
-from alphagrad.lab.farms.joblib import JoblibOptions, run_joblib
-from alphagrad.lab.logfiles import LOG_FILE
-from alphagrad.lab.runner import Assignment
-from alphagrad.lab.study import DEAD
+from alphagrad.lab.launching import dispatch
+from alphagrad.lab.launching.farms import FARMS
+from alphagrad.lab.launching.farms.joblib import JoblibOptions, run_joblib
+from alphagrad.lab.records.study import DEAD
+from alphagrad.lab.training.logfiles import LOG_FILE
+from alphagrad.lab.training.runner import Assignment
 
 SLURM_TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue")
 

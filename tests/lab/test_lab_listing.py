@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from alphagrad.lab import listing
-from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import claimed
-from alphagrad.lab.study import JOBS, titles_of
+from alphagrad.common.errors import ConfigError
+from alphagrad.lab.config import catalogue as listing
+from alphagrad.lab.records.folder import claimed
+from alphagrad.lab.records.study import JOBS, titles_of
 
 
 def test_a_file_of_the_users_that_is_no_text_is_named_and_the_others_listed(tmp_path, monkeypatch, capsys):
@@ -28,7 +28,7 @@ def test_a_file_of_the_users_that_is_no_text_is_named_and_the_others_listed(tmp_
 
 def test_a_lock_that_is_no_text_is_held_all_the_same(tmp_path, monkeypatch):
     """And what it holds reaches no terminal as it is."""
-    monkeypatch.setattr("alphagrad.lab.folder.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("alphagrad.lab.records.folder.LOCK_SECONDS", 0.1)
     path = tmp_path / "lock"
     with claimed(path):
         path.write_bytes(b"\xff\x1b[31m")

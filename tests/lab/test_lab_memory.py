@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from alphagrad.lab import memory
-from alphagrad.lab.recipe import Settings
+from alphagrad.harness import memory
+from alphagrad.harness.recipe import Settings
 
 TRILLION = 10**12
 TEXT = ("recipe=text", "data=pydocs")
@@ -133,8 +133,8 @@ def test_memory_that_runs_out_fails_the_run(cli, root, store_runs, tiny, lab, wr
 
 
 def test_a_stack_that_is_too_large_names_its_limit(cli, root, store_runs, tiny, lab):
-    from alphagrad.lab import runner
-    from alphagrad.lab.errors import ConfigError
+    from alphagrad.common.errors import ConfigError
+    from alphagrad.lab.training import runner
 
     job = SimpleNamespace(
         recipe=SimpleNamespace(settings=None, bytes_of=lambda settings, runs: 4e8 * runs),
@@ -161,7 +161,8 @@ def test_a_stack_that_is_too_large_names_its_limit(cli, root, store_runs, tiny, 
 def test_a_stack_too_large_for_the_memory_is_refused_at_the_start(cli, lab, tmp_path, words, refused):
     from alphagrad.recipes.dqn import DQN
 
-    from alphagrad.lab import launch, tune
+    from alphagrad.lab.launching import launch
+    from alphagrad.lab.tuning import search as tune
 
     begun: list[str] = []
     lab.setattr(memory, "memory", lambda: 1e9)

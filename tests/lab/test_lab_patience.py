@@ -13,11 +13,11 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
-from alphagrad.lab import checkpoint, writer
-from alphagrad.lab.errors import StorageLost
-from alphagrad.lab.patience import Patience
-from alphagrad.lab.store import open_store, store_uri
-from alphagrad.lab.tracking import Tracker
+from alphagrad.common.errors import StorageLost
+from alphagrad.lab.records import checkpoint, writer
+from alphagrad.lab.records.run import Tracker
+from alphagrad.lab.store.connection import open_store, store_uri
+from alphagrad.lab.store.patience import Patience
 
 FAST = ("tracking.flush_seconds=0.01", "recipe.compile=false")
 IMAGE = ("recipe=image", "optimizer=adam", "recipe.epochs=1", "recipe.batch_size=256", "model=mlp", "model.hidden=[8]")
@@ -194,7 +194,7 @@ def test_a_configuration_that_was_not_uploaded_is_when_the_run_goes_on(cli, at, 
     failing = Failing(lab, "log_artifact", 1e9)
     at(70, interrupt)
     words = (*tiny, *FAST, "checkpoint.every_steps=10", f"output_root={root}", f"hydra.run.dir={folder}")
-    lab.setattr("alphagrad.lab.tracking.LAST_SECONDS", 0.1)
+    lab.setattr("alphagrad.lab.records.run.LAST_SECONDS", 0.1)
     assert cli("run", *words).status == 130
     failing.mend()
     (run,) = store_runs(root)

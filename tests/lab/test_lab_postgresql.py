@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from servers import free_port, mlflow_server
 
-from alphagrad.lab.store import open_store
+from alphagrad.lab.store.connection import open_store
 
 pytestmark = pytest.mark.slow
 WRITERS, BATCHES = 8, 25
 WRITER = f"""
 import sys
-from alphagrad.lab.tracking import Tracker
+from alphagrad.lab.records.run import Tracker
 uri, number = sys.argv[1], int(sys.argv[2])
 with Tracker(uri, "many", flush_seconds=0.02).run(f"writer {{number}}", {{"number": number}}, {{}}) as tracker:
     for step in range({BATCHES}):

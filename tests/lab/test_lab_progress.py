@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from alphagrad.lab import progress
-from alphagrad.lab.progress import PlainLines, rate
+from alphagrad.lab.training import progress
+from alphagrad.lab.training.progress import PlainLines, rate
 
 
 @pytest.fixture

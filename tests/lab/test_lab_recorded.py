@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from alphagrad.lab import metrics, report
-from alphagrad.lab.results import Study, grouped
-from alphagrad.lab.store import open_store, store_uri
+from alphagrad.harness import metrics
+from alphagrad.lab.evidence import report
+from alphagrad.lab.evidence.results import Study, grouped
+from alphagrad.lab.store.connection import open_store, store_uri
 
 EVERY = ("checkpoint.every_steps=10", "recipe.compile=false")
 

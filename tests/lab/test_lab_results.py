@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from alphagrad.lab import metrics, report
-from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.results import Group, Results, Run, Study, grouped, interval
-from alphagrad.lab.store import open_store, store_uri
-from alphagrad.lab.study import study
-from alphagrad.lab.tracking import PARENT_RUN, Tracker
+from alphagrad.common.errors import ConfigError
+from alphagrad.harness import metrics
+from alphagrad.lab.evidence import report
+from alphagrad.lab.evidence.results import Group, Results, Run, Study, grouped, interval
+from alphagrad.lab.records.run import PARENT_RUN, Tracker
+from alphagrad.lab.records.study import study
+from alphagrad.lab.store.connection import open_store, store_uri
 
 
 def entry(configuration: str, seed: int, digest: str, status: str = "FINISHED", **values: float) -> SimpleNamespace:

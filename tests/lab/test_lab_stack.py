@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from alphagrad import variants
-from alphagrad.lab import build, compose, stack
-from alphagrad.lab.baselines import muon
-from alphagrad.lab.stack import Observation, OptimizerSpec, RunSpec, RunStack, StackOptimizer
-from alphagrad.lab.tensors import StackedTensors
+from alphagrad.harness import stack
+from alphagrad.harness.stack import Observation, OptimizerSpec, RunSpec, RunStack, StackOptimizer
+from alphagrad.harness.tensors import StackedTensors
+from alphagrad.lab.config import build, compose
+from alphagrad.lab.config.baselines import muon
 from alphagrad.optimizer import AlphaGrad
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

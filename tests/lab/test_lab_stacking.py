@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from alphagrad.lab import stacking
-from alphagrad.lab.runner import Assignment, Outcome
+from alphagrad.lab.launching import stacking
+from alphagrad.lab.training.runner import Assignment, Outcome
 
 
 def killed_or_done(index: int, assignments: Sequence[Assignment]) -> list[Outcome]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from alphagrad.lab.status import common_folder, show
-from alphagrad.lab.store import open_store, store_uri
-from alphagrad.lab.study import JobState
+from alphagrad.lab.evidence.status import common_folder, show
+from alphagrad.lab.records.study import JobState
+from alphagrad.lab.store.connection import open_store, store_uri
 
 PLACE = "/home/somebody/a/rather/deep/place/outputs/dqn_cartpole/studies/20260101-120000-000000"
 
@@ -57,7 +57,7 @@ def test_a_finished_run_shows_its_last_step(cli, root, tiny):
 
 def test_a_study_that_was_killed_before_its_first_job(cli, odd, lab, root, store_runs):
     """The jobs that were planned, and where; from the store, and where that has no list from the folder."""
-    from alphagrad.lab import launch
+    from alphagrad.lab.launching import launch
 
     def killed() -> None:
         raise KeyboardInterrupt

@@ -17,8 +17,8 @@ import pytest
 import torch
 from servers import free_port, mlflow_server
 
-from alphagrad.lab.patience import root_of
-from alphagrad.lab.store import open_store, store_uri
+from alphagrad.lab.store.connection import open_store, store_uri
+from alphagrad.lab.store.patience import root_of
 
 STEPS, LOST_AT = 400, 149
 RUN = ("optimizer=adam", f"recipe.total_steps={STEPS}", "recipe.learning_starts=20", "recipe.log_every=10")
@@ -189,7 +189,11 @@ def test_a_server_that_is_stopped(cli, at, undisturbed, tmp_path, empty_store, f
 def test_a_store_whose_making_was_killed_is_made_anew(tmp_path):
     """Half of MLflow's tables are worth nothing, so they never stand where the store is looked for."""
     store = tmp_path / "mlflow.db"
-    making = [sys.executable, "-c", f"from alphagrad.lab.store import open_store; open_store('sqlite:///{store}')"]
+    making = [
+        sys.executable,
+        "-c",
+        f"from alphagrad.lab.store.connection import open_store; open_store('sqlite:///{store}')",
+    ]
     with subprocess.Popen(making) as process:
         unfinished = tmp_path / "mlflow.db.new"
         while process.poll() is None and not (unfinished.exists() and unfinished.stat().st_size > 100_000):

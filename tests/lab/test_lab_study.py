@@ -12,8 +12,8 @@ import pytest
 import torch
 from forked import start
 
-from alphagrad.lab.folder import write_members
-from alphagrad.lab.store import open_store, store_uri
+from alphagrad.lab.records.folder import write_members
+from alphagrad.lab.store.connection import open_store, store_uri
 
 STEPS = 12
 SMALL = {"raising": [1], "diverging": [3], "dying": [2]}

@@ -11,8 +11,8 @@ import torch
 import yaml
 
 from alphagrad.alpha import Alpha
-from alphagrad.lab import build, targets
-from alphagrad.lab.errors import ConfigError
+from alphagrad.common.errors import ConfigError
+from alphagrad.lab.config import build, targets
 from alphagrad.normalization import Normalization
 from alphagrad.rule import Rule
 from alphagrad.transform import Transform
@@ -101,11 +101,11 @@ DANGEROUS = (
     # what is reached through a module that is allowed
     "torch.optim.optimizer.torch.load",
     "torch.optim.lr_scheduler.LambdaLR",
-    "alphagrad.lab.ui.os.system",
-    "alphagrad.lab.checkpoint.torch.load",
-    "alphagrad.lab.folder.Path",
+    "alphagrad.lab.commands.ui.os.system",
+    "alphagrad.lab.records.checkpoint.torch.load",
+    "alphagrad.lab.records.folder.Path",
     "pytorch_optimizer.torch.load",
-    "alphagrad.lab.resume.os.chdir",
+    "alphagrad.lab.commands.resume.os.chdir",
 )
 PLACES = (
     "recipe",
@@ -189,7 +189,7 @@ def test_the_users_own_configuration_names_what_is_allowed(composed, evil, lab, 
     for function in ("rule", "bare"):
         (own / "mine.yaml").write_text(f"{shipped}rule:\n  _target_: alphagrad_test_evil.{function}\n  value: 1.0\n")
         lab.setenv("ALPHAGRAD_CONF", str(tmp_path / "conf"))
-        from alphagrad.lab import compose
+        from alphagrad.lab.config import compose
 
         with compose.hydra_initialized():
             config = compose.compose(words)

@@ -15,11 +15,12 @@ import yaml
 from alphagrad.recipes.mlp import mlp
 from forked import context
 
-from alphagrad.lab import metrics, provenance, writer
-from alphagrad.lab.errors import StorageLost, Terminated
-from alphagrad.lab.store import open_store, store_uri
-from alphagrad.lab.study import study
-from alphagrad.lab.tracking import PARENT_RUN, Tracker
+from alphagrad.common.errors import StorageLost, Terminated
+from alphagrad.harness import metrics
+from alphagrad.lab.records import provenance, writer
+from alphagrad.lab.records.run import PARENT_RUN, Tracker
+from alphagrad.lab.records.study import study
+from alphagrad.lab.store.connection import open_store, store_uri
 
 BROKEN = '''
 import os
@@ -113,7 +114,7 @@ def test_a_run_and_everything_it_leaves(cli, root, tiny, store_runs, lab):
 
 
 def test_the_checkpoint_is_the_policy_that_was_evaluated(cli, root, tiny, store_runs):
-    from alphagrad.lab.stack import OptimizerSpec, RunSpec, RunStack
+    from alphagrad.harness.stack import OptimizerSpec, RunSpec, RunStack
 
     assert cli("run", "optimizer=adam", "seed=6", f"output_root={root}", *tiny).status == 0
     (run,) = store_runs(root)
@@ -397,7 +398,7 @@ def test_children_of_other_processes(root, lab, store_runs):
     """The parent's id goes through the environment, so that any launcher's jobs find it."""
     child = (
         "import sys\n"
-        "from alphagrad.lab.tracking import Tracker\n"
+        "from alphagrad.lab.records.run import Tracker\n"
         "with Tracker(sys.argv[1], 'unit').run('child', {}, {}): pass"
     )
     uri = store_uri(None, root)

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from alphagrad.lab import compose, spaces, tune
-from alphagrad.lab.build import build
-from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.listing import described
-from alphagrad.lab.runner import assignment_of, run_stack
-from alphagrad.lab.store import open_store, store_uri
-from alphagrad.lab.study import mark_if_dead
-from alphagrad.lab.verdict import spent_trials
+from alphagrad.common.errors import ConfigError
+from alphagrad.lab.config import compose
+from alphagrad.lab.config.build import build
+from alphagrad.lab.config.catalogue import described
+from alphagrad.lab.records.study import mark_if_dead
+from alphagrad.lab.store.connection import open_store, store_uri
+from alphagrad.lab.training.runner import assignment_of, run_stack
+from alphagrad.lab.tuning import search as tune
+from alphagrad.lab.tuning import spaces
+from alphagrad.lab.tuning.verdict import spent_trials
 
 optuna = pytest.importorskip("optuna", reason="needs alphagrad[tune]")
 

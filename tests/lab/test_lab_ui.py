@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from alphagrad.lab.store import store_uri
-from alphagrad.lab.tracking import Tracker
+from alphagrad.lab.records.run import Tracker
+from alphagrad.lab.store.connection import store_uri
 
 
 def free_port() -> int:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alphagrad.lab import logfiles, words
-from alphagrad.lab.progress import PlainLines, ProgressLine
+from alphagrad.common import words
+from alphagrad.lab.training import logfiles
+from alphagrad.lab.training.progress import PlainLines, ProgressLine
 
 NASTY = (
     "[/bold] [red]x[/red] [/] [link=http://x]y[/link] [not] \\[z]",
@@ -51,10 +52,10 @@ def test_numbers_that_python_does_not_write():
 @pytest.fixture
 def outside(root):
     """A study in a store whose names, reasons, tags and parameters are somebody's jokes."""
-    from alphagrad.lab.compose import JOB_KEY
-    from alphagrad.lab.store import store_uri
-    from alphagrad.lab.study import KIND
-    from alphagrad.lab.tracking import FOLDER, REASON, Tracker
+    from alphagrad.lab.config.compose import JOB_KEY
+    from alphagrad.lab.records.run import FOLDER, REASON, Tracker
+    from alphagrad.lab.records.study import KIND
+    from alphagrad.lab.store.connection import store_uri
 
     uri = store_uri(None, root)
     parent = Tracker(uri, "alphagrad")
@@ -134,10 +135,10 @@ def test_log_files_show_them(tmp_path):
 def test_hydras_log_files_show_them(composed):
     from omegaconf import OmegaConf
 
-    from alphagrad.lab import compose
+    from alphagrad.lab.config import compose
 
     formatters = OmegaConf.to_container(compose.hydra_config([]).hydra.job_logging.formatters)
-    assert {f["class"] for f in formatters.values()} == {"alphagrad.lab.logfiles.PlainLines"}
+    assert {f["class"] for f in formatters.values()} == {"alphagrad.lab.training.logfiles.PlainLines"}
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from alphagrad.recipes.mlp import Forward, mlp, stacked_mlp
 from torch import nn
 
 from alphagrad import variants
-from alphagrad.lab import metrics
-from alphagrad.lab.stack import Observation, OptimizerSpec, RunSpec, RunStack, StackOptimizer
+from alphagrad.harness import metrics
+from alphagrad.harness.stack import Observation, OptimizerSpec, RunSpec, RunStack, StackOptimizer
 from alphagrad.optimizer import AlphaGrad
 
 FILE = yaml.safe_load((Path(__file__).resolve().parents[2] / "conf/recipe/dqn_cartpole.yaml").read_text())

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from alphagrad.recipes.envs import EnvStack, make_env
 
-from alphagrad.lab.errors import Terminated
-from alphagrad.lab.interrupts import closing_runs_on_signals
-from alphagrad.lab.recipe import EnvSettings
+from alphagrad.common.errors import Terminated
+from alphagrad.common.interrupts import closing_runs_on_signals
+from alphagrad.harness.recipe import EnvSettings
 
 PACKAGE = '''
 import sys

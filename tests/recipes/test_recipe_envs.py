@@ -8,7 +8,7 @@ import pytest
 from alphagrad.recipes import envs
 from alphagrad.recipes.envs import EnvStack, evaluate_episodes, make_env
 
-from alphagrad.lab import metrics
+from alphagrad.harness import metrics
 
 SHORT = "AlphagradShortCartPole-v0"
 

@@ -16,9 +16,9 @@ from alphagrad.recipes.vision.models import USES
 from torch import nn
 
 from alphagrad import variants
-from alphagrad.lab import metrics
-from alphagrad.lab.stack import Observation, OptimizerSpec, RunSpec, RunStack
-from alphagrad.lab.state import pack
+from alphagrad.harness import metrics
+from alphagrad.harness.stack import Observation, OptimizerSpec, RunSpec, RunStack
+from alphagrad.harness.state import pack
 from alphagrad.optimizer import AlphaGrad
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

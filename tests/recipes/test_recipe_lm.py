@@ -22,8 +22,8 @@ from alphagrad.recipes.supervised.schedules import factor
 from alphagrad.recipes.supervised.speed import peak_flops
 from text_cases import ADAMW, OURS, flat, lm, train, write_corpus
 
-from alphagrad.lab import metrics
-from alphagrad.lab.stack import RunSpec, RunStack
+from alphagrad.harness import metrics
+from alphagrad.harness.stack import RunSpec, RunStack
 
 
 @pytest.fixture(scope="module")

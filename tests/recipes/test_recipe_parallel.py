@@ -17,7 +17,7 @@ from torch import nn
 
 from alphagrad import AlphaGrad, Rule
 from alphagrad.alpha import Saturation, SqrtDim
-from alphagrad.lab.stack import Observation, OptimizerSpec, RunSpec, RunStack
+from alphagrad.harness.stack import Observation, OptimizerSpec, RunSpec, RunStack
 from alphagrad.normalization import PerModule
 
 RULES = {"alphagrad": Rule(), "adaptive": Rule(PerModule(), Saturation(SqrtDim(), tau=0.5))}

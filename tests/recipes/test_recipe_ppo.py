@@ -23,9 +23,9 @@ from torch import nn
 from torch.distributions import Normal
 
 from alphagrad import variants
-from alphagrad.lab import metrics
-from alphagrad.lab.stack import Observation, OptimizerSpec, RunSpec, RunStack
-from alphagrad.lab.tensors import split
+from alphagrad.harness import metrics
+from alphagrad.harness.stack import Observation, OptimizerSpec, RunSpec, RunStack
+from alphagrad.harness.tensors import split
 from alphagrad.optimizer import AlphaGrad
 
 FILE = yaml.safe_load((Path(__file__).resolve().parents[2] / "conf/recipe/ppo_halfcheetah.yaml").read_text())

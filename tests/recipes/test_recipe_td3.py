@@ -18,9 +18,9 @@ from test_recipe_ppo import TRAY, Tray
 from torch import nn
 
 from alphagrad import variants
-from alphagrad.lab import metrics
-from alphagrad.lab.stack import Observation, OptimizerSpec, RunSpec, RunStack, StackOptimizer
-from alphagrad.lab.tensors import split
+from alphagrad.harness import metrics
+from alphagrad.harness.stack import Observation, OptimizerSpec, RunSpec, RunStack, StackOptimizer
+from alphagrad.harness.tensors import split
 from alphagrad.optimizer import AlphaGrad
 
 FILE = yaml.safe_load((Path(__file__).resolve().parents[2] / "conf/recipe/td3_hopper.yaml").read_text())

@@ -20,8 +20,8 @@ from pyarrow import parquet
 from sklearn.metrics import f1_score
 from text_cases import ADAMW, OURS, flat, text, train, write_tables
 
-from alphagrad.lab import metrics
-from alphagrad.lab.stack import RunSpec, RunStack
+from alphagrad.harness import metrics
+from alphagrad.harness.stack import RunSpec, RunStack
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from alphagrad.recipes.vision.pictures import draw_mistakes
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from alphagrad.lab import metrics
+from alphagrad.harness import metrics
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ from alphagrad.recipes.lm import LM, LMSettings
 from alphagrad.recipes.text import Text, TextSettings
 
 from alphagrad import variants
-from alphagrad.lab.stack import Observation, OptimizerSpec, RunSpec, RunStack
+from alphagrad.harness.stack import Observation, OptimizerSpec, RunSpec, RunStack
 from alphagrad.optimizer import AlphaGrad
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

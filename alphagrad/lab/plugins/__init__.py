@@ -14,16 +14,16 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from alphagrad.lab.alike import Alike
-from alphagrad.lab.errors import JobFailed
-from alphagrad.lab.jobs import to_run
+from alphagrad.common.errors import JobFailed
+from alphagrad.lab.launching.alike import Alike
+from alphagrad.lab.launching.jobs import to_run
 
 if TYPE_CHECKING:
-    from alphagrad.lab.runner import Assignment, Outcome
+    from alphagrad.lab.training.runner import Assignment, Outcome
 
 
 class StudySweeper(BasicSweeper):
-    """Hydra's own sweeper, which hands out the jobs that were checked and are to run (:mod:`alphagrad.lab.jobs`)."""
+    """Hydra's own sweeper, which hands out the jobs that were checked (:mod:`alphagrad.lab.launching.jobs`)."""
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
@@ -50,8 +50,8 @@ class RunLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Runs the jobs; a failed one carries its exception, as Hydra expects."""
-        from alphagrad.lab import metrics
-        from alphagrad.lab.runner import assignment_of
+        from alphagrad.harness import metrics
+        from alphagrad.lab.training.runner import assignment_of
 
         returns, assignments = [], []
         study = Path(self.config.hydra.sweep.dir).expanduser().resolve()
@@ -76,23 +76,23 @@ class RunLauncher(Launcher):
 
 
 class StackedLauncher(RunLauncher):
-    """Trains the jobs that differ in seed and optimizer alone as stacks (:mod:`alphagrad.lab.stacking`)."""
+    """Trains the jobs that differ in seed and optimizer alone as stacks (:mod:`alphagrad.lab.launching.stacking`)."""
 
     def outcomes(self, assignments: Sequence[Assignment], folder: Path) -> list[Outcome]:
-        from alphagrad.lab.dispatch import Announced
-        from alphagrad.lab.stacking import run_stacks
+        from alphagrad.lab.launching.dispatch import Announced
+        from alphagrad.lab.launching.stacking import run_stacks
 
         ended = Announced(assignments, self.config.study.fail_fast)
         return run_stacks(assignments, self.config.stack.max_runs, self.config.stack.processes, ended)
 
 
 class FarmLauncher(RunLauncher):
-    """Sends the jobs, or stacks of them, to other processes or machines (:mod:`alphagrad.lab.farms`)."""
+    """Sends the jobs, or stacks of them, to other processes or machines (:mod:`alphagrad.lab.launching.farms`)."""
 
     def __init__(self, **options: Any) -> None:
         self.options = options
 
     def outcomes(self, assignments: Sequence[Assignment], folder: Path) -> list[Outcome]:
-        from alphagrad.lab.dispatch import run_on_farm
+        from alphagrad.lab.launching.dispatch import run_on_farm
 
         return run_on_farm(self.options, assignments, folder, self.config.study.fail_fast)

@@ -13,8 +13,8 @@ import torch
 from gymnasium.envs.classic_control import CartPoleEnv
 from torch import nn
 
-from alphagrad.lab import metrics
-from alphagrad.lab.recipe import Settings
+from alphagrad.harness import metrics
+from alphagrad.harness.recipe import Settings
 
 
 class OddSettings(Settings):

@@ -13,8 +13,8 @@ from alphagrad.recipes.supervised.parallel import parallel_of
 from alphagrad.recipes.supervised.precision import Numbers
 from torch import nn
 
-from alphagrad.lab import metrics
-from alphagrad.lab.recipe import Settings
+from alphagrad.harness import metrics
+from alphagrad.harness.recipe import Settings
 
 
 class TogetherSettings(Settings):

@@ -1,0 +1,1 @@
+"""What everything above the optimizer stands on: errors, words, signals, processes."""

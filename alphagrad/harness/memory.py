@@ -1,0 +1,84 @@
+"""Whether what a run takes in memory can be had on this machine: asked before anything is made."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from alphagrad.common.words import cut
+
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Where Linux says what a container may take."""
+UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
+
+
+def check_memory(settings: BaseModel, need: Callable[[Any], float], names: Sequence[str]) -> None:
+    """Raises ``ValueError`` where this machine has less memory than a run needs, naming the setting to blame.
+
+    It is the one that would save most if it were as small as can be.
+
+    Args:
+        settings: of the recipe.
+        need: such settings → bytes, about; it grows with each of ``names``.
+        names: settings that may be to blame, as a user writes them: ``recipe.batch_size``, ``model.width``.
+    """
+    there, needed = memory(), need(settings)
+    if needed <= there:
+        return
+    values = {name: _get(settings, name) for name in names}
+    values = {name: value for name, value in values.items() if value is not None}
+    blamed = min(values, key=lambda name: need(_with(settings, name, _least(values[name]))))
+    value = values[blamed]
+    told = f"{blamed}={cut(value)}: the run takes about {size(needed)} of memory, and this machine has {size(there)}"
+    if isinstance(value, int):
+        low, high = 0, value
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = need(_with(settings, blamed, middle)) <= there
+            low, high = (middle, high) if fits else (low, middle)
+        told += f"; must be at most {low}" if low else ""
+    raise ValueError(told)
+
+
+def _get(settings: Any, name: str) -> Any:
+    for part in name.removeprefix("recipe.").split("."):
+        settings = getattr(settings, part)
+    return settings
+
+
+def _with(settings: Any, name: str, value: Any) -> Any:
+    """The settings with one of another value."""
+    first, _, rest = name.removeprefix("recipe.").partition(".")
+    return settings.model_copy(update={first: _with(getattr(settings, first), rest, value) if rest else value})
+
+
+def _least(value: Any) -> Any:
+    return [1] * len(value) if isinstance(value, list) else 1
+
+
+def memory() -> float:
+    """Bytes that this process can take at most: the machine's, its container's or its own limit; ∞ if unknown."""
+    found = [math.inf]
+    with suppress(AttributeError, ValueError, OSError):  # not on Windows
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for file in LIMITS:
+        with suppress(OSError, ValueError):  # none, or max
+            found.append(int(Path(file).read_text()))
+    with suppress(ImportError):
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        found.append(math.inf if limit == resource.RLIM_INFINITY else limit)
+    return min(found)
+
+
+def size(number: float) -> str:
+    """Bytes as a person reads them."""
+    power = min(int(math.log10(max(number, 1)) / 3), len(UNITS) - 1)
+    return f"{number / 1000**power:.3g} {UNITS[power]}"

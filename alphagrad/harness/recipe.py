@@ -1,0 +1,117 @@
+"""What the runner asks of a recipe, and what a recipe gets to work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic_core import PydanticCustomError
+from torch import nn
+
+from alphagrad.common import interrupts
+from alphagrad.harness.stack import Observation, RunStack
+
+
+class Settings(BaseModel):
+    """Settings of a recipe: typed, with ranges, none unknown and none defaulted (defaults are in conf/)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class EnvSettings(Settings):
+    """Which environment; see conf/recipe/."""
+
+    id: str
+    kwargs: dict[str, Any] = {}
+    """Arguments of the environment."""
+    wrappers: list[dict[str, Any]] = []
+    """Around it, the innermost first: ``_target_`` and arguments."""
+
+    @field_validator("wrappers")
+    @classmethod
+    def _named(cls, wrappers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for wrapper in wrappers:
+            if not isinstance(wrapper.get("_target_"), str):
+                raise PydanticCustomError("wrapper", "each must have a _target_, the dotted name of a wrapper")
+        return wrappers
+
+
+def check_signals() -> None:
+    """Raises if a signal came: what a recipe asks before it takes an exception for that of a user's code."""
+    interrupts.check()
+
+
+class NotDrawable(Exception):
+    """An environment has no pictures."""
+
+
+class Log(Protocol):
+    """Where a recipe reports; cheap, and off the training path."""
+
+    observation: Observation | None
+    """What the optimizers are to report every :attr:`observe_every` gradient steps."""
+    observe_every: int
+
+    def metrics(self, run: int, step: int, values: Mapping[str, float]) -> None:
+        """Records metrics of one run of the stack at a step."""
+
+    def diverged(self, run: int, step: int, reason: str) -> None:
+        """Ends a run of the stack as failed; raises ``FloatingPointError`` once no run is left."""
+
+    def progress(self, step: int, shown: str) -> None:
+        """Tells how far the stack is, with a few words for the progress line."""
+
+    def artifact(self, run: int, name: str, write: Callable[[Path], None]) -> None:
+        """Keeps a file of one run in its folder and in the store: ``write`` makes it at the path it is given."""
+
+    def restore(self, parts: Mapping[str, Any]) -> int:
+        """Brings the parts to where a stopped run was; returns the first step to take, 0 for a new run.
+
+        Args:
+            parts: everything that changes while the recipe trains, by name: tensors (also in mappings and
+                lists), NumPy generators, and objects with ``state_dict`` and ``load_state_dict``, which see
+                to it that their state is tensors and plain values (:mod:`alphagrad.harness.state`). They take
+                their state in place, so that one mapping serves the whole run.
+        """
+
+    def checkpoint(self, step: int, parts: Mapping[str, Any], result: Callable[[int], dict[str, Any]]) -> None:
+        """Marks the end of an iteration, the only place where a run can stop and go on; cheap unless one is due.
+
+        Args:
+            step: the first step that is still to be taken.
+            parts: as for :meth:`restore`.
+            result: a run's number → the checkpoint that :meth:`Recipe.train` would return for it now.
+        """
+
+
+class Recipe(Protocol):
+    """Something to train: constructed from its validated settings."""
+
+    Settings: ClassVar[type[Settings]]
+    # A recipe may name what it logs, but for what is measured on single tensors, in an attribute ``logs``: a setting
+    # that asks for another metric is then refused at the start.
+
+    def __init__(self, settings: Any) -> None:
+        """Raises ``ValueError`` for settings that do not fit together, or take more memory than there is.
+
+        :func:`alphagrad.harness.memory.check_memory` finds out the latter. Of a recipe whose method
+        ``bytes_of(settings, runs)`` says what runs take, stacks are checked, too.
+        """
+
+    @property
+    def total_steps(self) -> int:
+        """What :meth:`Log.progress` counts up to."""
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks that one run optimizes, each by an optimizer of its own."""
+
+    def train(self, stack: RunStack, log: Log) -> Sequence[dict[str, Any]]:
+        """Trains every run of the stack; returns each run's checkpoint, tensors and plain values only.
+
+        It calls :meth:`Log.restore` before its loop and :meth:`Log.checkpoint` at the end of every iteration.
+
+        Raises:
+            ValueError: the environment or data does not suit the recipe.
+        """

@@ -1,0 +1,64 @@
+"""What `alphagrad alpha` shows: the α every tensor of a recipe's network would get under each rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from torch import nn
+
+from alphagrad import alpha as policies
+from alphagrad.common.words import cell
+from alphagrad.lab.config.build import build
+from alphagrad.optimizer import AlphaGrad
+from alphagrad.values import TensorInfo
+
+RULES: dict[str, policies.Alpha] = {
+    "√d": policies.SqrtDim(1.0),
+    "3√d": policies.SqrtDim(3.0),
+    "√total": policies.SqrtTotal(1.0),
+    "3√total": policies.SqrtTotal(3.0),
+    "5%>τ": policies.Quantile(0.05, 2.5),
+    "√fan-in": policies.FanIn(1.0),
+}
+
+
+def alpha_table(config: DictConfig) -> list[Table]:
+    """One table for each network of the recipe: d, fan-in and α by rule; the chosen optimizer's α last."""
+    job = build(config)
+    probe = job.optimizer.build([("probe.weight", nn.Parameter(nn.Linear(2, 2).weight.detach()))])
+    chosen = probe.param_groups[0]["rule"].alpha if isinstance(probe, AlphaGrad) else None
+    networks = job.recipe.networks()
+    total = sum(p.numel() for network in networks.values() for p in network.parameters())
+    return [
+        network_table(f"{config.recipe.name}: {name}", network, chosen, str(config.optimizer.name), total)
+        for name, network in networks.items()
+    ]
+
+
+def network_table(title: str, network: nn.Module, chosen: Any, optimizer: str, total: int) -> Table:
+    """The table of one network; its last row counts the network and, if there are several, all of them."""
+    own_total = sum(p.numel() for p in network.parameters())
+    caption = f"network total d = {own_total:,}, √d = {own_total**0.5:,.1f}"
+    if total != own_total:
+        caption += f"; all networks d = {total:,}, √d = {total**0.5:,.1f}"
+    table = Table(title=cell(title), caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("tensor", no_wrap=True)
+    # the rules: sqrt_dim with k = 1 and 3, sqrt_total likewise, quantile, fan_in, and the one chosen
+    for heading in ("shape", "d", "fan-in", *RULES, *([optimizer] if chosen else [])):
+        table.add_column(cell(heading), justify="right")
+    for name, p in network.named_parameters():
+        info = TensorInfo(name, tuple(p.shape), 0, own_total)
+        rules = [*RULES.values(), *([chosen] if chosen else [])]
+        alphas = [policy.initial(info) for policy in rules]
+        shape = "×".join(map(str, p.shape))
+        table.add_row(cell(name), shape, f"{info.d:,}", f"{policies.fan_in(p.shape):,}", *(shown(a) for a in alphas))
+    return table
+
+
+def shown(alpha: float | tuple[float, ...]) -> str:
+    """An α, or one for each run."""
+    values = alpha if isinstance(alpha, tuple) else (alpha,)
+    return "/".join(f"{a:.1f}" if a < 100 else f"{a:.0f}" for a in values)

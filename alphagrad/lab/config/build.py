@@ -1,0 +1,266 @@
+"""From a configuration to objects: the one place where settings are checked and ``_target_`` resolved."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from torch import nn
+
+from alphagrad.common import torchrun as processes
+from alphagrad.common.errors import ConfigError
+from alphagrad.common.words import cut, shown, squeezed
+from alphagrad.harness import memory, metrics
+from alphagrad.harness.recipe import Recipe, Settings
+from alphagrad.harness.stack import Observation, OptimizerSpec
+from alphagrad.lab.config import targets
+from alphagrad.lab.config.optimizers import optimizer_spec
+from alphagrad.lab.config.shape import SECTIONS, check_shape
+
+MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
+"""Of a run; torch dies of very many."""
+
+
+class TrackingSettings(Settings):
+    """Where runs are recorded."""
+
+    uri: str | None = Field(min_length=1)
+    experiment: str = Field(min_length=1)
+    artifacts: str | None = Field(min_length=1)
+    flush_seconds: PositiveFloat
+    retry_seconds: float = Field(ge=0)
+
+
+class InstrumentSettings(Settings):
+    """What optimizers report of single tensors, and how often; ``every`` 0 is never."""
+
+    every: NonNegativeInt
+    tensors: PositiveInt
+    tau: PositiveFloat
+
+
+class StackSettings(Settings):
+    """How hydra/launcher=stacked divides a study."""
+
+    max_runs: PositiveInt
+    processes: PositiveInt
+
+
+class CheckpointSettings(Settings):
+    """When the state of a run is saved, and what is kept."""
+
+    every_seconds: float | None = Field(gt=0)
+    every_steps: PositiveInt | None
+    keep_last: PositiveInt
+    """Of a run that has not finished; 1 is as 2, since the newest may turn out to be damaged."""
+    best: str | None = Field(min_length=1)
+    best_is: Literal["max", "min"]
+
+
+class StudySettings(Settings):
+    """What a study that is started again runs, and when it ends early."""
+
+    rerun: Literal["missing", "failed", "all"]
+    fail_fast: bool
+    """Whether no job is begun once one has failed."""
+
+
+class JobSettings(Settings):
+    """What every job has, whatever its recipe."""
+
+    seed: int = Field(ge=0, lt=2**63)
+    device: str
+    threads: int = Field(gt=0, le=MOST_THREADS)
+    output_root: str = Field(min_length=1)
+    stack: StackSettings
+    tracking: TrackingSettings
+    checkpoint: CheckpointSettings
+    study: StudySettings
+    instruments: InstrumentSettings
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, ready to start."""
+
+    settings: JobSettings
+    recipe: Recipe
+    optimizer: OptimizerSpec
+    device: torch.device
+
+    @property
+    def observation(self) -> Observation:
+        """What the optimizers report at each measurement."""
+        return Observation(self.settings.instruments.tensors, self.settings.instruments.tau)
+
+
+def build(config: DictConfig) -> Job:
+    """Checks the whole configuration and constructs what it names.
+
+    Raises:
+        ConfigError: a line for every setting that is wrong.
+    """
+    plain = check_shape(config)
+    problems: list[str] = []
+
+    def attempt(make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except ConfigError as error:
+            problems.append(str(error))
+            return None
+
+    settings = attempt(lambda: job_settings(config))
+    recipe = attempt(lambda: build_recipe(config))
+    named = plain.get("device")
+    device = attempt(lambda: device_of(named)) if isinstance(named, str) else None
+    before = len(problems)
+    optimizer = attempt(lambda: optimizer_spec(config, device or torch.device("cpu")))
+    if recipe is None and len(problems) > before:
+        wrong = problems[-1].partition("=")[0].removeprefix("optimizer.")
+        if OmegaConf.is_interpolation(config.optimizer, wrong):
+            problems.pop()  # it is the recipe's value, which is told already
+    if processes.count() > 1 and "parallel" not in config.recipe:
+        problems.append(f"recipe={config.recipe.name}: trains in one process, and torchrun has started several")
+    if settings is not None and recipe is not None and settings.checkpoint.best is not None:
+        best = settings.checkpoint.best
+        attempt(lambda: check_metric(f"checkpoint.best={cut(best)}", best, config, recipe))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    assert device is not None
+    return Job(settings, recipe, optimizer, device)
+
+
+def check_metric(told: str, name: str, config: DictConfig, recipe: Recipe) -> None:
+    """:class:`ConfigError` if a recipe that says what it logs never logs a metric."""
+    logs = getattr(recipe, "logs", None)
+    if logs is None or metrics.is_logged(name, logs):
+        return
+    near = "".join(f"; did you mean {other}?" for other in difflib.get_close_matches(name, logs, 1))
+    has = ", ".join(sorted(logs))
+    raise ConfigError(f"{told}: recipe {config.recipe.name} has no such metric; it has {has}{near}")
+
+
+def fits_in_memory(job: Job, runs: int) -> bool:
+    """Whether so many runs of a job take no more memory than there is, as far as their recipe can tell."""
+    return _bytes_of(job, runs) <= memory.memory()
+
+
+def check_stack(job: Job, runs: int) -> None:
+    """:class:`ConfigError` where so many runs of a job take more memory than there is and their recipe can tell."""
+    if not fits_in_memory(job, runs):
+        needed, there = memory.size(_bytes_of(job, runs)), memory.size(memory.memory())
+        raise ConfigError(
+            f"stack.max_runs={job.settings.stack.max_runs}: a stack of {runs} runs takes about "
+            f"{needed} of memory, and this machine has {there}; give less"
+        )
+
+
+def _bytes_of(job: Job, runs: int) -> float:
+    known = hasattr(job.recipe, "bytes_of")
+    return float(job.recipe.bytes_of(job.recipe.settings, runs)) if known else 0.0  # type: ignore[attr-defined]
+
+
+def job_settings(config: DictConfig) -> JobSettings:
+    """What every job has; :class:`ConfigError` with a line for each wrong setting."""
+    plain = OmegaConf.to_container(OmegaConf.masked_copy(config, list(SECTIONS)), resolve=True)
+    settings: JobSettings = checked(JobSettings, plain, "")
+    return settings
+
+
+def checked(model: type[Settings], values: Any, prefix: str) -> Any:
+    """``values`` as the model; :class:`ConfigError` with a line for each wrong one."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            name = ".".join(str(part) for part in problem["loc"])
+            value = "nothing" if problem["type"] == "missing" else shown(problem["input"])
+            told = f"{problem['msg'][:1].lower()}{problem['msg'][1:]}"
+            if problem["type"] == "model_type":
+                told = f"is a section; {_inside(model, problem['loc'], prefix + name, problem['input'])}"
+            lines.append(f"{prefix}{name}={value}: {told}")
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from error
+
+
+def _inside(model: type[Settings], loc: tuple[str | int, ...], name: str, value: Any) -> str:
+    """The settings of a section that was given a plain value, and the one that the value would suit."""
+    inner: Any = model
+    for part in loc:
+        fields = getattr(inner, "model_fields", {})
+        inner = fields[part].annotation if part in fields else None
+    fields = getattr(inner, "model_fields", {})
+    fitting = next((n for n, f in fields.items() if value is not None and f.annotation is type(value)), None)
+    has = f"it has {', '.join(fields)}" if fields else "it has settings of its own"
+    return f"give {name}.{fitting}={cut(value)}" if fitting else has
+
+
+def build_recipe(config: DictConfig) -> Recipe:
+    """The recipe of the configuration, its settings checked."""
+    section = {str(k): v for k, v in config.recipe.items()}
+    target = recipe_class(section.pop("_target_", None))
+    plain = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in section.items()}
+    for name, value in plain.items():
+        targets.check(f"recipe.{name}", value, (_environment(),) if name == "env" else (nn.Module,))
+    try:
+        settings = checked(target.Settings, plain, "recipe.")
+    except ConfigError as error:
+        text = str(error)
+        for key in section:
+            if OmegaConf.is_interpolation(config.recipe, key):
+                # named where the user sets it
+                text = text.replace(f"recipe.{key}.", f"{key}.").replace(f"recipe.{key}=", f"{key}=")
+        raise ConfigError(text) from error
+    try:
+        recipe: Recipe = target(settings)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return recipe
+
+
+def _environment() -> type:
+    """What a wrapper is, and makes."""
+    import gymnasium
+
+    made: type = gymnasium.Env
+    return made
+
+
+def recipe_class(name: object) -> Any:
+    """The recipe that a ``_target_`` names.
+
+    Raises:
+        ConfigError: it is not allowed, is not there, or is no recipe.
+    """
+    target = targets.resolve("recipe", name, (object,))
+    settings = getattr(target, "Settings", None)
+    parts = all(hasattr(target, part) for part in ("networks", "train"))
+    if not (isinstance(target, type) and isinstance(settings, type) and issubclass(settings, Settings) and parts):
+        raise ConfigError(f"recipe._target_={name}: is no recipe, a class with Settings, networks and train")
+    return target
+
+
+def device_of(name: str) -> torch.device:
+    """The torch device; *auto* is CUDA where there is one, else the CPU. Under torchrun: this process's."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if processes.count() > 1:
+        if name not in ("cpu", "cuda"):
+            raise ConfigError(f"device={name}: must be auto, cpu or cuda under torchrun; each process has its own GPU")
+        name = f"cuda:{processes.local()}" if name == "cuda" else name
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"device={cut(name)}: must be auto, or a device torch can use here: {squeezed(reason, 200)}"
+        ) from error
+    return device

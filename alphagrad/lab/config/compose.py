@@ -1,0 +1,185 @@
+"""Configuration composed by Hydra."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from alphagrad.common.errors import ConfigError
+from alphagrad.common.words import cut
+from alphagrad.lab.config import advice, open_settings
+from alphagrad.lab.config.overrides import parsed
+from alphagrad.lab.config.shape import check_shape, check_used
+from alphagrad.lab.launching.alike import Alike
+
+CONFIG_MODULE = "alphagrad.conf"
+CONFIG_NAME = "config"
+# What does not change the numbers of a run: where it is written and by what it is followed.
+BOOKKEEPING = ("seed", "output_root", "tracking", "checkpoint", "study", "stack", "hydra")
+JOB_KEY = "alphagrad.job"
+"""Tag of a job: equal for equal configurations and seeds."""
+SLOTS = advice.SLOTS
+
+
+class UserConf(SearchPathPlugin):
+    """Puts $ALPHAGRAD_CONF, a folder with the same groups, before the shipped configuration."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        folder = user_conf()
+        if folder is not None:
+            search_path.prepend(provider="ALPHAGRAD_CONF", path=f"file://{folder}")
+
+
+def user_conf() -> Path | None:
+    """The folder $ALPHAGRAD_CONF, if set; :class:`ConfigError` if it is not a folder."""
+    value = os.environ.get("ALPHAGRAD_CONF")
+    if not value:
+        return None
+    folder = Path(value).expanduser().resolve()
+    if not is_folder(folder):
+        raise ConfigError(f"ALPHAGRAD_CONF={cut(value)}: no such folder")
+    return folder
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of this name, which may be longer than any."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def register() -> None:
+    """Makes our resolver and search path known to Hydra; needed before anything is composed."""
+    plugins = Plugins.instance()  # its search loads Hydra's modules anew: ours may be imported only after it
+    from hydra_plugins.alphagrad import FarmLauncher, StackedLauncher, StudySweeper
+
+    # registered by hand, because that search does not see through an editable install
+    for plugin in (UserConf, StudySweeper, StackedLauncher, FarmLauncher):
+        plugins.register(plugin)
+    open_settings.register()
+    OmegaConf.register_new_resolver("alphagrad.hash", lambda *, _root_: config_hash(_root_), replace=True)
+
+
+def config_hash(config: DictConfig) -> str:
+    """Eight hexadecimal digits of the configuration, :data:`BOOKKEEPING` left out: equal for replicas."""
+    plain = {key: _plain(config, key) for key in map(str, config) if key not in BOOKKEEPING}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _plain(config: DictConfig, key: str) -> Any:
+    """A section, or a value, as plain data; nothing else is resolved."""
+    if OmegaConf.is_missing(config, key):
+        return "???"
+    value = config[key]
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def job_key(config: DictConfig) -> str:
+    """What identifies a job within a study: its configuration and seed."""
+    return f"{config_hash(config)}-{config.seed}"
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    copied = OmegaConf.create({k: v for k, v in config.items_ex(resolve=False) if k != "hydra"})
+    assert isinstance(copied, DictConfig)
+    return copied
+
+
+def settings_of(config: DictConfig) -> dict[str, Any]:
+    """The configuration as a flat mapping ``a.b.c`` → value, resolved, each setting once.
+
+    A node that is another's copy (env: ${env}) is told where that one stands, at the top; so the configuration
+    that a run has noted, in which nothing points to anything any more, gives the same settings.
+    """
+    flat: dict[str, Any] = {}
+    own = _without_hydra(config)
+    tops = [value for value in own.values() if isinstance(value, DictConfig)]
+
+    def walk(node: DictConfig, prefix: str) -> None:
+        for key in node:
+            name = prefix + str(key)
+            value = node[key]
+            if isinstance(value, DictConfig):
+                told = OmegaConf.is_interpolation(node, str(key)) or (prefix and value in tops)
+                if not told:
+                    walk(value, f"{name}.")
+            else:
+                flat[name] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+    walk(own, "")
+    return flat
+
+
+@contextmanager
+def hydra_initialized(config_dir: str | None = None) -> Iterator[None]:
+    """Hydra's compose API on our configuration."""
+    GlobalHydra.instance().clear()
+    register()
+    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        if config_dir is not None:
+            if not is_folder(Path(config_dir)):
+                raise ConfigError(f"--config-dir={cut(config_dir)}: no such folder")
+            loader = GlobalHydra.instance().config_loader()
+            assert isinstance(loader, ConfigLoaderImpl)
+            # where Hydra puts it; the loader looked its sources up when it was made
+            path, anchor = f"file://{Path(config_dir).resolve()}", SearchPathQuery(provider="schema")
+            loader.get_search_path().prepend("command-line", path, anchor)
+            loader.repository.initialize_sources(loader.get_search_path())
+        yield
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """One job's configuration; call it under :func:`hydra_initialized`.
+
+    Raises:
+        ConfigError: an override names what does not exist, or has a value that cannot be used.
+    """
+    return _checked(_composed(overrides), overrides)
+
+
+def _checked(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    try:
+        check_shape(config)  # dangling ${...} show here
+        check_used(config)  # only here: in what a run has noted nothing points to anything any more
+    except ConfigError as error:
+        raise ConfigError(advice.as_set(str(error), overrides)) from error
+    return config
+
+
+def _composed(overrides: Sequence[str], whole: bool = False) -> DictConfig:
+    parsed(overrides)
+    try:
+        return hydra_compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=whole)
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, OSError, RecursionError) as error:
+        raise ConfigError(advice.one_line(error, overrides, hydra_config)) from error
+
+
+def compose_all(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
+    """Each job's configuration, as :func:`compose` has it, in little time (:class:`Alike`)."""
+    loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, ConfigLoaderImpl)
+    alike = Alike(_composed, loader)
+    return [_checked(alike(job), job) for job in jobs]
+
+
+def hydra_config(overrides: Sequence[str]) -> DictConfig:
+    """The configuration with Hydra's own part; raises as :func:`compose`."""
+    return _composed(overrides, whole=True)

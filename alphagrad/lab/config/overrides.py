@@ -1,0 +1,145 @@
+"""The words of a command line, looked at before Hydra is: each is a setting that can be read and may be set."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from alphagrad.common.errors import ConfigError
+from alphagrad.common.words import cut, is_plain, plain, shown, squeezed
+
+OURS = ("hydra/launcher", "hydra.run.dir", "hydra.sweep.dir")
+"""Settings of Hydra's own that may be given, besides those below :data:`BELOW`; its others say what code it runs,
+where it looks for configuration and what it writes."""
+BELOW = ("hydra.launcher.", "hydra.sweeper.params.")
+CODE = ("_target_", "choice")
+"""What a launcher is, which ``hydra/launcher`` chooses."""
+STACKED = "hydra_plugins.alphagrad.StackedLauncher"
+LAUNCHERS = (
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    STACKED,
+    "hydra_plugins.alphagrad.FarmLauncher",
+)
+LONGEST_NAME = 255
+"""Bytes of a file's name."""
+WHOLE_STUDY = ("output_root", "tracking", "study", "stack", "hydra", "experiment")
+"""What all jobs of a study share."""
+
+
+def parsed(words: Sequence[str]) -> list[Override]:
+    """The words as Hydra reads them.
+
+    Raises:
+        ConfigError: one cannot be read, or sets what may not be set; it is named alone.
+    """
+    return [_one(word) for word in words]
+
+
+def _one(word: str) -> Override:
+    key = re.split(r"[=@]", word, maxsplit=1)[0].lstrip("+~").strip()
+    if not is_plain(word):
+        raise ConfigError(f"{cut(plain(word))}: holds control characters; only text is allowed")
+    if not key or ("=" not in word and not word.startswith("~")):
+        raise ConfigError(f"{cut(word) or 'an empty word'}: is no setting; give {cut(as_setting(word))}")
+    try:
+        override: Override = OverridesParser.create().parse_override(word)
+    except (HydraException, ValueError, RecursionError, OverflowError) as error:
+        raise ConfigError(_unreadable(word, error)) from error
+    if len(key.encode()) > LONGEST_NAME:  # Hydra looks for a file of that name
+        raise ConfigError(f"{cut(key)}: no such setting; it is longer than any")
+    value = override.value()
+    if isinstance(value, str) and len(value.encode()) > LONGEST_NAME and override.package is None and "." not in key:
+        raise ConfigError(f"{key}={cut(value)}: is longer than any file's name")
+    if key == "hydra" or key.startswith(("hydra.", "hydra/")):
+        _check_hydra(word, key, override)
+    return override
+
+
+def _check_hydra(word: str, key: str, override: Override) -> None:
+    given = key in OURS or key.startswith(BELOW)
+    if not given or key.rpartition(".")[2] in CODE or override.is_delete() or override.package is not None:
+        value = override.value()
+        name = value if key == "hydra.launcher" and isinstance(value, str) else "NAME"
+        if (key.startswith("hydra.launcher") and key.count(".") == 1) or key.rpartition(".")[2] in CODE:
+            raise ConfigError(f"{cut(word)}: a launcher is chosen by hydra/launcher={name}")
+        raise ConfigError(
+            f"{cut(word)}: may not be set; of Hydra's own settings there are {', '.join(OURS)}, "
+            f"{' and '.join(f'{name}*' for name in BELOW)}"
+        )
+    if key.endswith(".dir") and not (isinstance(override.value(), str) and str(override.value()).strip()):
+        raise ConfigError(f"{cut(word)}: must be a folder")
+    if override.is_sweep_override():
+        raise ConfigError(f"{cut(word)}: all jobs of a study share it; give one value")
+
+
+def check_study(overrides: Sequence[Override]) -> None:
+    """Raises :class:`ConfigError` where the jobs of a study would differ in what they share."""
+    for override in overrides:
+        key = override.get_key_element().lstrip("+~")
+        if override.is_sweep_override() and re.split(r"[./]", key)[0] in WHOLE_STUDY:
+            raise ConfigError(f"{cut(override.input_line)}: all jobs of a study share it; give one value")
+
+
+def check_hydra(full: DictConfig, plain: DictConfig | None) -> None:
+    """Raises :class:`ConfigError` where Hydra would run or write other than what alphagrad's configuration says.
+
+    Args:
+        full: the configuration with Hydra's part.
+        plain: as it is without what ``--config-dir`` adds; None where nothing was added.
+    """
+    launcher = OmegaConf.select(full, "hydra.launcher._target_")
+    if launcher not in LAUNCHERS:
+        raise ConfigError(f"hydra.launcher._target_={shown(launcher)}: a launcher is chosen by hydra/launcher=NAME")
+    unknown = [str(key) for key in full.hydra.launcher if key != "_target_"]
+    if launcher != LAUNCHERS[-1] and unknown:
+        raise ConfigError(
+            f"hydra.launcher.{cut(unknown[0])}: this launcher has no settings; hydra/launcher=NAME chooses"
+        )
+    if plain is None:
+        return
+    for part in ("callbacks", "job_logging", "hydra_logging", "output_subdir", "sweeper._target_", "searchpath"):
+        if _of(full, part) != _of(plain, part):
+            raise ConfigError(f"hydra.{part}: may not be set in a folder given by --config-dir")
+    for part in ("name", "chdir", "env_set", "env_copy"):
+        if _of(full, f"job.{part}") != _of(plain, f"job.{part}"):
+            raise ConfigError(f"hydra.job.{part}: may not be set in a folder given by --config-dir")
+
+
+def _of(config: DictConfig, part: str) -> Any:
+    hydra = OmegaConf.to_container(config.hydra, resolve=False)
+    for name in part.split("."):
+        hydra = hydra.get(name) if isinstance(hydra, dict) else None
+    return hydra
+
+
+def as_setting(word: str, value: str = "") -> str:
+    """A word that is no setting as it may have been meant."""
+    key, _, own = re.sub(r"^[-+~]+", "", word).replace(":", "=", 1).replace(" ", "=", 1).partition("=")
+    return f"{key or 'SETTING'}={own.strip() or value or 'VALUE'}"
+
+
+def _unreadable(word: str, error: Exception) -> str:
+    """What is wrong with a word that the parser refuses, and the form that it takes."""
+    if "integer string conversion" in str(error):
+        return f"{cut(word)}: holds a number that is too long"
+    key, _, value = word.partition("=")
+    tidy = [f"{key.strip()}={value.strip()}"] if key != key.strip() or value != value.strip() else []
+    bare = value.strip().strip("'\"=")
+    quoted = bare.replace("\\", "\\\\").replace("'", "\\'")
+    tidy += [f"{key}={bare}"] if value.startswith("=") else []
+    tidy += [] if re.match(r"[\[{$]|\w*\(", bare) else [f"{key.strip()}='{quoted}'"]
+    for form in tidy:
+        try:
+            OverridesParser.create().parse_override(form)
+        except (HydraException, ValueError, RecursionError):
+            continue
+        return f"{cut(word)}: cannot be read; give {cut(shlex.quote(form))}"
+    told = squeezed(str(error).splitlines()[0] if str(error) else type(error).__name__, 200)
+    return f"{cut(word)}: cannot be read ({told})"

@@ -1,0 +1,1 @@
+"""What the store tells of studies; never imports torch."""

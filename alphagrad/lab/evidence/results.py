@@ -1,0 +1,175 @@
+"""What the store knows of finished and unfinished runs; reads, never writes, and needs no torch."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from alphagrad.common.errors import ConfigError
+from alphagrad.common.words import cut, squeezed
+from alphagrad.lab.records.lifecycle import NEWEST_FIRST
+from alphagrad.lab.store.connection import open_existing
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One job as the store has it."""
+
+    id: str
+    name: str
+    status: str
+    seed: int
+    metrics: dict[str, float]
+    """Last value of each metric."""
+    tags: dict[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in seed alone."""
+
+    label: str
+    runs: list[Run]
+    """The newest of each job, so one of each seed."""
+    earlier: int = 0
+    """Earlier runs of the same jobs, which do not count."""
+
+    def finished(self) -> list[Run]:
+        """The runs that count."""
+        return [run for run in self.runs if run.status == "FINISHED"]
+
+    def values(self, metric: str) -> list[float]:
+        """The last values of a metric over the finished runs."""
+        return [run.metrics[metric] for run in self.finished() if metric in run.metrics]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A multirun, or all single runs of an experiment."""
+
+    title: str
+    groups: list[Group]
+
+
+class Results:
+    """The runs of one experiment in a store.
+
+    Raises:
+        ConfigError: the store or the experiment does not exist.
+    """
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        self.client = open_existing(uri)
+        found = self.client.get_experiment_by_name(experiment)
+        if found is None:
+            names = ", ".join(e.name for e in self.client.search_experiments())
+            raise ConfigError(f"tracking.experiment={experiment}: not in this store; there are {squeezed(names, 1000)}")
+        self.experiment_id = found.experiment_id
+
+    def study(self, run_id: str | None = None) -> Study:
+        """The multirun with this parent run id (or a beginning of it); by default the newest one.
+
+        An experiment without a multirun is one study of all its runs.
+        """
+        parent = self.parent(run_id)
+        if parent is not None:
+            runs = self._search(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+            return Study(f"{parent.info.run_name} ({parent.info.run_id[:8]})", grouped(runs))
+        return Study("all runs", grouped(self._search("")))
+
+    def parent(self, run_id: str | None = None) -> Any:
+        """The parent run of a multirun, found as by :meth:`study`; None in an experiment without one."""
+        parents = self._search("tags.`alphagrad.kind` = 'study'")
+        if run_id is not None:
+            parents = [p for p in parents if p.info.run_id.startswith(run_id)]
+            if len(parents) != 1:
+                raise ConfigError(
+                    f"{cut(run_id)}: {len(parents)} studies have a run id that begins so; give one study's"
+                )
+        return parents[0] if parents else None
+
+    def _search(self, condition: str) -> list[Any]:
+        """All matching runs, newest first."""
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], condition, max_results=1000, order_by=list(NEWEST_FIRST), page_token=token
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def history(self, run: Run, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Steps and values of a metric, in order of steps."""
+        points = sorted((m.step, as_logged(m.value)) for m in self.client.get_metric_history(run.id, metric))
+        return np.array([s for s, _ in points]), np.array([v for _, v in points])
+
+
+def as_logged(value: float) -> float:
+    """A metric's value as the run had it: a store has ±1.797e308, the largest number there is, for ±infinity."""
+    return math.copysign(math.inf, value) if abs(value) >= sys.float_info.max else value
+
+
+def grouped(found: Sequence[Any]) -> list[Group]:
+    """Runs in the order they started, replicas together, labelled by what tells them apart.
+
+    Of the runs of one job, which are equal in configuration and seed, the newest counts.
+
+    Args:
+        found: runs of the store, newest first.
+    """
+    counted: dict[tuple[str, int], Run] = {}
+    labels: dict[str, str] = {}
+    earlier: Counter[str] = Counter()
+    for entry in found:
+        tags = entry.data.tags
+        if "seed" not in tags:
+            continue
+        info, seed = entry.info, int(tags["seed"])
+        label = tags.get("configuration", info.run_name)
+        key = tags.get("config_hash") or label
+        labels.setdefault(key, label)
+        if (key, seed) in counted:
+            earlier[key] += 1
+        else:
+            values = {name: as_logged(value) for name, value in entry.data.metrics.items()}
+            counted[key, seed] = Run(info.run_id, info.run_name, info.status, seed, values, dict(tags))
+    groups: dict[str, list[Run]] = {}
+    for (key, _), run in reversed(counted.items()):
+        groups.setdefault(key, []).append(run)
+    words = [set(label.split()) for label in labels.values()]
+    shared = set.intersection(*words) if len(words) > 1 else set()
+
+    def told(label: str) -> str:
+        return " ".join(word for word in label.split() if word not in shared) or label
+
+    return [Group(told(labels[key]), runs, earlier[key]) for key, runs in groups.items()]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Percentile-bootstrap interval of the mean at 95 %; None for fewer than two values, or one that is not finite."""
+    if len(values) < 2 or not np.isfinite(values).all():
+        return None
+    if len(set(values)) == 1:
+        return values[0], values[0]
+    found = stats.bootstrap(
+        (np.asarray(values),),
+        np.mean,
+        confidence_level=CONFIDENCE,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(found.low), float(found.high)

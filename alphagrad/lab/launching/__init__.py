@@ -1,0 +1,1 @@
+"""Many jobs: grouped into stacks, sent to processes and machines."""

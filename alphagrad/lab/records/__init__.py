@@ -1,0 +1,1 @@
+"""What outlives the process: runs in the store and in their folders."""

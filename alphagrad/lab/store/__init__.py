@@ -1,0 +1,1 @@
+"""The MLflow store: where it is, and a connection that endures its failures."""

@@ -1,0 +1,1 @@
+"""One stack of runs in one process."""

@@ -1,0 +1,294 @@
+"""The log that a recipe trains with: metrics to the store, progress to the terminal, states to the disk."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alphagrad.common import interrupts
+from alphagrad.common import torchrun as processes
+from alphagrad.common.errors import StorageLost, Terminated
+from alphagrad.harness.stack import Observation
+from alphagrad.harness.state import pack, put_back
+from alphagrad.lab.config.build import Job
+from alphagrad.lab.records.checkpoint import Checkpoints, save_atomically
+from alphagrad.lab.records.lifecycle import DIVERGED, PRUNED
+from alphagrad.lab.records.run import Tracker
+from alphagrad.lab.records.untracked import Untracked
+from alphagrad.lab.training.best import BEST, BestValues
+from alphagrad.lab.training.kept import KeptFiles
+
+LOG = logging.getLogger("alphagrad")
+CHECKPOINT = "checkpoint.pt"
+"""What a finished run leaves: its recipe's model."""
+RETRY_SECONDS = 10.0
+"""Between attempts to save a state where the disk does not take it."""
+
+
+Watch = Callable[[int, Mapping[str, float]], str | None]
+"""Sees a run's metrics of each step; where it returns a reason, the run is ended as KILLED."""
+
+
+class Pruned(Exception):
+    """No run of the stack is left to train, and not all of them diverged."""
+
+
+class TrackedLog:
+    """See :class:`alphagrad.harness.recipe.Log`.
+
+    Args:
+        trackers: one for each run of the stack.
+        line: takes the progress.
+        job: any of the stack's.
+        checkpoints: where states go; none without.
+        folders: each run's.
+        state: what the runs go on from; None for new ones.
+        watches: each run's :attr:`alphagrad.lab.training.runner.Assignment.watch`.
+    """
+
+    def __init__(
+        self,
+        trackers: Sequence[Tracker | Untracked],
+        line: Any,
+        job: Job,
+        checkpoints: Checkpoints | None = None,
+        folders: Sequence[Path] = (),
+        state: Mapping[str, Any] | None = None,
+        watches: Sequence[Watch | None] = (),
+    ) -> None:
+        self._trackers, self._line, self._job = trackers, line, job
+        self._checkpoints, self._folders, self._state = checkpoints, folders, state
+        self._watches = dict(enumerate(watches))
+        self.observation: Observation | None = job.observation
+        self.observe_every = job.settings.instruments.every
+        self.last: list[dict[str, float]] = [{} for _ in trackers]
+        self.failures: dict[int, str] = {}
+        self._best = BestValues(job.settings.checkpoint, len(trackers))
+        self._at: list[dict[str, int]] = [{} for _ in trackers]
+        """The step of each last value."""
+        self._made: list[set[str]] = [set() for _ in trackers]
+        """The names of the files that each run has sent to its store."""
+        self._reached: tuple[int, Mapping[str, Any]] | None = None
+        self._disk_fails_since: float | None = None
+        self._done = self._progress = 0
+        self._files = KeptFiles(job.settings.tracking.retry_seconds if checkpoints is not None else 0.0)
+
+    def metrics(self, run: int, step: int, values: Mapping[str, float]) -> None:
+        interrupts.check()
+        if run in self.pruned:
+            return
+        self._trackers[run].metrics(step, values)
+        self.last[run].update(values)
+        self._at[run].update(dict.fromkeys(values, step))
+        watch = self._watches.get(run)
+        why = watch(step, values) if watch is not None and run not in self.failures else None
+        if why is not None and not self._over(step):
+            self._failed(run, "KILLED", f"{PRUNED} at step {step}: {why}")
+
+    def _over(self, step: int) -> bool:
+        """Whether nothing is left to train when a metric of this step comes; recipes count from 0 or from 1."""
+        total = self._job.recipe.total_steps
+        return max(step, self._done + 1, self._progress) >= total
+
+    @property
+    def pruned(self) -> set[int]:
+        """The runs that their watch has ended."""
+        return {run for run, reason in self.failures.items() if reason.startswith(PRUNED)}
+
+    def diverged(self, run: int, step: int, reason: str) -> None:
+        self._failed(run, "FAILED", f"{DIVERGED} at step {step}: {reason}")
+
+    def _failed(self, run: int, status: str, reason: str) -> None:
+        """Ends one run; once none is left, the training of the stack."""
+        self.failures[run] = reason
+        self._trackers[run].end(status, reason)
+        if run not in self.pruned:
+            LOG.warning("run %s %s", self._trackers[run].run_id, reason)
+        if len(self.failures) == len(self._trackers):
+            raise Pruned(reason) if self.pruned else FloatingPointError(reason)
+
+    def progress(self, step: int, shown: str) -> None:
+        interrupts.check()
+        self._progress = step
+        self._line.update(step, shown)
+        for tracker in self._trackers:
+            tracker.position(step, self._job.recipe.total_steps)
+
+    def artifact(self, run: int, name: str, write: Callable[[Path], None]) -> None:
+        if run in self.failures:
+            return
+        path = self._folders[run] / name
+        temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")  # the suffix says what is drawn
+
+        def make() -> None:
+            try:
+                write(temporary)
+                temporary.replace(path)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+
+        self._keep(run, path, make)
+
+    def _keep(self, run: int, path: Path, make: Callable[[], None]) -> None:
+        """Makes a run's file and sends it to the store, both off the training's way where they fail for a while."""
+
+        def made() -> None:
+            self._made[run].add(path.name)
+            self._trackers[run].upload(path)
+
+        self._files.write(path, make, made)
+
+    def restore(self, parts: Mapping[str, Any]) -> int:
+        processes.shared(self._state)
+        if self._state is None:
+            return 0
+        step, now = put_back(self._state, parts, self._job.device), int(time.time() * 1000)
+        for run, kept in enumerate(self._state["runs"]):
+            tracker = self._trackers[run]
+            self.last[run], self._best.values[run] = dict(kept["last"]), kept["best"]
+            self._at[run] = dict(kept.get("at", {}))
+            if tracker.run_id != kept["run_id"]:  # a new store, which has nothing of it yet
+                tracker.send((name, self.last[run][name], now, at) for name, at in self._at[run].items())
+                waiting = [name for name in kept.get("made", ()) if (self._folders[run] / name).exists()]
+            else:
+                waiting = list(kept.get("files", ()))
+            self._made[run] = set(kept.get("made", ()))
+            tracker.send(tuple(point) for point in kept["pending"])
+            for name in waiting:
+                tracker.upload(self._folders[run] / name)
+        self.failures.update(self._state["failures"])
+        self._done = step
+        self._state = None  # its memory is not needed any more
+        self.progress(step, "resumed")
+        return step
+
+    def checkpoint(self, step: int, parts: Mapping[str, Any], result: Callable[[int], dict[str, Any]]) -> None:
+        self._done = step
+        if self._checkpoints is None:
+            return
+        self._reached = step, parts
+        self._keep_best(step, result)
+        try:
+            self._files.again()
+            for run, tracker in enumerate(self._trackers):
+                if run not in self.failures:
+                    tracker.check()
+        except (OSError, StorageLost) as error:
+            raise self.stopped(error) from error
+        if self._checkpoints.due(step):
+            self._save(step, parts)
+        processes.tell(processes.ON)
+
+    def stopped(self, error: Exception) -> StorageLost:
+        """Saves the state reached whether it is due or not; the error with what the user can do about it."""
+        assert self._checkpoints is not None
+        told = " ".join(str(error).split())
+        again = self._save_reached()
+        if again is not None and str(again) not in told:
+            told += f"; {again}"
+        processes.tell(processes.END)
+        files = self._checkpoints.files()
+        kept = "no state kept"
+        if files:
+            home = files[-1].parent
+            where = "" if home == self._folders[0] else f" in {home}"
+            kept = f"step {int(files[-1].stem.rpartition('-')[2])} is kept{where}"
+        return StorageLost(f"{told}; {kept}; once that is put right, `alphagrad resume {self._folders[0]}` goes on")
+
+    def finish(self, results: Sequence[Mapping[str, Any]]) -> None:
+        """Ends the runs that are left as FINISHED, once all there is of them is in their folders and the store.
+
+        Args:
+            results: each run's model.
+
+        Raises:
+            StorageLost: it cannot be; the state is kept.
+        """
+        left = [run for run in range(len(self._trackers)) if run not in self.failures]
+        try:
+            for run in left:
+                path = self._folders[run] / CHECKPOINT
+                self._keep(run, path, partial(save_atomically, results[run], path))
+                if (self._folders[run] / BEST).exists():
+                    self._trackers[run].upload(self._folders[run] / BEST)
+                self._best.tell(run, self.last[run])
+            self._files.finish()
+            for run in left:
+                self._trackers[run].drain()
+            for run in left:
+                self._trackers[run].end("FINISHED")
+        except (OSError, StorageLost) as error:
+            raise self.stopped(error) from error
+        except (KeyboardInterrupt, Terminated):
+            self._save_reached()
+            raise
+        processes.tell(processes.ON)
+
+    def _save_reached(self) -> OSError | None:
+        """Saves the state at the end of the last iteration; the error if the disk does not take it."""
+        if self._checkpoints is not None and self._reached is not None:
+            try:
+                self._checkpoints.save(self._reached[0], self._content(self._reached[1]))
+            except OSError as error:
+                return error
+        return None
+
+    def _save(self, step: int, parts: Mapping[str, Any]) -> None:
+        """Saves a state; a disk that does not take it is tried again while the run goes on."""
+        assert self._checkpoints is not None
+        try:
+            self._checkpoints.save(step, self._content(parts))
+            self._disk_fails_since = None
+        except OSError as error:
+            now = time.monotonic()
+            if self._disk_fails_since is None:
+                self._disk_fails_since = now
+                LOG.warning("%s; trying on", error)
+            if now - self._disk_fails_since >= self._job.settings.tracking.retry_seconds:
+                raise self.stopped(error) from error
+            self._checkpoints.postpone(RETRY_SECONDS)
+
+    def _content(self, parts: Mapping[str, Any]) -> dict[str, Any]:
+        processes.tell(processes.STATE)
+        content: dict[str, Any] = {"parts": {}, "torch": torch.get_rng_state(), "failures": dict(self.failures)}
+        for name, part in parts.items():
+            try:
+                content["parts"][name] = pack(part)
+            except TypeError as error:
+                raise TypeError(f"{name}: {error}") from error
+        if self._job.device.type == "cuda":
+            content["cuda"] = torch.cuda.get_rng_state(self._job.device)
+        content["runs"] = [
+            {
+                "run_id": tracker.run_id,
+                "pending": tracker.pending(),
+                "files": tracker.waiting(),
+                "made": sorted(self._made[run]),
+                "last": self.last[run],
+                "at": self._at[run],
+                "best": self._best.values[run],
+            }
+            for run, tracker in enumerate(self._trackers)
+        ]
+        return content
+
+    def _keep_best(self, step: int, result: Callable[[int], dict[str, Any]]) -> None:
+        for run, values in enumerate(self.last):
+            if run in self.failures or not self._best.improve(run, values):
+                continue
+            processes.tell(processes.RESULT)
+            content = {**pack(result(run)), "steps": step, str(self._best.settings.best): self._best.values[run]}
+            path = self._folders[run] / BEST
+            try:
+                save_atomically(content, path)
+                self._made[run].add(BEST)
+            except OSError:  # training goes on with what is in it
+                self._keep(run, path, partial(save_atomically, copy.deepcopy(content), path))

@@ -1,0 +1,1 @@
+"""Searching optimizers alike."""
