@@ -30,7 +30,8 @@ from turns import Turns
 from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.lab.config.build import build
 from alphagrad.lab.config.compose import compose, hydra_initialized
-from alphagrad.lab.training.runner import assignment_of, run_stack
+from alphagrad.lab.training.job import assignment_of
+from alphagrad.lab.training.runner import run_stack
 
 BASE = ["recipe=image", "optimizer=adam", "recipe.eval_every=0", "recipe.gap_images=0", "data.name=noise"]
 BASE += ["recipe.schedule.kind=one_cycle"]

@@ -15,7 +15,7 @@ import torch.multiprocessing
 
 HEAVY = [
     "alphagrad_cli",
-    "alphagrad.lab.launching.launch",
+    "alphagrad.lab.commands.run",
     "alphagrad.lab.training.runner",
     "alphagrad.lab.commands.resume",
     "mlflow",

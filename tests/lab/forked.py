@@ -12,7 +12,7 @@ from pathlib import Path
 
 HEAVY = [
     "alphagrad_cli",
-    "alphagrad.lab.launching.launch",
+    "alphagrad.lab.commands.run",
     "alphagrad.lab.commands.resume",
     "alphagrad.lab.launching.stacking",
     "alphagrad.lab.evidence.status",

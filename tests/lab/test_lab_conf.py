@@ -410,7 +410,7 @@ def test_baselines_are_constructors_of_known_packages():
     for name in options("optimizer"):
         target = section(f"optimizer/{name}.yaml").get("_target_", "alphagrad.AlphaGrad")
         assert target.startswith(
-            ("torch.optim.", "pytorch_optimizer.", "alphagrad.lab.config.baselines.", "alphagrad.AlphaGrad")
+            ("torch.optim.", "pytorch_optimizer.", "alphagrad.harness.baselines.", "alphagrad.AlphaGrad")
         )
         assert inspect.signature(targets.resolve("optimizer", target, (torch.optim.Optimizer,)))
 

@@ -11,10 +11,10 @@ from torch import nn
 
 from alphagrad import variants
 from alphagrad.harness import stack
+from alphagrad.harness.baselines import muon
 from alphagrad.harness.stack import Observation, OptimizerSpec, RunSpec, RunStack, StackOptimizer
 from alphagrad.harness.tensors import StackedTensors
 from alphagrad.lab.config import build, compose
-from alphagrad.lab.config.baselines import muon
 from alphagrad.optimizer import AlphaGrad
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

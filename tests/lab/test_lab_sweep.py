@@ -145,7 +145,7 @@ def test_a_study_file_sweeps(lab, tmp_path):
 
 def test_hydra_runs_the_jobs_that_were_checked(lab):
     """The sweeper that Hydra calls and the check before it take the same list; Hydra's own settings stay with Hydra."""
-    from alphagrad.lab.launching.launch import check
+    from alphagrad.lab.commands.run import check
 
     compose.register()
     from hydra_plugins.alphagrad import StudySweeper
@@ -205,7 +205,7 @@ def test_the_launcher_gets_what_hydra_composes(lab):
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    from alphagrad.lab.launching.alike import Alike
+    from alphagrad.lab.config.alike import Alike
 
     jobs = [["seed=1", "recipe.gamma=0.5"], ["seed=2", "recipe.gamma=0.25"], ["recipe.gamma=0.1", "seed=3"]]
     with compose.hydra_initialized():
@@ -236,7 +236,7 @@ def test_the_launcher_gets_what_hydra_composes(lab):
     ids=str,
 )
 def test_settings_of_one_place_count_in_their_order(lab, first, second):
-    from alphagrad.lab.launching.alike import Alike
+    from alphagrad.lab.config.alike import Alike
 
     def outcome(compose_one, job):
         try:
