@@ -17,7 +17,7 @@ HEAVY = [
     "alphagrad_cli",
     "alphagrad.lab.commands.run",
     "alphagrad.lab.training.runner",
-    "alphagrad.lab.commands.resume",
+    "alphagrad.lab.launching.resume",
     "mlflow",
 ]
 HEAVY += ["torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict"]

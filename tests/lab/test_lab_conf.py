@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from alphagrad.recipes.dqn import EnvSettings
 from alphagrad.recipes.language import data as text_data
 from alphagrad.recipes.language import models as text_models
 from alphagrad.recipes.vision.data import DataSettings
@@ -18,6 +17,7 @@ from omegaconf import OmegaConf
 
 from alphagrad import alpha, normalization, transform, values, variants
 from alphagrad.common.errors import ConfigError
+from alphagrad.harness.recipe import EnvSettings
 from alphagrad.lab.config import build, compose, optimizers, targets
 from alphagrad.lab.config import catalogue as listing
 

@@ -17,10 +17,11 @@ from forked import context
 
 from alphagrad.common.errors import StorageLost, Terminated
 from alphagrad.harness import metrics
+from alphagrad.lab.launching.study import study
 from alphagrad.lab.records import provenance, writer
 from alphagrad.lab.records.run import PARENT_RUN, Tracker
-from alphagrad.lab.records.study import study
-from alphagrad.lab.store.connection import open_store, store_uri
+from alphagrad.lab.store.address import store_uri
+from alphagrad.lab.store.connection import open_store
 
 BROKEN = '''
 import os
