@@ -103,7 +103,7 @@ def now(device: torch.device) -> float:
 
 def stack(settings: list[str], runs: int) -> Iterator[int]:
     """The training steps of a stack; stands still after every one, yields its images."""
-    from alphagrad.recipes.supervised.learner import learner_of
+    from alphagrad.recipes.supervised.learners import learner_of
     from alphagrad.recipes.supervised.parallel import Parallel
     from alphagrad.recipes.supervised.precision import Numbers
 

@@ -12,7 +12,8 @@ import torch
 
 from alphagrad.common.errors import StorageLost
 from alphagrad.common.interrupts import closing_runs_on_signals
-from alphagrad.harness.stack import OptimizerSpec, RunSpec, RunStack
+from alphagrad.harness.driver import OptimizerSpec
+from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.lab.launching.apart import run_apart
 from alphagrad.lab.launching.plan import planned
 from alphagrad.lab.records.folder import forget

@@ -17,7 +17,7 @@ from alphagrad.harness import metrics
 from alphagrad.lab.evidence import report
 from alphagrad.lab.evidence.results import Comparison, Group, Results, Run, grouped, interval
 from alphagrad.lab.launching.study import study
-from alphagrad.lab.records.lifecycle import Standing
+from alphagrad.lab.records.lifecycle import Life, Standing
 from alphagrad.lab.records.run import PARENT_RUN, Tracker
 from alphagrad.lab.store.address import store_uri
 from alphagrad.lab.store.connection import open_store

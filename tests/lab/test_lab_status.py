@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from alphagrad.lab.evidence.status import common_folder
+from alphagrad.lab.evidence.status import common_folder, show_jobs
 from alphagrad.lab.records.lifecycle import FINISHED, Life, Standing
 from alphagrad.lab.records.study import JobState
 from alphagrad.lab.store.address import store_uri
@@ -31,7 +31,7 @@ def test_a_narrow_terminal(shown):
         JobState("optimizer=adam seed=0", FINISHED, "a", f"{PLACE}/adam-seed0-1a2b3c4d", "500000/500000", 5025.0),
         JobState(
             "optimizer=adam seed=1",
-            Life(Standing.FAILED, "ValueError: no"),
+            failed,
             "b",
             f"{PLACE}/adam-seed1-1a2b3c4d",
             "1/500000",

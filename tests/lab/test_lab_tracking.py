@@ -115,7 +115,8 @@ def test_a_run_and_everything_it_leaves(cli, root, tiny, store_runs, lab):
 
 
 def test_the_checkpoint_is_the_policy_that_was_evaluated(cli, root, tiny, store_runs):
-    from alphagrad.harness.stack import OptimizerSpec, RunSpec, RunStack
+    from alphagrad.harness.driver import OptimizerSpec
+    from alphagrad.harness.stack import RunSpec, RunStack
 
     assert cli("run", "optimizer=adam", "seed=6", f"output_root={root}", *tiny).status == 0
     (run,) = store_runs(root)

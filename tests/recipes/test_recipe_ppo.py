@@ -25,7 +25,8 @@ from torch.distributions import Normal
 
 from alphagrad import variants
 from alphagrad.harness import metrics
-from alphagrad.harness.stack import Observation, OptimizerSpec, RunSpec, RunStack
+from alphagrad.harness.driver import Observation, OptimizerSpec
+from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.harness.tensors import split
 from alphagrad.optimizer import AlphaGrad
 

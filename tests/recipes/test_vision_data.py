@@ -18,7 +18,8 @@ from alphagrad.recipes.vision.data import DataSettings, InMemory, OnDisk, datase
 from alphagrad.recipes.vision.folders import _Files, find_folders, training_transform
 from PIL import Image as Picture
 
-from alphagrad.harness.stack import OptimizerSpec, RunSpec, RunStack
+from alphagrad.harness.driver import OptimizerSpec
+from alphagrad.harness.stack import RunSpec, RunStack
 
 CONF = Path(__file__).resolve().parents[2] / "conf/data"
 CPU = torch.device("cpu")

@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
 
     from alphagrad.lab.evidence.report import plot, study_table
     from alphagrad.lab.evidence.results import Results
-    from alphagrad.lab.store.connection import store_uri
+    from alphagrad.lab.store.address import store_uri
 
     results = Results(store_uri(args.uri, args.output_root), args.experiment)
     study = results.study(args.study)

@@ -14,7 +14,7 @@ def main(argv: list[str]) -> None:
     args = p.parse_args(argv)
     from alphagrad.lab.evidence.results import Results
     from alphagrad.lab.evidence.status import progress, show_jobs, summary
-    from alphagrad.lab.store.connection import store_uri
+    from alphagrad.lab.store.address import store_uri
 
     heading, states, under = progress(Results(store_uri(args.uri, args.output_root), args.experiment), args.study)
     for line in (heading, summary(states), f"in {under}"):

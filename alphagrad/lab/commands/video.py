@@ -16,7 +16,8 @@ from alphagrad.common.words import cut, squeezed
 from alphagrad.lab.config.overrides import LONGEST_NAME
 from alphagrad.lab.launching.resume import folder_named
 from alphagrad.lab.records.folder import CONFIG, run_id_of
-from alphagrad.lab.store.connection import open_existing, store_uri
+from alphagrad.lab.store.address import store_uri
+from alphagrad.lab.store.connection import open_existing
 
 SUFFIXES = (".mp4", ".gif", ".webm")
 CHECKPOINTS = ("checkpoint.pt", "best.pt")

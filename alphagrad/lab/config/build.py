@@ -17,8 +17,8 @@ from alphagrad.common import ranks
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut, shown, squeezed
 from alphagrad.harness import memory, metrics
+from alphagrad.harness.driver import Observation, OptimizerSpec
 from alphagrad.harness.recipe import Recipe, Settings
-from alphagrad.harness.stack import Observation, OptimizerSpec
 from alphagrad.lab.config import targets
 from alphagrad.lab.config.optimizers import optimizer_spec
 from alphagrad.lab.config.shape import SECTIONS, check_shape

@@ -21,7 +21,8 @@ from rich.progress import Progress as Bars
 from alphagrad.common.errors import FailFast
 from alphagrad.common.interrupts import closing_runs_on_signals, follow, orphaned
 from alphagrad.lab.launching.apart import run_apart
-from alphagrad.lab.launching.plan import PlannedStack, planned
+from alphagrad.lab.launching.interrupted import PlannedStack
+from alphagrad.lab.launching.plan import planned
 from alphagrad.lab.records.run import reason_of
 from alphagrad.lab.training.job import Assignment, Outcome
 from alphagrad.lab.training.logfiles import warn_on_stderr

@@ -15,7 +15,7 @@ import torch
 from alphagrad.common import interrupts
 from alphagrad.common.errors import StorageLost, Terminated
 from alphagrad.common.files import atomic
-from alphagrad.harness.stack import Observation
+from alphagrad.harness.driver import Observation
 from alphagrad.harness.state import pack, put_back
 from alphagrad.lab.config.build import Setup
 from alphagrad.lab.records.checkpoint import Checkpoints, save_atomically

@@ -15,6 +15,7 @@ from alphagrad.common import interrupts, ranks
 from alphagrad.common.errors import ConfigError, StorageLost
 from alphagrad.common.files import write_whole
 from alphagrad.harness.stack import RunSpec, RunStack
+from alphagrad.lab.commands.ui import HOST
 from alphagrad.lab.config.build import Setup, build, check_stack
 from alphagrad.lab.config.compose import config_hash, job_key, settings_of
 from alphagrad.lab.records.checkpoint import Checkpoints
@@ -22,7 +23,7 @@ from alphagrad.lab.records.folder import CONFIG, LOCK, RUN_ID, claimed, disband,
 from alphagrad.lab.records.lifecycle import FINISHED
 from alphagrad.lab.records.provenance import provenance
 from alphagrad.lab.records.run import Tracker, reason_of, tracker_of
-from alphagrad.lab.records.search import FOLDER, HOST, JOB_KEY, next_number
+from alphagrad.lab.records.search import FOLDER, JOB_KEY, next_number
 from alphagrad.lab.records.untracked import Untracked
 from alphagrad.lab.store.patience import Patience
 from alphagrad.lab.training.begun import Begun, begun, going_on, unfinished

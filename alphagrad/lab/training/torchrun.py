@@ -16,7 +16,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from alphagrad.common import interrupts, ranks
-from alphagrad.harness.stack import Observation, RunSpec, RunStack
+from alphagrad.harness.driver import Observation
+from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.harness.state import pack, put_back
 from alphagrad.lab.config.build import Setup, build
 from alphagrad.lab.training.cpu import computing
