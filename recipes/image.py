@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import nn
 
 from alphagrad.harness import metrics
 from alphagrad.harness.memory import check_memory
-from alphagrad.harness.recipe import Log
+from alphagrad.harness.recipe import Capability, Log, Objective
 from alphagrad.harness.stack import RunStack
 
 from .supervised import classify
@@ -44,6 +45,9 @@ class Image:
     """A classifier of images, trained and tested as the settings say."""
 
     Settings = ImageSettings
+    objective = Objective(metrics.EVAL_ACCURACY)
+    headlines: ClassVar[Mapping[str, int]] = {metrics.EVAL_ACCURACY: 4, metrics.EVAL_LOSS: 4}
+    capabilities = (Capability.STACKED, Capability.SHARDED)
     logs = metrics.EXAMPLES | {
         *(metrics.EVAL_ACCURACY, metrics.EVAL_TOP5, metrics.CLEAN_LOSS, metrics.CLEAN_ACCURACY, metrics.GAP),
         *(metrics.TARGET_STEPS, metrics.TARGET_SECONDS, metrics.IMAGES_PER_SECOND),

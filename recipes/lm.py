@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from alphagrad.harness import metrics
 from alphagrad.harness.memory import check_memory
-from alphagrad.harness.recipe import Log
+from alphagrad.harness.recipe import Capability, Log, Objective
 from alphagrad.harness.stack import RunStack
 
 from .language.batches import Packed, Sequences
@@ -65,6 +66,9 @@ class LM:
     """
 
     Settings = LMSettings
+    objective = Objective(metrics.EVAL_LOSS, "min")
+    headlines: ClassVar[Mapping[str, int]] = {metrics.EVAL_LOSS: 4, metrics.EVAL_BITS: 3}
+    capabilities = (Capability.STACKED, Capability.SHARDED)
     logs = metrics.EXAMPLES | {
         *(metrics.EVAL_PERPLEXITY, metrics.EVAL_BITS, metrics.TOKENS_PER_SECOND, metrics.MFU),
     }

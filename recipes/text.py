@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 from alphagrad.harness import metrics
 from alphagrad.harness.memory import check_memory
-from alphagrad.harness.recipe import Log
+from alphagrad.harness.recipe import Capability, Log, Objective
 from alphagrad.harness.stack import RunStack
 
 from .language.batches import Padded, Sweep, Texts
@@ -57,6 +58,9 @@ class Text:
     """
 
     Settings = TextSettings
+    objective = Objective(metrics.EVAL_ACCURACY)
+    headlines: ClassVar[Mapping[str, int]] = {metrics.EVAL_ACCURACY: 4, metrics.EVAL_F1: 4, metrics.EVAL_LOSS: 4}
+    capabilities = (Capability.STACKED, Capability.SHARDED)
     logs = metrics.EXAMPLES | {metrics.EVAL_ACCURACY, metrics.EVAL_TOP5, metrics.EVAL_F1, metrics.TOKENS_PER_SECOND}
 
     def __init__(self, settings: TextSettings) -> None:

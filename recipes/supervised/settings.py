@@ -23,9 +23,6 @@ class SupervisedSettings(Settings):
     """See conf/recipe/image.yaml for what each means."""
 
     name: str
-    lr: float = Field(ge=0)
-    sgd_lr: float = Field(ge=0)
-    alphagrad_lr: float = Field(ge=0)
     batch_size: PositiveInt
     accumulate: PositiveInt
     schedule: ScheduleSettings

@@ -15,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 from alphagrad.common.errors import ConfigError, FailFast
 from alphagrad.common.interrupts import closing_runs_on_signals
 from alphagrad.common.words import cut, say
-from alphagrad.harness import metrics
 from alphagrad.lab.config.build import checked
 from alphagrad.lab.config.targets import ALLOWED, names_in
 from alphagrad.lab.launching.apart import run_apart
@@ -107,8 +106,7 @@ class Announced:
 
 def announce(assignment: Assignment, outcome: Outcome) -> None:
     """Prints how a job ended, in a line."""
-    said = metrics.headline(outcome.metrics) if outcome.failure is None else f"failed, {outcome.failure}"
-    say(f"{assignment.folder}: {said}")
+    say(f"{assignment.folder}: {outcome.told}")
 
 
 def parcel(assignments: list[Assignment]) -> Parcel:
