@@ -17,12 +17,12 @@ from .supervised import classify
 from .supervised.confusion import draw_confusion
 from .supervised.learner import Learner
 from .supervised.learners import learner_of
-from .supervised.loop import Plan, Target, fit
+from .supervised.loop import FitPlan, Target, fit
 from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers
 from .supervised.settings import MODEL_BYTES, SupervisedSettings, check_batch, part_of, training_of, vmaps
 from .vision.data import DataSettings, Sweep, dataset
-from .vision.models import STACKED, ModelSettings, Outline, build, outline
+from .vision.models import STACKED, ModelSettings, Outline, build_model, outline
 from .vision.pictures import MISTAKES, draw_mistakes
 
 LARGE = ("recipe.batch_size", "recipe.eval_batch_size", "model.hidden", "model.channels", "data.pad")
@@ -59,7 +59,7 @@ class Image:
         check_batch(settings, self.data.count)
         self.outline = self._outline(settings)
         check_memory(settings, self.bytes_of, LARGE)
-        objective = classify.objective(settings.label_smoothing)
+        objective = classify.classification_objective(settings.label_smoothing)
         self.training = training_of(settings, self._model, objective, self._channels_last(self.outline.model))
         self.vmaps(runs=1)  # can it be as it is asked for?
 
@@ -91,7 +91,7 @@ class Image:
         return {"model": self._model()}
 
     def _model(self) -> nn.Module:
-        return build(self.settings.model, self.data.shape, len(self.data.classes))
+        return build_model(self.settings.model, self.data.shape, len(self.data.classes))
 
     def _channels_last(self, model: nn.Module) -> bool:
         s = self.settings
@@ -112,8 +112,8 @@ class Image:
         numbers = Numbers(s.precision, stack.device)
         learner = learner_of(stack, self.training, numbers, parallel, self.vmaps(len(stack)))
         batches = self.data.batches(stack, s.batch_size, parallel.share)
-        exam = Exam(self, stack, log)
-        plan = Plan(
+        exam = ImageExam(self, stack, log)
+        plan = FitPlan(
             total_steps=self.total_steps,
             schedule=s.schedule,
             log_every=s.log_every,
@@ -125,7 +125,7 @@ class Image:
         return fit(plan, learner, batches, exam, stack, log)
 
 
-class Exam:
+class ImageExam:
     """What is asked of the classifiers at an evaluation: the test images, and some they have seen.
 
     After the last step each run's confusion matrix and its most confident mistakes are drawn.

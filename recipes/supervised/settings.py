@@ -10,7 +10,7 @@ from torch import nn
 
 from alphagrad.harness.recipe import Settings
 
-from .learner import Objective, Training, undecayed
+from .learner import LossFunction, Training, undecayed
 from .parallel import Kind, processes
 from .precision import Precision
 from .schedules import ScheduleSettings
@@ -38,7 +38,7 @@ class SupervisedSettings(Settings):
 
 
 def training_of(
-    s: SupervisedSettings, build: Callable[[], nn.Module], objective: Objective, channels_last: bool = False
+    s: SupervisedSettings, build: Callable[[], nn.Module], objective: LossFunction, channels_last: bool = False
 ) -> Training:
     """How a model is trained by these settings."""
     return Training(

@@ -170,11 +170,11 @@ def _bytes_of(setup: Setup, runs: int) -> float:
 def job_settings(config: DictConfig) -> JobSettings:
     """What every job has; :class:`ConfigError` with a line for each wrong setting."""
     plain = OmegaConf.to_container(OmegaConf.masked_copy(config, list(SECTIONS)), resolve=True)
-    settings: JobSettings = checked(JobSettings, plain, "")
+    settings: JobSettings = validated(JobSettings, plain, "")
     return settings
 
 
-def checked(model: type[Settings], values: Any, prefix: str) -> Any:
+def validated(model: type[Settings], values: Any, prefix: str) -> Any:
     """``values`` as the model; :class:`ConfigError` with a line for each wrong one."""
     try:
         return model.model_validate(values)
@@ -208,9 +208,9 @@ def build_recipe(config: DictConfig) -> Recipe:
     target = recipe_class(section.pop("_target_", None))
     plain = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in section.items()}
     for name, value in plain.items():
-        targets.check(f"recipe.{name}", value, (_environment(),) if name == "env" else (nn.Module,))
+        targets.check_targets(f"recipe.{name}", value, (_environment(),) if name == "env" else (nn.Module,))
     try:
-        settings = checked(target.Settings, plain, "recipe.")
+        settings = validated(target.Settings, plain, "recipe.")
     except ConfigError as error:
         text = str(error)
         for key in section:

@@ -235,7 +235,7 @@ def _words(kinds: Sequence[type]) -> str:
     return " or ".join(f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}" for name in names)
 
 
-def check(place: str, node: Any, takes: Sequence[type]) -> None:
+def check_targets(place: str, node: Any, takes: Sequence[type]) -> None:
     """Raises :class:`ConfigError` for a ``_target_`` somewhere in a plain configuration that may not be called."""
     if isinstance(node, (Mapping, list)):
         plan(place, node, takes)

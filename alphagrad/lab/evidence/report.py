@@ -26,14 +26,14 @@ def study_table(study: Comparison) -> Table:
         shown.add_column(metric, justify="right")
     shown.add_column("steps/s", justify="right")
     for group in study.groups:
-        cells = [summary(group.values(metric), headlines[metric]) for metric in present]
+        cells = [mean_and_interval(group.values(metric), headlines[metric]) for metric in present]
         rates = group.values(metrics.STEPS_PER_SECOND)
         rate = f"{np.mean(rates):,.0f}" if rates else "–"
         shown.add_row(cell(group.label), f"{len(group.finished())}/{len(group.runs)}", *cells, rate)
     return shown
 
 
-def summary(values: list[float], digits: int) -> str:
+def mean_and_interval(values: list[float], digits: int) -> str:
     """``mean [low, high]``; the mean alone for a single run."""
     if not values:
         return "–"

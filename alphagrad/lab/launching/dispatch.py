@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from alphagrad.common.errors import ConfigError, FailFast
 from alphagrad.common.interrupts import closing_runs_on_signals
 from alphagrad.common.words import cut, say
-from alphagrad.lab.config.build import checked
+from alphagrad.lab.config.build import validated
 from alphagrad.lab.config.targets import ALLOWED, names_in
 from alphagrad.lab.launching.apart import run_apart
 from alphagrad.lab.launching.farms import FARMS
@@ -52,7 +52,7 @@ def options_of(launcher: Mapping[str, Any]) -> Any:
     plain.pop("_target_", None)
     if name not in FARMS:
         raise ConfigError(f"hydra.launcher.farm={cut(name)}: must be one of {', '.join(FARMS)}")
-    options = checked(FARMS[name].options, plain, "hydra.launcher.")
+    options = validated(FARMS[name].options, plain, "hydra.launcher.")
     if find_spec(FARMS[name].package) is None:
         raise ConfigError(
             f"hydra/launcher={options.choice}: needs the package {FARMS[name].package}; "

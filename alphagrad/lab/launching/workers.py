@@ -20,7 +20,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from alphagrad.common.errors import FailFast
-from alphagrad.common.interrupts import closing_runs_on_signals, follow, orphaned
+from alphagrad.common.interrupts import closing_runs_on_signals, end_with, orphaned
 from alphagrad.lab.launching.apart import run_apart
 from alphagrad.lab.launching.interrupted import PlannedStack
 from alphagrad.lab.launching.plan import planned
@@ -77,7 +77,7 @@ def _serve(driver: Connection, reports: Any, train: Train) -> None:
     assert parent is not None
     results: list[Outcome] | str
     with closing_runs_on_signals():
-        follow(parent.is_alive)
+        end_with(parent.is_alive)
         while True:
             try:
                 sent = driver.recv()
