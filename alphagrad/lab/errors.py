@@ -18,6 +18,14 @@ class FailFast(BaseException):
     SAID = "study.fail_fast=true: no other job is begun"
 
 
+class PastHydra(BaseException):
+    """Carries what a run raised out of Hydra, which prints a line of its own about every ``Exception``."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
 class JobFailed(RuntimeError):
     """A job has failed; the text is its reason, the class of its own error included."""
 

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from alphagrad.lab import compose, processes, sweep
 from alphagrad.lab.address import hide
 from alphagrad.lab.advice import as_set, one_line
-from alphagrad.lab.errors import ConfigError, FailFast, JobFailed, Terminated
+from alphagrad.lab.errors import ConfigError, FailFast, JobFailed, PastHydra, Terminated
 from alphagrad.lab.folder import claimed, write_whole
 from alphagrad.lab.jobs import Checked, Jobs
 from alphagrad.lab.overrides import STACKED, as_setting, check_hydra, check_study, parsed
@@ -53,7 +53,8 @@ def task(config: DictConfig) -> float | None:
             print(f"{folder}: failed, {reason_of(error)}", flush=True)
             if config.study.fail_fast:
                 raise FailFast(reason_of(error)) from error
-        raise
+            raise
+        raise PastHydra(error) from error
     say(f"{folder}: {metrics.headline(outcome.metrics)}")
     return metrics.objective(outcome.metrics)
 
@@ -91,9 +92,20 @@ def run(arguments: Sequence[str], resumed: Path | None = None) -> None:
         if args.multirun:
             run_study(jobs, list(arguments), args.overrides, args.config_dir, resumed)
         else:
-            task()
+            run_alone()
 
     lead(work)
+
+
+def run_alone() -> None:
+    """Runs one job; raises what it raised."""
+    raised: Exception | None = None
+    try:
+        task()
+    except PastHydra as carrier:
+        raised = carrier.error
+    if raised is not None:
+        raise raised
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
