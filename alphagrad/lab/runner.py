@@ -96,10 +96,9 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
     folders = [Path(a.folder) for a in assignments]
     home = home_of(folders)
     checkpoints = Checkpoints(home, job.settings.checkpoint)
-    first = tracker_of(job.settings.tracking, job.settings.output_root)
-    trackers = [first, *(first.another() for _ in jobs[1:])]
-    with computing(job.settings.threads), ExitStack() as runs:
-        runs.enter_context(_with_advice(folders[0]))
+    with _with_advice(folders[0]), computing(job.settings.threads), ExitStack() as runs:
+        first = tracker_of(job.settings.tracking, job.settings.output_root)
+        trackers = [first, *(first.another() for _ in jobs[1:])]
         # the folder of a run that has ended may be another's by now
         for folder in going_on(folders, begun(assignments, first, home)):
             runs.enter_context(claimed(folder / LOCK))

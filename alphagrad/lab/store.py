@@ -226,10 +226,18 @@ def _build(file: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     unfinished = file.with_name(f"{file.name}.new")
-    for left in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
+    parts = [unfinished, *(unfinished.with_name(f"{unfinished.name}-{kind}") for kind in ("journal", "wal", "shm"))]
+    for left in parts:
         left.unlink(missing_ok=True)
-    SqlAlchemyStore(f"sqlite:///{unfinished}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
-    unfinished.replace(file)
+    uri = f"sqlite:///{unfinished}"
+    try:
+        SqlAlchemyStore(uri, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+        _reconnect(uri)
+        unfinished.replace(file)
+    finally:
+        _reconnect(uri)  # or the next attempt would go on with the file that is removed now
+        for left in parts:
+            left.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -110,6 +110,28 @@ def test_a_full_disk(cli, disk, at, undisturbed, tmp_path, empty_store, full):
     assert_same(outcome(f"sqlite:///{store}", folder), undisturbed)
 
 
+@pytest.mark.parametrize("free", [0, 600])
+def test_a_disk_that_is_full_from_the_start(cli, disk, free):
+    """One line says so, also after several attempts; nothing half-made is left; with room the same words train."""
+    words = ("run", *RUN, f"output_root={disk.folder}", f"hydra.run.dir={disk.folder / 'run'}")
+    room = disk.folder / "room"
+    room.write_bytes(bytes(free * 1024))
+    disk.fill()
+    room.unlink()
+    failed = cli(*words, "tracking.retry_seconds=1")
+    assert failed.status == 1
+    told = [line for line in failed.err.splitlines() if "trying on" not in line]
+    assert len(told) == 1, failed.err
+    assert f"tracking.uri=sqlite:///{disk.folder}/mlflow.db: cannot be used (" in told[0]
+    assert "full" in told[0]
+    assert "once that is put right, start it again" in told[0]
+    assert {file.name for file in disk.folder.iterdir()} <= {"filler", "run", "mlflow.db.lock"}
+    if free:
+        disk.free()
+        done = cli(*words)
+        assert done.status == 0, done.err
+
+
 def test_what_lies_behind_an_error_of_the_store():
     """MLflow deals with a metric that is there already and meets a full disk: that is told, without its SQL."""
     full = sqlite3.OperationalError("database or disk is full")
