@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from alphagrad.lab import compose, processes, sweep
 from alphagrad.lab.address import hide
 from alphagrad.lab.advice import as_set, one_line
-from alphagrad.lab.errors import ConfigError, FailFast, JobFailed, PastHydra, Terminated
+from alphagrad.lab.errors import ConfigError, FailFast, JobFailed, PastHydra, StorageLost, Terminated
 from alphagrad.lab.folder import claimed, write_whole
 from alphagrad.lab.jobs import Checked, Jobs
 from alphagrad.lab.overrides import STACKED, as_setting, check_hydra, check_study, parsed
@@ -90,7 +90,10 @@ def run(arguments: Sequence[str], resumed: Path | None = None) -> None:
         except ConfigError as error:
             raise ConfigError(as_set(str(error), args.overrides)) from error
         if args.multirun:
-            run_study(jobs, list(arguments), args.overrides, args.config_dir, resumed)
+            try:
+                run_study(jobs, list(arguments), args.overrides, args.config_dir, resumed)
+            except StorageLost as error:
+                raise StorageLost(f"{error}; once that is put right, the same command goes on") from error
         else:
             run_alone()
 

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from alphagrad.lab.results import Results
-from alphagrad.lab.study import MISSING, JobState, children, job_states, mark_if_dead, titles_of
+from alphagrad.lab.study import MISSING, JobState, children, is_dead, job_states, titles_of
 from alphagrad.lab.tracking import FOLDER
 from alphagrad.lab.words import cell, cut
 
@@ -63,11 +63,11 @@ def progress(results: Results, study: str | None) -> tuple[str, list[JobState], 
     if parent is None:
         found = list(job_states(client, runs, {}).values())
         return "All runs", found, common_folder(found)
-    status = parent.info.status
-    if status == "RUNNING" and mark_if_dead(client, parent):
-        status = "KILLED"
+    status, dead = parent.info.status, []
+    if status == "RUNNING" and is_dead(client, parent):
+        status, dead = "KILLED", [parent]
     folder = parent.data.tags.get(FOLDER, "")
     titles = titles_of(client, parent.info.run_id, folder)
     heading = f"Study {parent.info.run_name} ({parent.info.run_id[:8]}), {status.lower()}"
-    states = list(job_states(client, runs, titles).values())
+    states = list(job_states(client, runs, titles, dead).values())
     return heading, states, folder or common_folder(states)

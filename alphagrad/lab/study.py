@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alphagrad.lab.compose import JOB_KEY
-from alphagrad.lab.errors import ConfigError
+from alphagrad.lab.errors import ConfigError, StorageLost
 from alphagrad.lab.folder import RUN_ID, forget, is_held, is_training, run_id_of, text_of, tidy, write_whole
 from alphagrad.lab.patience import Patience
 from alphagrad.lab.records import FOLDER, HOST, NEWEST_FIRST, REASON, is_over, newest
@@ -22,6 +23,7 @@ from alphagrad.lab.untracked import Untracked
 from alphagrad.lab.words import squeezed
 from alphagrad.lab.writer import STEP
 
+LOG = logging.getLogger("alphagrad")
 KIND = "alphagrad.kind"
 STUDY_KEY = "alphagrad.study"
 LOCK_TAG = "alphagrad.lock"
@@ -80,19 +82,24 @@ def children(client: Any, experiment_id: str, parent: str | None = None) -> list
             return found
 
 
-def job_states(client: Any, runs: list[Any], titles: Mapping[str, str]) -> dict[str, JobState]:
+def job_states(
+    client: Any, runs: list[Any], titles: Mapping[str, str], dead: Sequence[Any] = ()
+) -> dict[str, JobState]:
     """The state of every job by its key; a run whose process is gone becomes KILLED in the store.
 
     Args:
         client: of the store.
         runs: the study's, newest first.
         titles: key → title of the jobs there are to be; those of other runs are added.
+        dead: other runs whose process is gone.
     """
     states: dict[str, JobState] = {}
+    gone = list(dead)
     for run in runs:
         tags, status, reason = run.data.tags, run.info.status, run.data.tags.get(REASON, "")
-        if status == "RUNNING" and mark_if_dead(client, run):
+        if status == "RUNNING" and is_dead(client, run):
             status, reason = "KILLED", DEAD
+            gone.append(run)
         key = tags.get(JOB_KEY, run.info.run_id)
         if key not in states and KIND not in tags:
             end = run.info.end_time or int(time.time() * 1000)
@@ -105,25 +112,32 @@ def job_states(client: Any, runs: list[Any], titles: Mapping[str, str]) -> dict[
                 tags.get(STEP, ""),
                 max(0, end - run.info.start_time) / 1000,
             )
+    mark_dead(client, gone)
     return {**{key: states.get(key, JobState(title, MISSING)) for key, title in titles.items()}, **states}
 
 
 DEAD = "its process ended without a word"
 
 
-def mark_if_dead(client: Any, run: Any) -> bool:
-    """Whether the process of a RUNNING run is gone; the run is KILLED then, which says that it can go on."""
+def is_dead(client: Any, run: Any) -> bool:
+    """Whether the process of a RUNNING run is gone."""
     tags = run.data.tags
     folder = Path(tags.get(FOLDER, "/nowhere"))
     if LOCK_TAG in tags:
         lives = is_held(Path(tags[LOCK_TAG]))
     else:
         lives = is_training(folder, run.info.run_id, tags.get(HOST, ""))
-    if lives or FOLDER not in tags or client.get_run(run.info.run_id).info.status != "RUNNING":
-        return False
-    client.set_tag(run.info.run_id, REASON, DEAD)
-    client.set_terminated(run.info.run_id, status="KILLED")
-    return True
+    return not lives and FOLDER in tags and client.get_run(run.info.run_id).info.status == "RUNNING"
+
+
+def mark_dead(client: Any, runs: Sequence[Any]) -> None:
+    """Makes runs whose process is gone KILLED, which says that they can go on; what cannot be written is told."""
+    try:
+        for run in runs:
+            client.set_tag(run.info.run_id, REASON, DEAD)
+            client.set_terminated(run.info.run_id, status="KILLED")
+    except StorageLost as error:  # whoever looks on is to see them all the same
+        LOG.warning("%s: runs whose process is gone stay RUNNING there", error)
 
 
 def titles_of(client: Any, parent: str, study: str) -> dict[str, str]:

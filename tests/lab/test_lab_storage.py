@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -17,6 +18,8 @@ import pytest
 import torch
 from servers import free_port, mlflow_server
 
+from alphagrad.lab.errors import StorageLost
+from alphagrad.lab.logfiles import LOG_FILE, log_files
 from alphagrad.lab.patience import root_of
 from alphagrad.lab.store import open_store, store_uri
 
@@ -126,10 +129,39 @@ def test_a_disk_that_is_full_from_the_start(cli, disk, free):
     assert "full" in told[0]
     assert "once that is put right, start it again" in told[0]
     assert {file.name for file in disk.folder.iterdir()} <= {"filler", "run", "mlflow.db.lock"}
-    if free:
+    if not free:
+        failed = cli("run", "-m", *words[1:-1], "seed=0,1", "tracking.retry_seconds=0")
+        assert failed.status == 1
+        assert "once that is put right, the same command goes on" in failed.err
+        assert len(failed.err.splitlines()) == 1, failed.err
+    else:
         disk.free()
         done = cli(*words)
         assert done.status == 0, done.err
+
+
+def test_a_log_file_on_a_full_disk_hides_nothing(tmp_path):
+    """What it has not written fails once more when it is closed."""
+    (tmp_path / LOG_FILE).symlink_to("/dev/full")
+    with log_files([str(tmp_path)]):
+        logging.getLogger("alphagrad").info("a line")
+
+
+def test_a_log_file_that_cannot_be_made_is_waited_for(tmp_path, monkeypatch):
+    real, tries = Path.mkdir, []
+
+    def mkdir(self, *arguments, **more):
+        tries.append(self)
+        if len(tries) < 3:
+            raise OSError(28, "No space left on device")
+        real(self, *arguments, **more)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(StorageLost, match="No space left"), log_files([str(tmp_path / "run")]):
+        pass
+    with log_files([str(tmp_path / "run")], retry_seconds=5.0):
+        assert (tmp_path / "run" / LOG_FILE).exists()
+    assert len(tries) == 3
 
 
 def test_what_lies_behind_an_error_of_the_store():
