@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import AliasEvent, YAMLError, parse
 
 from alphagrad.lab.build import job_settings
 from alphagrad.lab.compose import JOB_KEY, job_key
@@ -23,6 +23,9 @@ from alphagrad.lab.shape import check_shape
 from alphagrad.lab.tracking import Tracker
 from alphagrad.lab.untracked import Untracked
 from alphagrad.lab.words import squeezed
+
+LARGEST_CONFIG = 1 << 20
+"""Bytes of a configuration's file; reading YAML takes seconds a MB."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,10 @@ def plain_config(folder: Path) -> dict[str, Any]:
     """
     file = folder / CONFIG
     try:
-        config = OmegaConf.load(StringIO(text_of(file)))
+        text = text_of(file, LARGEST_CONFIG)
+        if "*" in text and any(isinstance(event, AliasEvent) for event in parse(text)):
+            raise ValueError("it repeats parts of itself by *, which may be without end; alphagrad writes none")
+        config = OmegaConf.load(StringIO(text))
     except (OSError, YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{file}: cannot be read ({squeezed(error, 200)})") from error
     if not isinstance(config, DictConfig) or not config:

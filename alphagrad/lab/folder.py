@@ -30,6 +30,8 @@ MEMBERS = "members.json"
 STATES = "state-*.pt"
 DAMAGED = ".damaged"
 """What the name of a state ends with that was put aside."""
+LARGEST = 1 << 26
+"""Bytes of a file of text in a run's or study's folder; a list of a hundred thousand jobs has fewer."""
 LOCK_SECONDS = 2.0
 """How long a lock that another process may only be looking at is waited for."""
 
@@ -55,11 +57,13 @@ def run_id_of(folder: Path) -> str | None:
     return text or None
 
 
-def text_of(file: Path) -> str:
-    """What a small file of a run's folder holds; :class:`ConfigError` if it is no regular file, or holds no text."""
+def text_of(file: Path, largest: int = LARGEST) -> str:
+    """What a file of a run's folder holds; :class:`ConfigError` if it is no regular file, too large, or no text."""
     if file.exists() and not file.is_file():  # to read a pipe would wait for ever
         raise ConfigError(f"{file}: is no regular file")
     try:
+        if file.stat().st_size > largest:
+            raise ConfigError(f"{file}: is damaged, it holds {file.stat().st_size:,} bytes, more than {largest:,}")
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise

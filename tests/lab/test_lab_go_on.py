@@ -375,6 +375,29 @@ def test_a_pipe_in_a_folder_is_not_read(cli, composed, tmp_path, name):
     assert "is no regular file" in line
 
 
+@pytest.mark.parametrize("name", ["arguments.json", "config.yaml", "members.json", "run_id", "stack"])
+def test_a_file_far_too_large_is_not_read(cli, composed, tmp_path, name):
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(composed(f"output_root={tmp_path}"), resolve=True))
+    (tmp_path / name).touch()
+    os.truncate(tmp_path / name, 1 << 33)
+    failed = cli("resume", str(tmp_path))
+    assert failed.status == 2
+    (line,) = failed.err.splitlines()
+    assert f"{name}: is damaged, it holds 8,589,934,592 bytes" in line
+
+
+def test_a_configuration_that_repeats_itself_without_end_is_not_read(cli, composed, tmp_path):
+    bomb = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    bomb += [f"a{k + 1}: &a{k + 1} [{', '.join([f'*a{k}'] * 9)}]" for k in range(9)]
+    (tmp_path / "config.yaml").write_text("\n".join(bomb))
+    signal.alarm(60)
+    failed = cli("resume", str(tmp_path))
+    signal.alarm(0)
+    assert failed.status == 2
+    (line,) = failed.err.splitlines()
+    assert f"{tmp_path}/config.yaml: cannot be read (it repeats parts of itself" in line
+
+
 def test_a_pipe_in_place_of_a_state_is_damaged(tmp_path):
     os.mkfifo(tmp_path / "state.pt")
     signal.alarm(60)
