@@ -20,9 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from alphagrad.lab import memory
 from alphagrad.lab.apart import run_apart
 from alphagrad.lab.build import build, check_stack
-from alphagrad.lab.errors import FailFast
+from alphagrad.lab.compose import config_hash
+from alphagrad.lab.errors import ConfigError, FailFast
 from alphagrad.lab.interrupted import Stack, interrupted
 from alphagrad.lab.interrupts import closing_runs_on_signals, follow, orphaned
 from alphagrad.lab.logfiles import warn_on_stderr
@@ -59,11 +61,24 @@ def stacks_of(assignments: Sequence[Assignment], max_runs: int, processes: int) 
 
 
 def check_stacks(configs: Sequence[DictConfig], max_runs: int, processes: int) -> None:
-    """:class:`ConfigError` where a stack of these jobs takes more memory than there is and their recipe can tell."""
+    """:class:`ConfigError` where a stack of these jobs, or those that train at a time, take more memory than there is.
+
+    See :func:`alphagrad.lab.build.bytes_of`.
+    """
     plain = [{str(k): v for k, v in config.items_ex(resolve=False) if k != "hydra"} for config in configs]
+    taken: dict[tuple[str, int], float] = {}
+    needs: list[float] = []
     for members in stacks_of([Assignment(own, "", "") for own in plain], max_runs, processes):
-        if len(members) > 1:
-            check_stack(build(configs[members[0]]), len(members))
+        like = config_hash(configs[members[0]]), len(members)
+        if like not in taken:
+            taken[like] = check_stack(build(configs[members[0]]), len(members))
+        needs.append(taken[like])
+    largest, there = sorted(needs, reverse=True)[:processes], memory.memory()
+    if sum(largest) > there:
+        raise ConfigError(
+            f"stack.processes={processes}: {len(largest)} stacks at a time take about {memory.size(sum(largest))} of "
+            f"memory, and this machine has {memory.size(there)}; give less, or a smaller stack.max_runs"
+        )
 
 
 def planned(assignments: Sequence[Assignment], max_runs: int, processes: int) -> list[Stack]:

@@ -59,8 +59,9 @@ def tune(overrides: Sequence[str], plan: Plan) -> list[Verdict]:
         contenders, settings = checked_contenders(overrides)
         config = contenders[0].config
         check_metric(f"--metric={cut(plan.metric)}", plan.metric, config, build(config).recipe)
-        each = min(plan.studies, settings.stack.max_runs)  # a larger stack is not made
-        check_stacks([c.config for c in contenders for _ in range(each)], settings.stack.max_runs, 1)
+        runs, processes = settings.stack.max_runs, settings.stack.processes
+        each = min(plan.studies, runs * processes)  # more do not train at a time
+        check_stacks([c.config for c in contenders for _ in range(each)], runs, processes)
         _doubt(plan.metric)
         # last, since it creates folders
         check_places(settings.tracking.uri, settings.output_root, settings.tracking.artifacts)

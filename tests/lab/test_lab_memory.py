@@ -175,3 +175,67 @@ def test_a_stack_too_large_for_the_memory_is_refused_at_the_start(cli, lab, tmp_
     assert (told.status, begun, len(told.err.splitlines())) == (2, [], 1)
     assert re.search(rf"stack\.max_runs=\d+: a stack of {refused} runs takes about 3\.2 GB", told.err)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ("seed=range(8)", "stack.max_runs=4", "stack.processes=2"),
+            "stack.processes=2: 2 stacks at a time take about 3.2 GB",
+        ),
+        (
+            ("seed=range(8)", "stack.max_runs=2", "stack.processes=4"),
+            "stack.processes=4: 4 stacks at a time take about 3.2 GB",
+        ),
+        (
+            ("seed=range(4)", "recipe.gamma=0.9,0.8", "stack.processes=3"),
+            "stack.processes=3: 3 stacks at a time take about 2.4 GB",
+        ),
+        (("seed=range(8)", "stack.max_runs=2", "stack.processes=2"), ""),
+        (("seed=range(8)", "stack.max_runs=1", "stack.processes=4"), ""),
+        (("seed=0", "stack.processes=64"), ""),
+    ],
+    ids=str,
+)
+def test_stacks_side_by_side_are_added_up(cli, lab, tmp_path, words, told):
+    from alphagrad.recipes.dqn import DQN
+
+    from alphagrad.lab import launch
+
+    begun: list[str] = []
+    lab.setattr(memory, "memory", lambda: 2e9)
+    lab.setattr(DQN, "bytes_of", lambda self, settings, runs=1: 4e8 * runs)
+    lab.setattr(launch, "run_study", lambda *_: begun.append("a study"))
+    done = cli("run", "-m", "hydra/launcher=stacked", "recipe=dqn_cartpole", *words, f"output_root={tmp_path / 'out'}")
+    assert (done.status, begun) == ((2, []) if told else (0, ["a study"])), done.err
+    assert len(done.err.splitlines()) == bool(told)
+    assert told in done.err
+
+
+def test_a_recipe_that_does_not_say_what_it_takes_has_networks(cli, odd, lab, tmp_path):
+    """Their weights and gradients alone, 48 bytes a run, are counted."""
+    from alphagrad.lab import launch
+
+    lab.setattr(launch, "run_alone", lambda: None)
+    lab.setattr(launch, "run_study", lambda *_: None)
+    out = f"output_root={tmp_path / 'out'}"
+    stacked = ("run", "-m", "recipe=odd", "hydra/launcher=stacked", "seed=range(4)", "stack.processes=1", out)
+    for memory_there, words, told in (
+        (47.0, ("run", "recipe=odd", out), "recipe=odd: the weights and gradients of its networks take 48 bytes"),
+        (191.0, stacked, "stack.max_runs=32: a stack of 4 runs takes about 192 bytes"),
+        (48.0, ("run", "recipe=odd", out), ""),
+        (192.0, stacked, ""),
+    ):
+        lab.setattr(memory, "memory", lambda there=memory_there: there)
+        done = cli(*words)
+        assert done.status == (2 if told else 0), done.err
+        assert told in done.err
+
+
+def test_networks_are_measured_without_being_made():
+    from torch import nn
+
+    assert memory.least(lambda: {"a": nn.Linear(10**7, 10**7, bias=False)}) == 8e14
+    assert memory.least(lambda: {"a": nn.Linear(2, 2), "b": nn.Linear(1, 1)}) == 64
+    assert memory.least(lambda: 1 / 0) == 0
