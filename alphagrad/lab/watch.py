@@ -10,9 +10,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from alphagrad.lab.address import masked
 from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import CONFIG, run_id_of
+from alphagrad.lab.folder import CONFIG, RUN_ID, run_id_of
 from alphagrad.lab.overrides import LONGEST_NAME
+from alphagrad.lab.records import recorded
 from alphagrad.lab.resume import folder_named
 from alphagrad.lab.store import open_existing, store_uri
 from alphagrad.lab.words import cut, squeezed
@@ -52,7 +54,7 @@ def watch(
     """
     folder = folder_named(what, store_uri(uri, output_root))
     if not (folder / CONFIG).exists():
-        raise ConfigError(f"{folder}: is not the folder of a run")
+        raise ConfigError(f"{folder}: is not the folder of a run, it has no {CONFIG}")
     file = folder / "watch.mp4" if out is None else out
     if file.suffix not in SUFFIXES:
         raise ConfigError(f"--out={cut(file)}: must end in {', '.join(SUFFIXES)}")
@@ -76,7 +78,12 @@ def watch(
         run_id = run_id_of(folder)
         if run_id is None:
             raise ConfigError(f"{folder}: does not say which run of the store it belongs to; watch without --artifact")
-        client = open_existing(store_uri(config.tracking.uri, config.output_root))
+        client = open_existing(uri := store_uri(config.tracking.uri, config.output_root))
+        if recorded(client, run_id, warn=False) is None:
+            raise ConfigError(
+                f"{folder / RUN_ID}: names the run {run_id}, which is not in the store {masked(uri)}; "
+                "watch without --artifact"
+            )
     model = load_safely(checkpoint)
     try:
         recipe.policy(model)
