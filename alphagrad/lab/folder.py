@@ -86,9 +86,10 @@ def claimed(path: Path) -> Iterator[None]:
     """A lock file held for as long as the context lasts.
 
     Raises:
-        ConfigError: another process holds it.
+        ConfigError: another process holds it, or it cannot be one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_lock(path)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=LOCK_SECONDS)
@@ -107,9 +108,15 @@ def claimed(path: Path) -> Iterator[None]:
         lock.release()
 
 
+def check_lock(path: Path) -> None:
+    """Raises :class:`ConfigError` for what stands where a lock file is to be and is none: nobody could hold it."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise ConfigError(f"{path}: is to be a lock file and is no regular file; remove it")
+
+
 def is_held(lock: Path) -> bool:
-    """Whether a living process holds a lock file; nobody holds one that does not exist."""
-    if not lock.exists():
+    """Whether a living process holds a lock file; nobody holds one that does not exist, or is none."""
+    if lock.is_symlink() or not lock.is_file():
         return False
     probe = FileLock(lock)
     try:

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from alphagrad.lab.address import NONE, hide, is_server, masked, sqlite_file, store_uri
 from alphagrad.lab.artifacts import artifact_folder, check_artifacts
 from alphagrad.lab.errors import ConfigError, StorageLost
+from alphagrad.lab.folder import check_lock
 from alphagrad.lab.patience import Patience, PatientClient
 
 # Before anything imports mlflow: its telemetry goes out on import.
@@ -246,6 +247,7 @@ def _alone(uri: str, patience: Patience) -> Iterator[None]:
     file = sqlite_file(uri)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
+        check_lock(file.with_name(f"{file.name}.lock"))
         lock = FileLock(f"{file}.lock", timeout=patience.seconds)
         try:
             lock.acquire()

@@ -25,7 +25,7 @@ from alphagrad.lab.address import masked, store_uri
 from alphagrad.lab.apart import run_apart
 from alphagrad.lab.build import JobSettings, StackSettings, build, check_metric
 from alphagrad.lab.errors import ConfigError
-from alphagrad.lab.folder import forget
+from alphagrad.lab.folder import check_lock, forget
 from alphagrad.lab.interrupts import closing_runs_on_signals
 from alphagrad.lab.jobs import HYDRA
 from alphagrad.lab.overrides import parsed
@@ -68,7 +68,8 @@ def tune(overrides: Sequence[str], plan: Plan) -> list[Verdict]:
         root = Path(settings.output_root).expanduser().resolve()
         key = key_of(contenders, plan, masked(store_uri(settings.tracking.uri, root)))
         storage = f"sqlite:///{root / 'tuning.db'}"
-        lock = FileLock(root / f".tuning-{key}.lock")
+        check_lock(place := root / f".tuning-{key}.lock")
+        lock = FileLock(place)
         try:
             with lock.acquire(timeout=0), closing_runs_on_signals():
                 return _tune(contenders, plan, settings, key, storage, root, lock.lock_file)
