@@ -29,7 +29,7 @@ def run_apart(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
         StorageLost: the store or the disk gave out; the runs can go on.
         Exception: whatever a job that is the only one raised.
     """
-    retry_seconds = float(assignments[0].config["tracking"]["retry_seconds"])
+    retry_seconds = max((float(own.config["tracking"]["retry_seconds"]) for own in assignments), default=0.0)
     with log_files([assignment.folder for assignment in assignments], retry_seconds):
         try:
             return run_stack(assignments, line)

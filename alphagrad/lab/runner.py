@@ -83,6 +83,8 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
         StackBroken: whatever several runs raised.
         Exception: whatever a run alone raised, FloatingPointError if it turned non-finite.
     """
+    if not assignments:
+        raise ValueError("assignments: a stack needs at least one run")
     if processes.count() > 1 and len(assignments) > 1:
         raise ConfigError(f"{assignments[0].folder}: holds a stack of {len(assignments)} runs; torchrun trains one run")
     configs = [OmegaConf.create(a.config) for a in assignments]

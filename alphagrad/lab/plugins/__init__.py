@@ -30,6 +30,7 @@ class StudySweeper(BasicSweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before :meth:`sweep`."""
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        assert self.launcher is not None
         launch = self.launcher.launch
 
         def told(*given: Any, **named: Any) -> Sequence[JobReturn]:
@@ -39,7 +40,7 @@ class StudySweeper(BasicSweeper):
                     _ = job.return_value
             return results
 
-        self.launcher.launch = told
+        self.launcher.launch = told  # type: ignore[method-assign]
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
