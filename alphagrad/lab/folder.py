@@ -73,6 +73,13 @@ def text_of(file: Path, largest: int = LARGEST) -> str:
         raise ConfigError(f"{file}: is damaged, it holds no text ({squeezed(error, 200)})") from error
 
 
+def check_files(folder: Path, *names: str) -> None:
+    """Raises :class:`ConfigError` where a folder has the name of a file that is to be written."""
+    for name in names:
+        if (folder / name).is_dir():
+            raise ConfigError(f"{folder / name}: is a folder, and is to be a file; remove it")
+
+
 def is_folder(words: str) -> bool:
     """Whether these words are the path of a folder; what is too long, or no path at all, is none."""
     try:
@@ -195,7 +202,8 @@ def disband(home: Path, folders: Sequence[Path]) -> None:
 def clear_states(home: Path) -> None:
     """Removes all states of a stack, and what a killed process was writing."""
     for file in [*home.glob(STATES), *home.glob(STATES + DAMAGED), *home.glob("*.tmp")]:
-        file.unlink(missing_ok=True)
+        if not file.is_dir():  # nobody's state
+            file.unlink(missing_ok=True)
 
 
 def tidy(over: Set[Path]) -> None:
@@ -224,7 +232,8 @@ def forget(folder: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all."""
+    """Writes a file that is there whole or not at all; :class:`ConfigError` where a folder has its name."""
+    check_files(path.parent, path.name)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w") as file:

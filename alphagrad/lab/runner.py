@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from alphagrad.lab import interrupts, processes
 from alphagrad.lab.address import kept_uri
 from alphagrad.lab.begun import Assignment, begun, going_on, unfinished
+from alphagrad.lab.best import BEST
 from alphagrad.lab.build import Job, build, check_stack
 from alphagrad.lab.checkpoint import Checkpoints
 from alphagrad.lab.compose import JOB_KEY, config_hash, job_key, settings_of
@@ -23,7 +24,10 @@ from alphagrad.lab.errors import ConfigError, StorageLost
 from alphagrad.lab.folder import (
     CONFIG,
     LOCK,
+    MEMBERS,
     RUN_ID,
+    STACK,
+    check_files,
     claimed,
     disband,
     forget,
@@ -36,7 +40,7 @@ from alphagrad.lab.patience import Patience
 from alphagrad.lab.progress import ProgressLine
 from alphagrad.lab.provenance import provenance
 from alphagrad.lab.records import FOLDER, HOST, next_number
-from alphagrad.lab.runlog import Pruned, TrackedLog
+from alphagrad.lab.runlog import CHECKPOINT, Pruned, TrackedLog
 from alphagrad.lab.stack import RunSpec, RunStack
 from alphagrad.lab.tracking import Tracker, reason_of, tracker_of
 from alphagrad.lab.untracked import Untracked
@@ -97,6 +101,8 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
     shared = provenance()
     folders = [Path(a.folder) for a in assignments]
     home = home_of(folders)
+    for folder in {home, *folders}:
+        check_files(folder, CONFIG, RUN_ID, STACK, MEMBERS, CHECKPOINT, BEST)
     checkpoints = Checkpoints(home, job.settings.checkpoint)
     with _with_advice(folders[0]), computing(job.settings.threads), ExitStack() as runs:
         first = tracker_of(job.settings.tracking, job.settings.output_root)

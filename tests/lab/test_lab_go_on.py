@@ -398,6 +398,29 @@ def test_a_configuration_that_repeats_itself_without_end_is_not_read(cli, compos
     assert f"{tmp_path}/config.yaml: cannot be read (it repeats parts of itself" in line
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "run_id", "members.json", "stack", "checkpoint.pt", "best.pt"])
+def test_a_folder_in_place_of_a_file_is_told_before_a_run_begins(cli, root, tiny, store_runs, name):
+    folder = root / "run"
+    (folder / name).mkdir(parents=True)
+    refused = cli("run", *tiny, f"output_root={root}", f"hydra.run.dir={folder}")
+    assert (refused.status, len(refused.err.splitlines())) == (2, 1), refused.err
+    assert f"{folder / name}: is a folder, and is to be a file; remove it" in refused.err
+    assert store_runs(root) == []
+
+
+def test_a_folder_that_bears_a_states_name_hinders_nothing(cli, at, root, tiny, store_runs):
+    folder = root / "run"
+    at(70, interrupt)
+    assert cli("run", *tiny, *EVERY, f"output_root={root}", f"hydra.run.dir={folder}").status == 130
+    older, _ = sorted(folder.glob("state-*.pt"))
+    older.unlink()
+    older.mkdir()
+    done = cli("resume", str(folder))
+    assert done.status == 0, done.err
+    assert [run.info.status for run in store_runs(root)] == ["FINISHED"]
+    assert list(folder.glob("state-*")) == [older]
+
+
 def test_a_pipe_in_place_of_a_state_is_damaged(tmp_path):
     os.mkfifo(tmp_path / "state.pt")
     signal.alarm(60)
