@@ -111,7 +111,8 @@ def claimed(path: Path) -> Iterator[None]:
             path.write_text(f"process {os.getpid()} on {platform.node()}\n")
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that cannot be written any more: what is left is held by nobody
+            path.unlink(missing_ok=True)
         lock.release()
 
 

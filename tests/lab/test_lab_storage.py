@@ -19,6 +19,7 @@ import torch
 from servers import free_port, mlflow_server
 
 from alphagrad.lab.errors import StorageLost
+from alphagrad.lab.folder import claimed, is_held
 from alphagrad.lab.logfiles import LOG_FILE, log_files
 from alphagrad.lab.patience import root_of
 from alphagrad.lab.store import open_store, store_uri
@@ -162,6 +163,16 @@ def test_a_log_file_that_cannot_be_made_is_waited_for(tmp_path, monkeypatch):
     with log_files([str(tmp_path / "run")], retry_seconds=5.0):
         assert (tmp_path / "run" / LOG_FILE).exists()
     assert len(tries) == 3
+
+
+def test_a_lock_on_a_disk_that_became_read_only_hides_nothing(tmp_path, monkeypatch):
+    def unlink(self, missing_ok=False):
+        raise OSError(30, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(StorageLost, match="the run's own"), claimed(tmp_path / "lock"):
+        raise StorageLost("the run's own")
+    assert not is_held(tmp_path / "lock")
 
 
 def test_what_lies_behind_an_error_of_the_store():
