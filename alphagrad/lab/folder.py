@@ -184,7 +184,10 @@ def stack_of(folder: Path) -> tuple[Path, list[Member]]:
     """The home of the stack that a run belongs to, and its members; none if the run had not begun to train."""
     home = folder
     with suppress(FileNotFoundError):
-        home = Path(os.path.normpath(folder / text_of(folder / STACK).strip()))
+        named = text_of(folder / STACK).strip()
+        if not re.fullmatch(rf"{STACK}-[0-9a-f]{{8}}", os.path.basename(named)):  # as home_of has them
+            raise ConfigError(f"{folder / STACK}: is damaged, it names no stack; remove it to train the run anew")
+        home = Path(os.path.normpath(folder / named))
     members = members_of(home)
     return (home, members) if members else (folder, [])
 

@@ -209,15 +209,15 @@ def test_a_stack_that_is_over_holds_nobody(odd, cli, composed, root, store_runs)
     folders = [root / str(seed) for seed in range(3)]
     run_apart([assignment_of(composed(*words, f"seed={s}"), words, folders[s]) for s in range(3)])
     before = {run.info.run_id: run.info.end_time for run in store_runs(root)}
-    (root / "stack-over").mkdir()
-    write_members(root / "stack-over", [(f, "a title", run_id_of(f)) for f in folders], folders)
-    (root / "stack-over/state-000000000006.pt").touch()
+    (root / "stack-0e0e0e0e").mkdir()
+    write_members(root / "stack-0e0e0e0e", [(f, "a title", run_id_of(f)) for f in folders], folders)
+    (root / "stack-0e0e0e0e/state-000000000006.pt").touch()
     resumed = cli("resume", str(folders[0]), "--output-root", str(root))
     assert resumed.status == 1
     after = {run.info.run_id: run for run in store_runs(root)}
     assert {id: after[id].info.end_time for id in before} == before
     assert [after[id].data.tags["seed"] for id in after.keys() - before] == ["0"]
-    assert not (root / "stack-over").exists()
+    assert not (root / "stack-0e0e0e0e").exists()
 
 
 @pytest.mark.parametrize("named", ["folder", "id"])
@@ -419,6 +419,16 @@ def test_a_folder_that_bears_a_states_name_hinders_nothing(cli, at, root, tiny, 
     assert done.status == 0, done.err
     assert [run.info.status for run in store_runs(root)] == ["FINISHED"]
     assert list(folder.glob("state-*")) == [older]
+
+
+@pytest.mark.parametrize("damaged", ["", "../stack-a67f", "null"])
+def test_a_stack_that_cannot_be_named_is_told(tmp_path, damaged):
+    """Or the run would begin anew, and the stack's state be left behind."""
+    (tmp_path / "stack").write_text(damaged)
+    with pytest.raises(ConfigError, match="stack: is damaged, it names no stack; remove it"):
+        stack_of(tmp_path)
+    (tmp_path / "stack").write_text("../stack-a67f6185")  # which somebody has removed
+    assert stack_of(tmp_path) == (tmp_path, [])
 
 
 def test_a_pipe_in_place_of_a_state_is_damaged(tmp_path):
