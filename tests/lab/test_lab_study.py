@@ -202,6 +202,7 @@ def test_failures_are_shown_when_they_happen_and_may_end_the_study(cli, odd, roo
     words = ("recipe=odd", "seed=range(4)", "recipe.raising=[1]", f"study.fail_fast={fail_fast}")
     done = cli("run", "-m", *words, *one_by_one, f"output_root={root}")
     assert done.status == 1
+    assert "Error executing job" not in done.err  # Hydra's words
     lines = done.out.splitlines()
     failed = next(k for k, line in enumerate(lines) if "seed1" in line and "failed, ZeroDivisionError: seed 1" in line)
     others = [k for k, line in enumerate(lines) if "eval/return" in line]
