@@ -10,6 +10,8 @@ from pathlib import Path
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import squeezed
 
+LARGEST = 1 << 26
+"""Bytes of a file of text; a list of a hundred thousand jobs has fewer."""
 UNFINISHED = ".tmp*"
 """The names of what :func:`atomic` was writing when its process was killed."""
 
@@ -35,21 +37,24 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a small file, :func:`atomic`."""
+    """Writes a small file, :func:`atomic`; :class:`ConfigError` where a folder has its name."""
+    check_files(path.parent, path.name)
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def text_of(file: Path) -> str:
-    """What a small file holds.
+def text_of(file: Path, largest: int = LARGEST) -> str:
+    """What a file of text holds.
 
     Raises:
-        ConfigError: it is no regular file, cannot be read, or holds no text.
+        ConfigError: it is no regular file, cannot be read, is larger than ``largest`` bytes, or holds no text.
         FileNotFoundError: it is not there.
     """
     if file.exists() and not file.is_file():  # to read a pipe would wait for ever
         raise ConfigError(f"{file}: is no regular file")
     try:
+        if file.stat().st_size > largest:
+            raise ConfigError(f"{file}: is damaged, it holds {file.stat().st_size:,} bytes, more than {largest:,}")
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise
@@ -57,6 +62,19 @@ def text_of(file: Path) -> str:
         raise ConfigError(f"{file}: cannot be read ({squeezed(error, 200)})") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: is damaged, it holds no text ({squeezed(error, 200)})") from error
+
+
+def check_files(folder: Path, *names: str) -> None:
+    """Raises :class:`ConfigError` where a folder has the name of a file that is to be written."""
+    for name in names:
+        if (folder / name).is_dir():
+            raise ConfigError(f"{folder / name}: is a folder, and is to be a file; remove it")
+
+
+def check_lock(path: Path) -> None:
+    """Raises :class:`ConfigError` for what stands where a lock file is to be and is none: nobody could hold it."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise ConfigError(f"{path}: is to be a lock file and is no regular file; remove it")
 
 
 def is_folder(path: str | Path) -> bool:

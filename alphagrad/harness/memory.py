@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,18 @@ def check_memory(settings: BaseModel, need: Callable[[Any], float], names: Seque
             low, high = (middle, high) if fits else (low, middle)
         told += f"; must be at most {low}" if low else ""
     raise ValueError(told)
+
+
+def least(networks: Callable[[], Mapping[str, Any]]) -> float:
+    """Bytes of the weights and gradients of one run's networks, which are built without taking them.
+
+    0 for networks that cannot be built so: for recipes that do not say what they take it is the least there is.
+    """
+    import torch
+
+    with suppress(Exception), torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return sum(2.0 * p.numel() * p.element_size() for network in networks().values() for p in network.parameters())
+    return 0.0
 
 
 def _get(settings: Any, name: str) -> Any:

@@ -251,3 +251,8 @@ def test_a_signal_does_not_leave_a_stack_half_broken_up(jobs, root, store_runs, 
     assert len(taken) == 3
     assert store_runs(root) == []
     assert not list(root.rglob("members.json"))
+
+
+def test_a_stack_of_no_runs_is_told():
+    with pytest.raises(ValueError, match="a stack needs at least one run"):
+        run_apart([])

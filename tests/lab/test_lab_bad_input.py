@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -349,3 +350,30 @@ def test_a_setting_longer_than_any_file_s_name_is_refused(cli, lab, tmp_path, ke
     assert (told.status, len(told.err.splitlines())) == (2, 1)
     assert "no such setting; it is longer than any" in told.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("folder", ("run",)), ("pipe", ("status",)), ("link", ("run", "-m", "seed=0,1")), ("link", ("tune",))],
+)
+def test_what_is_no_lock_file_is_told_at_once(cli, root, lab, kind, words):
+    """Waiting would not change it."""
+    from alphagrad.lab.tuning import search as tune
+
+    lab.setattr(tune, "key_of", lambda *_: "key")
+    lock = root / {"tune": ".tuning-key.lock"}.get(words[0], "mlflow.db.lock")
+    lock.unlink(missing_ok=True)
+    {"folder": lock.mkdir, "pipe": lambda: os.mkfifo(lock), "link": lambda: lock.symlink_to("/dev/zero")}[kind]()
+    told = cli(*words, f"output_root={root}")
+    assert (told.status, len(told.err.splitlines())) == (2, 1), told.err
+    assert f"{lock}: is to be a lock file and is no regular file; remove it" in told.err
+
+
+def test_what_is_no_lock_file_is_held_by_nobody(tmp_path):
+    from alphagrad.lab.records.folder import claimed, is_held
+
+    lock = tmp_path / "lock"
+    lock.symlink_to("/dev/zero")
+    assert not is_held(lock)
+    with pytest.raises(ConfigError, match="is no regular file; remove it"), claimed(lock):
+        pass

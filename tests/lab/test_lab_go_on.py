@@ -210,15 +210,15 @@ def test_a_stack_that_is_over_holds_nobody(odd, cli, composed, root, store_runs)
     folders = [root / str(seed) for seed in range(3)]
     run_apart([assignment_of(composed(*words, f"seed={s}"), words, folders[s]) for s in range(3)])
     before = {run.info.run_id: run.info.end_time for run in store_runs(root)}
-    (root / "stack-over").mkdir()
-    write_members(root / "stack-over", [(f, "a title", run_id_of(f)) for f in folders], folders)
-    (root / "stack-over/state-000000000006.pt").touch()
+    (root / "stack-0e0e0e0e").mkdir()
+    write_members(root / "stack-0e0e0e0e", [(f, "a title", run_id_of(f)) for f in folders], folders)
+    (root / "stack-0e0e0e0e/state-000000000006.pt").touch()
     resumed = cli("resume", str(folders[0]), "--output-root", str(root))
     assert resumed.status == 1
     after = {run.info.run_id: run for run in store_runs(root)}
     assert {id: after[id].info.end_time for id in before} == before
     assert [after[id].data.tags["seed"] for id in after.keys() - before] == ["0"]
-    assert not (root / "stack-over").exists()
+    assert not (root / "stack-0e0e0e0e").exists()
 
 
 @pytest.mark.parametrize("named", ["folder", "id"])
@@ -374,6 +374,62 @@ def test_a_pipe_in_a_folder_is_not_read(cli, composed, tmp_path, name):
     (line,) = failed.err.splitlines()
     assert f"{name}: " in line
     assert "is no regular file" in line
+
+
+@pytest.mark.parametrize("name", ["arguments.json", "config.yaml", "members.json", "run_id", "stack"])
+def test_a_file_far_too_large_is_not_read(cli, composed, tmp_path, name):
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(composed(f"output_root={tmp_path}"), resolve=True))
+    (tmp_path / name).touch()
+    os.truncate(tmp_path / name, 1 << 33)
+    failed = cli("resume", str(tmp_path))
+    assert failed.status == 2
+    (line,) = failed.err.splitlines()
+    assert f"{name}: is damaged, it holds 8,589,934,592 bytes" in line
+
+
+def test_a_configuration_that_repeats_itself_without_end_is_not_read(cli, composed, tmp_path):
+    bomb = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    bomb += [f"a{k + 1}: &a{k + 1} [{', '.join([f'*a{k}'] * 9)}]" for k in range(9)]
+    (tmp_path / "config.yaml").write_text("\n".join(bomb))
+    signal.alarm(60)
+    failed = cli("resume", str(tmp_path))
+    signal.alarm(0)
+    assert failed.status == 2
+    (line,) = failed.err.splitlines()
+    assert f"{tmp_path}/config.yaml: cannot be read (it repeats parts of itself" in line
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "run_id", "members.json", "stack", "checkpoint.pt", "best.pt"])
+def test_a_folder_in_place_of_a_file_is_told_before_a_run_begins(cli, root, tiny, store_runs, name):
+    folder = root / "run"
+    (folder / name).mkdir(parents=True)
+    refused = cli("run", *tiny, f"output_root={root}", f"hydra.run.dir={folder}")
+    assert (refused.status, len(refused.err.splitlines())) == (2, 1), refused.err
+    assert f"{folder / name}: is a folder, and is to be a file; remove it" in refused.err
+    assert store_runs(root) == []
+
+
+def test_a_folder_that_bears_a_states_name_hinders_nothing(cli, at, root, tiny, store_runs):
+    folder = root / "run"
+    at(70, interrupt)
+    assert cli("run", *tiny, *EVERY, f"output_root={root}", f"hydra.run.dir={folder}").status == 130
+    older, _ = sorted(folder.glob("state-*.pt"))
+    older.unlink()
+    older.mkdir()
+    done = cli("resume", str(folder))
+    assert done.status == 0, done.err
+    assert [run.info.status for run in store_runs(root)] == ["FINISHED"]
+    assert list(folder.glob("state-*")) == [older]
+
+
+@pytest.mark.parametrize("damaged", ["", "../stack-a67f", "null"])
+def test_a_stack_that_cannot_be_named_is_told(tmp_path, damaged):
+    """Or the run would begin anew, and the stack's state be left behind."""
+    (tmp_path / "stack").write_text(damaged)
+    with pytest.raises(ConfigError, match="stack: is damaged, it names no stack; remove it"):
+        stack_of(tmp_path)
+    (tmp_path / "stack").write_text("../stack-a67f6185")  # which somebody has removed
+    assert stack_of(tmp_path) == (tmp_path, [])
 
 
 def test_a_pipe_in_place_of_a_state_is_damaged(tmp_path):

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
+from contextlib import nullcontext
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
+from omegaconf import OmegaConf
 
+from alphagrad.common.errors import ConfigError
 from alphagrad.harness import memory
 from alphagrad.harness.recipe import Settings
+from alphagrad.lab.config.build import build
+from alphagrad.lab.launching.plan import check_stacks
 
 TRILLION = 10**12
 TEXT = ("recipe=text", "data=pydocs")
@@ -39,14 +46,21 @@ TOO_LARGE = {
 
 
 @pytest.mark.parametrize("words", TOO_LARGE, ids=" ".join)
-def test_the_setting_to_blame_is_named(cli, tmp_path, words):
+def test_the_setting_to_blame_is_named(composed, words):
     wrong = next(word for word in words[1:] if not word.startswith(("data=", "model=")))
-    told = cli("run", *words, f"output_root={tmp_path / 'out'}")
-    assert (told.status, len(told.err.splitlines()), told.out) == (2, 1, "")
+    with pytest.raises(ConfigError) as raised:
+        build(composed(*words))
+    (told,) = str(raised.value).splitlines()
     name, _, value = wrong.partition("=")
-    assert told.err.startswith(f"alphagrad: {name}={value.replace(',', ', ')}: the run takes about ")
-    assert re.search(r"this machine has [\d.]+ GB", told.err)
-    assert ("must be at most " in told.err) == TOO_LARGE[words]
+    assert told.startswith(f"{name}={value.replace(',', ', ')}: the run takes about ")
+    assert re.search(r"this machine has [\d.]+ GB", told)
+    assert ("must be at most " in told) == TOO_LARGE[words]
+
+
+def test_a_run_too_large_is_refused_before_anything_is_written(cli, tmp_path):
+    told = cli("run", f"recipe.batch_size={TRILLION}", f"output_root={tmp_path / 'out'}")
+    assert (told.status, len(told.err.splitlines()), told.out) == (2, 1, "")
+    assert told.err.startswith(f"alphagrad: recipe.batch_size={TRILLION}: the run takes about ")
     assert not (tmp_path / "out").exists()
 
 
@@ -68,12 +82,12 @@ def test_the_setting_to_blame_is_named(cli, tmp_path, words):
     ],
     ids=str,
 )
-def test_numbers_have_bounds(cli, tmp_path, words, allowed):
-    told = cli("run", *words, f"output_root={tmp_path / 'out'}")
-    assert (told.status, len(told.err.splitlines())) == (2, 1)
-    assert words[-1].partition("=")[0] in told.err
-    assert allowed in told.err
-    assert not (tmp_path / "out").exists()
+def test_numbers_have_bounds(composed, words, allowed):
+    with pytest.raises(ConfigError) as raised:
+        build(composed(*words))
+    (told,) = str(raised.value).splitlines()
+    assert words[-1].partition("=")[0] in told
+    assert allowed in told
 
 
 class Sized(Settings):
@@ -149,12 +163,13 @@ def test_a_stack_that_is_too_large_names_its_limit(cli, root, store_runs, tiny, 
 @pytest.mark.parametrize(
     ("words", "refused"),
     [
-        (("run", "-m", "hydra/launcher=stacked", "seed=range(8)", "stack.max_runs=8"), 8),
-        (("run", "-m", "hydra/launcher=stacked", "seed=range(4)", "optimizer=adam,sgd", "stack.max_runs=16"), 8),
-        (("run", "-m", "hydra/launcher=stacked", "seed=range(8)", "stack.max_runs=2"), 0),
-        (("run", "-m", "hydra/launcher=stacked", "seed=0,1", "recipe.gamma=0.9,0.8,0.7", "stack.max_runs=6"), 0),
-        (("run", "-m", "seed=range(8)", "stack.max_runs=8"), 0),
-        (("tune", "optimizer=adam,alphagrad", "--studies", "4", "--trials", "1", "stack.max_runs=8"), 8),
+        (
+            ("run", "-m", "hydra/launcher=stacked", "seed=range(8)", "stack.max_runs=8"),
+            "stack.max_runs=8: a stack of 8",
+        ),
+        (("run", "-m", "hydra/launcher=stacked", "seed=0,1", "stack.max_runs=2"), ""),
+        (("run", "-m", "seed=range(8)", "stack.max_runs=8"), ""),
+        (("tune", "optimizer=adam,alphagrad", "--studies=4", "--trials=1", "stack.max_runs=8"), "a stack of 8 runs"),
     ],
     ids=str,
 )
@@ -174,5 +189,65 @@ def test_a_stack_too_large_for_the_memory_is_refused_at_the_start(cli, lab, tmp_
         assert (told.status, begun) == (0, ["a study"])
         return
     assert (told.status, begun, len(told.err.splitlines())) == (2, [], 1)
-    assert re.search(rf"stack\.max_runs=\d+: a stack of {refused} runs takes about 3\.2 GB", told.err)
+    assert refused in told.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("varied", "max_runs", "processes", "told"),
+    [
+        ({"seed": range(8)}, 8, 1, "a stack of 8 runs takes about 3.2 GB"),
+        ({"seed": range(4), "optimizer.lr": (0.1, 0.2)}, 16, 1, "a stack of 8 runs takes about 3.2 GB"),
+        ({"seed": range(8)}, 2, 1, ""),
+        ({"seed": (0, 1), "recipe.gamma": (0.9, 0.8, 0.7)}, 6, 1, ""),
+        ({"seed": range(8)}, 4, 2, "stack.processes=2: 2 stacks at a time take about 3.2 GB"),
+        ({"seed": range(8)}, 2, 4, "stack.processes=4: 4 stacks at a time take about 3.2 GB"),
+        (
+            {"seed": range(4), "recipe.gamma": (0.9, 0.8)},
+            32,
+            3,
+            "stack.processes=3: 3 stacks at a time take about 2.4 GB",
+        ),
+        ({"seed": range(8)}, 2, 2, ""),
+        ({"seed": range(8)}, 1, 4, ""),
+        ({"seed": (0,)}, 32, 64, ""),
+    ],
+    ids=str,
+)
+def test_stacks_and_those_side_by_side_are_measured(composed, lab, varied, max_runs, processes, told):
+    from alphagrad.recipes.dqn import DQN
+
+    lab.setattr(memory, "memory", lambda: 2e9)
+    lab.setattr(DQN, "bytes_of", lambda self, settings, runs=1: 4e8 * runs)
+    one, configs = composed("recipe=dqn_cartpole", "optimizer=adam"), []
+    for values in product(*varied.values()):
+        configs.append(copy.deepcopy(one))
+        for setting, value in zip(varied, values, strict=True):
+            OmegaConf.update(configs[-1], setting, value)
+    with pytest.raises(ConfigError, match=re.escape(told)) if told else nullcontext():
+        check_stacks(configs, max_runs, processes)
+
+
+def test_a_recipe_that_does_not_say_what_it_takes_has_networks(cli, odd, lab, tmp_path):
+    """Their weights and gradients alone, 48 bytes a run, are counted."""
+    from alphagrad.lab.commands import run
+
+    lab.setattr(run, "run_alone", lambda: None)
+    lab.setattr(memory, "memory", lambda: 47.0)
+    words = ("run", "recipe=odd", f"output_root={tmp_path / 'out'}")
+    refused = cli(*words)
+    assert (refused.status, len(refused.err.splitlines())) == (2, 1)
+    assert "recipe=odd: the weights and gradients of its networks take 48 bytes" in refused.err
+    lab.setattr(memory, "memory", lambda: 191.0)
+    assert cli(*words).status == 0
+    refused = cli(words[0], "-m", *words[1:], "hydra/launcher=stacked", "seed=range(4)", "stack.processes=1")
+    assert (refused.status, len(refused.err.splitlines())) == (2, 1)
+    assert "stack.max_runs=32: a stack of 4 runs takes about 192 bytes" in refused.err
+
+
+def test_networks_are_measured_without_being_made():
+    from torch import nn
+
+    assert memory.least(lambda: {"a": nn.Linear(10**7, 10**7, bias=False)}) == 8e14
+    assert memory.least(lambda: {"a": nn.Linear(2, 2), "b": nn.Linear(1, 1)}) == 64
+    assert memory.least(lambda: 1 / 0) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from mlflow import MlflowClient
 
 from alphagrad.lab.evidence.status import common_folder, show_jobs
 from alphagrad.lab.records.lifecycle import FINISHED, Life, Standing
@@ -101,3 +102,28 @@ def test_a_study(cli, odd, root, store_runs, named):
     text = " ".join(" ".join(rows).split())
     for needed in ("ZeroDivisionError", "demand", "2/2", "seed=3", "alphagrad-seed3-"):
         assert needed in text
+
+
+def test_a_store_that_cannot_be_written_is_shown(cli, odd, lab, root, store_runs):
+    """Runs and study whose process is gone are killed, and stay RUNNING in the store; that takes one wait."""
+    from alphagrad.lab.store import connection as store
+
+    assert cli("run", "-m", "recipe=odd", "seed=range(3)", f"output_root={root}").status == 0
+    client = open_store(store_uri(None, root))
+    for run in store_runs(root):
+        client.update_run(run.info.run_id, status="RUNNING")
+
+    def full(*arguments, **more):
+        calls.append(arguments)
+        raise OSError(28, "No space left on device")
+
+    calls: list = []
+    lab.setattr(store, "READ_SECONDS", 0.3)
+    for name in ("set_tag", "set_terminated"):
+        lab.setattr(MlflowClient, name, full)
+    told = cli("status", "--output-root", str(root))
+    assert told.status == 0, told.err
+    assert "3 jobs: 3 killed" in told.out
+    assert "stay RUNNING" in told.err + told.out  # where the study's log goes
+    assert len(calls) == 2
+    assert {run.info.status for run in store_runs(root)} == {"RUNNING"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -17,9 +18,12 @@ import pytest
 import torch
 from servers import free_port, mlflow_server
 
+from alphagrad.common.errors import StorageLost
+from alphagrad.lab.records.folder import claimed, is_held
 from alphagrad.lab.store.address import store_uri
 from alphagrad.lab.store.connection import open_store
 from alphagrad.lab.store.patience import cause_of
+from alphagrad.lab.training.logfiles import LOG_FILE, log_files
 
 STEPS, LOST_AT = 400, 149
 RUN = ("optimizer=adam", f"recipe.total_steps={STEPS}", "recipe.learning_starts=20", "recipe.log_every=10")
@@ -109,6 +113,67 @@ def test_a_full_disk(cli, disk, at, undisturbed, tmp_path, empty_store, full):
     resumed = cli("resume", str(folder))
     assert resumed.status == 0, resumed.err
     assert_same(outcome(f"sqlite:///{store}", folder), undisturbed)
+
+
+@pytest.mark.parametrize("free", [0, 600])
+def test_a_disk_that_is_full_from_the_start(cli, disk, free):
+    """One line says so, also after several attempts; nothing half-made is left; with room the same words train."""
+    words = ("run", *RUN, f"output_root={disk.folder}", f"hydra.run.dir={disk.folder / 'run'}")
+    room = disk.folder / "room"
+    room.write_bytes(bytes(free * 1024))
+    disk.fill()
+    room.unlink()
+    failed = cli(*words, "tracking.retry_seconds=1")
+    assert failed.status == 1
+    told = [line for line in failed.err.splitlines() if "trying on" not in line]
+    assert len(told) == 1, failed.err
+    assert f"tracking.uri=sqlite:///{disk.folder}/mlflow.db: cannot be used (" in told[0]
+    assert "full" in told[0]
+    assert "once that is put right, start it again" in told[0]
+    assert {file.name for file in disk.folder.iterdir()} <= {"filler", "run", "mlflow.db.lock"}
+    if not free:
+        failed = cli("run", "-m", *words[1:-1], "seed=0,1", "tracking.retry_seconds=0")
+        assert failed.status == 1
+        assert "once that is put right, the same command goes on" in failed.err
+        assert len(failed.err.splitlines()) == 1, failed.err
+    else:
+        disk.free()
+        done = cli(*words)
+        assert done.status == 0, done.err
+
+
+def test_a_log_file_on_a_full_disk_hides_nothing(tmp_path):
+    """What it has not written fails once more when it is closed."""
+    (tmp_path / LOG_FILE).symlink_to("/dev/full")
+    with log_files([str(tmp_path)]):
+        logging.getLogger("alphagrad").info("a line")
+
+
+def test_a_log_file_that_cannot_be_made_is_waited_for(tmp_path, monkeypatch):
+    real, tries = Path.mkdir, []
+
+    def mkdir(self, *arguments, **more):
+        tries.append(self)
+        if len(tries) < 3:
+            raise OSError(28, "No space left on device")
+        real(self, *arguments, **more)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(StorageLost, match="No space left"), log_files([str(tmp_path / "run")]):
+        pass
+    with log_files([str(tmp_path / "run")], retry_seconds=5.0):
+        assert (tmp_path / "run" / LOG_FILE).exists()
+    assert len(tries) == 3
+
+
+def test_a_lock_on_a_disk_that_became_read_only_hides_nothing(tmp_path, monkeypatch):
+    def unlink(self, missing_ok=False):
+        raise OSError(30, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(StorageLost, match="the run's own"), claimed(tmp_path / "lock"):
+        raise StorageLost("the run's own")
+    assert not is_held(tmp_path / "lock")
 
 
 def test_what_lies_behind_an_error_of_the_store():

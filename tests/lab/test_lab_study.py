@@ -150,9 +150,9 @@ def test_a_study_started_again_tidies_up_after_a_process_that_was_killed_at_its_
     cli("run", "-m", *words, f"study.rerun={rerun}")
     folder = {int(run.data.tags["seed"]): Path(run.data.tags["output_folder"]) for run in store_runs(root)[1:]}
     leave(folder[0], folder[0])
-    leave(folder[2].parent / "stack-over", folder[2], folder[3])
+    leave(folder[2].parent / "stack-0e0e0e0e", folder[2], folder[3])
     raised = leave(folder[1], folder[1])  # `alphagrad resume` goes on from it
-    open_stack = leave(folder[4].parent / "stack-open", folder[4], folder[1])
+    open_stack = leave(folder[4].parent / "stack-1e1e1e1e", folder[4], folder[1])
     (folder[5] / "run_id").write_text("of-another\n")
     others = leave(folder[5], folder[5])
 
@@ -162,7 +162,7 @@ def test_a_study_started_again_tidies_up_after_a_process_that_was_killed_at_its_
     # where failed runs are trained again, the one that diverged has left its own once more
     left = [name for name in names if name.startswith(("state-", "members", "stack"))]
     assert left == ([] if rerun == "missing" else ["members.json"])
-    assert not (folder[2].parent / "stack-over").exists()
+    assert not (folder[2].parent / "stack-0e0e0e0e").exists()
     assert all(file.exists() for file in others)
     assert all(file.exists() for file in raised | open_stack) == (rerun == "missing")
 
@@ -203,6 +203,7 @@ def test_failures_are_shown_when_they_happen_and_may_end_the_study(cli, odd, roo
     words = ("recipe=odd", "seed=range(4)", "recipe.raising=[1]", f"study.fail_fast={fail_fast}")
     done = cli("run", "-m", *words, *one_by_one, f"output_root={root}")
     assert done.status == 1
+    assert "Error executing job" not in done.err  # Hydra's words
     lines = done.out.splitlines()
     failed = next(k for k, line in enumerate(lines) if "seed1" in line and "failed, ZeroDivisionError: seed 1" in line)
     others = [k for k, line in enumerate(lines) if "eval/return" in line]

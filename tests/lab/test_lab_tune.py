@@ -12,8 +12,7 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.lab.config import compose
 from alphagrad.lab.config.build import build
 from alphagrad.lab.config.catalogue import options_of
-from alphagrad.lab.records.lifecycle import DEAD
-from alphagrad.lab.records.study import life_now
+from alphagrad.lab.records.study import is_dead, mark_dead
 from alphagrad.lab.store.address import store_uri
 from alphagrad.lab.store.connection import open_store
 from alphagrad.lab.training.job import assignment_of
@@ -199,7 +198,8 @@ def test_a_tuning_whose_process_is_gone_is_closed_and_goes_on(cli, odd, root, st
     assert cli(*words(root, 1, 1, "sgd")).status == 0
     client = open_store(store_uri(None, root))
     client.update_run(parent().info.run_id, status="RUNNING")  # as SIGKILL leaves it
-    assert life_now(client, parent()) == DEAD
+    assert is_dead(client, parent())
+    mark_dead(client, [parent()])
     assert parent().info.status == "KILLED"
     assert cli(*words(root, 2, 1, "sgd")).status == 0
     assert parent().info.status == "FINISHED"

@@ -152,7 +152,15 @@ def test_a_checkpoint_that_runs_code_is_refused(cli, run):
 
 def test_no_run(cli, root, tmp_path):
     seen = cli("watch", str(tmp_path), "--output-root", str(root))
-    assert (seen.status, seen.err) == (2, f"alphagrad: {tmp_path}: is not the folder of a run\n")
+    assert (seen.status, seen.err) == (2, f"alphagrad: {tmp_path}: is not the folder of a run, it has no config.yaml\n")
+
+
+def test_a_run_that_its_store_does_not_have_is_refused_before_it_is_drawn(cli, run):
+    (run / "run_id").write_text("null")
+    seen = cli("watch", str(run), "--artifact")
+    assert (seen.status, len(seen.err.splitlines())) == (2, 1)
+    assert f"{run}/run_id: names the run null, which is not in the store sqlite:///" in seen.err
+    assert not (run / "watch.mp4").exists()
 
 
 def test_a_run_of_no_store_is_refused_before_it_is_drawn(cli, run):

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from alphagrad.common import ranks
-from alphagrad.common.errors import ConfigError, FailFast, JobFailed, Terminated
+from alphagrad.common.errors import ConfigError, FailFast, JobFailed, StorageLost, Terminated
 from alphagrad.common.words import cut, say, squeezed
 from alphagrad.lab.config import compose
 from alphagrad.lab.config.complaints import as_set, one_line
@@ -67,11 +67,30 @@ def run(arguments: Sequence[str], resumed: Path | None = None) -> None:
         except ConfigError as error:
             raise ConfigError(as_set(str(error), args.overrides)) from error
         if args.multirun:
-            run_study(jobs, list(arguments), args, resumed)
+            try:
+                run_study(jobs, list(arguments), args, resumed)
+            except StorageLost as error:
+                raise StorageLost(f"{error}; once that is put right, the same command goes on") from error
         else:
-            through_hydra(args, task_of(leader))
+            run_alone(args, leader)
 
     lead(work)
+
+
+def run_alone(args: argparse.Namespace, leader: Leader) -> None:
+    """Runs one job; raises what it raised, past Hydra, which has words of its own for every exception."""
+    train, raised = task_of(leader), list[Exception]()
+
+    def task(config: DictConfig) -> float | None:
+        try:
+            return train(config)
+        except Exception as error:
+            raised.append(error)
+            return None
+
+    through_hydra(args, task)
+    if raised:
+        raise raised[0]
 
 
 def register() -> None:

@@ -15,8 +15,9 @@ from alphagrad.common.files import atomic
 from alphagrad.common.words import cut, squeezed
 from alphagrad.lab.config.overrides import LONGEST_NAME
 from alphagrad.lab.launching.resume import folder_named
-from alphagrad.lab.records.folder import CONFIG, run_id_of
-from alphagrad.lab.store.address import store_uri
+from alphagrad.lab.records.folder import CONFIG, RUN_ID, run_id_of
+from alphagrad.lab.records.search import recorded
+from alphagrad.lab.store.address import masked, store_uri
 from alphagrad.lab.store.connection import open_existing
 
 SUFFIXES = (".mp4", ".gif", ".webm")
@@ -54,7 +55,7 @@ def watch(
     """
     folder = folder_named(what, store_uri(uri, output_root))
     if not (folder / CONFIG).exists():
-        raise ConfigError(f"{folder}: is not the folder of a run")
+        raise ConfigError(f"{folder}: is not the folder of a run, it has no {CONFIG}")
     file = folder / "watch.mp4" if out is None else out
     if file.suffix not in SUFFIXES:
         raise ConfigError(f"--out={cut(file)}: must end in {', '.join(SUFFIXES)}")
@@ -79,7 +80,12 @@ def watch(
         run_id = run_id_of(folder)
         if run_id is None:
             raise ConfigError(f"{folder}: does not say which run of the store it belongs to; watch without --artifact")
-        client = open_existing(store_uri(config.tracking.uri, config.output_root))
+        client = open_existing(uri := store_uri(config.tracking.uri, config.output_root))
+        if recorded(client, run_id, warn=False) is None:
+            raise ConfigError(
+                f"{folder / RUN_ID}: names the run {run_id}, which is not in the store {masked(uri)}; "
+                "watch without --artifact"
+            )
     model = load_safely(checkpoint)
     try:
         recipe.policy(model)

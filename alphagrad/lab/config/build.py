@@ -147,24 +147,27 @@ def check_metric(told: str, name: str, config: DictConfig, recipe: Recipe) -> No
     raise ConfigError(f"{told}: recipe {config.recipe.name} has no such metric; it has {has}{near}")
 
 
-def fits_in_memory(setup: Setup, runs: int) -> bool:
-    """Whether so many runs of a job take no more memory than there is, as far as their recipe can tell."""
-    return _bytes_of(setup, runs) <= memory.memory()
+def fits_in_memory(setup: Setup, runs: int, stacks: int = 1) -> bool:
+    """Whether so many stacks of so many runs take no more memory than there is; see :func:`bytes_of`."""
+    return stacks * bytes_of(setup.recipe, runs) <= memory.memory()
 
 
-def check_stack(setup: Setup, runs: int) -> None:
-    """:class:`ConfigError` where so many runs of a job take more memory than there is and their recipe can tell."""
-    if not fits_in_memory(setup, runs):
-        needed, there = memory.size(_bytes_of(setup, runs)), memory.size(memory.memory())
+def check_stack(setup: Setup, runs: int) -> float:
+    """What so many runs take, see :func:`bytes_of`; :class:`ConfigError` where that is more than there is."""
+    needed, there = bytes_of(setup.recipe, runs), memory.memory()
+    if needed > there:
         raise ConfigError(
             f"stack.max_runs={setup.settings.stack.max_runs}: a stack of {runs} runs takes about "
-            f"{needed} of memory, and this machine has {there}; give less"
+            f"{memory.size(needed)} of memory, and this machine has {memory.size(there)}; give less"
         )
+    return needed
 
 
-def _bytes_of(setup: Setup, runs: int) -> float:
-    known = hasattr(setup.recipe, "bytes_of")
-    return float(setup.recipe.bytes_of(setup.recipe.settings, runs)) if known else 0.0  # type: ignore[attr-defined]
+def bytes_of(recipe: Recipe, runs: int) -> float:
+    """What runs take in memory: about, as their recipe says, or at least, where it does not say."""
+    if hasattr(recipe, "bytes_of"):
+        return float(recipe.bytes_of(recipe.settings, runs))  # type: ignore[attr-defined]
+    return runs * memory.least(recipe.networks)
 
 
 def job_settings(config: DictConfig) -> JobSettings:
@@ -222,6 +225,11 @@ def build_recipe(config: DictConfig) -> Recipe:
         recipe: Recipe = target(settings)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    if not hasattr(recipe, "bytes_of") and (needed := bytes_of(recipe, 1)) > memory.memory():
+        raise ConfigError(
+            f"recipe={section.get('name')}: the weights and gradients of its networks take {memory.size(needed)} of "
+            f"memory, and this machine has {memory.size(memory.memory())}; give smaller networks"
+        )
     return recipe
 
 

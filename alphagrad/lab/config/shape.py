@@ -123,6 +123,9 @@ def _unresolved(config: DictConfig, error: Exception) -> str:
         reason = "refers to itself"
     if found is None:
         return reason
+    lacking = re.search(rf"Interpolation key '{DEFAULTS}\.(\w+)' not found", text)
+    if lacking:
+        return f"{found[1]}: the recipe has no {DEFAULTS}.{lacking[1]}; give {found[1]}=VALUE"
     raw: Any = OmegaConf.to_container(config, resolve=False)
     for part in found[1].split("."):
         raw = raw.get(part) if isinstance(raw, dict) else None

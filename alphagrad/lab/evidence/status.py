@@ -13,8 +13,9 @@ from rich.table import Table
 
 from alphagrad.common.words import cell, cut
 from alphagrad.lab.evidence.results import Results
+from alphagrad.lab.records.lifecycle import DEAD, life_of
 from alphagrad.lab.records.search import FOLDER, PARENT, search
-from alphagrad.lab.records.study import JobState, job_states, life_now, titles_of
+from alphagrad.lab.records.study import JobState, is_dead, job_states, titles_of
 
 ORDER = ("RUNNING", "FAILED", "KILLED", "MISSING", "FINISHED")
 
@@ -64,9 +65,10 @@ def progress(results: Results, study: str | None) -> tuple[str, list[JobState], 
     if parent is None:
         found = list(job_states(client, runs, {}).values())
         return "All runs", found, common_folder(found)
-    status = life_now(client, parent).status
+    dead = [parent] if is_dead(client, parent) else []
+    status = (DEAD if dead else life_of(parent)).status
     folder = parent.data.tags.get(FOLDER, "")
     titles = titles_of(client, parent.info.run_id, folder)
     heading = f"Study {parent.info.run_name} ({parent.info.run_id[:8]}), {status.lower()}"
-    states = list(job_states(client, runs, titles).values())
+    states = list(job_states(client, runs, titles, dead).values())
     return heading, states, folder or common_folder(states)

@@ -33,7 +33,8 @@ def run_apart(
         StorageLost: the store or the disk gave out; the runs can go on.
         Exception: whatever a job that is the only one raised.
     """
-    with log_files([assignment.folder for assignment in assignments]):
+    retry_seconds = max((float(own.config["tracking"]["retry_seconds"]) for own in assignments), default=0.0)
+    with log_files([assignment.folder for assignment in assignments], retry_seconds):
         try:
             return run_stack(assignments, line, leader)
         except ConfigError:

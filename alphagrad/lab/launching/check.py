@@ -55,10 +55,11 @@ def checked_jobs(overrides: Sequence[str], multirun: bool, config_dir: str | Non
             else:
                 job = build(config)
                 settings = job.settings
-                fit = fit and (not stacked or fits_in_memory(job, min(settings.stack.max_runs, len(configs))))
+                shape = min(settings.stack.max_runs, len(configs)), min(settings.stack.processes, len(configs))
+                fit = fit and (not stacked or fits_in_memory(job, *shape))
             built.add(like)
             places.add((settings.tracking.uri, settings.output_root, settings.tracking.artifacts))
-        if not fit:  # grouping many jobs takes time, so only where the largest stack that could be would not fit
+        if not fit:  # grouping many jobs takes time, so only where the largest stacks that could be would not fit
             check_stacks(configs, settings.stack.max_runs, settings.stack.processes)
         for place in sorted(places, key=str):
             check_places(*place)

@@ -10,8 +10,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from alphagrad.common.errors import ConfigError
+from alphagrad.harness import memory
 from alphagrad.harness.recipe import Capability
 from alphagrad.lab.config.build import build, check_stack, recipe_class
+from alphagrad.lab.config.compose import config_hash
 from alphagrad.lab.launching.interrupted import PlannedStack, interrupted
 from alphagrad.lab.training.job import Assignment
 
@@ -51,11 +54,24 @@ def stacks(target: str) -> bool:
 
 
 def check_stacks(configs: Sequence[DictConfig], max_runs: int, processes: int) -> None:
-    """:class:`ConfigError` where a stack of these jobs takes more memory than there is and their recipe can tell."""
+    """:class:`ConfigError` where a stack of these jobs, or those that train at a time, take more memory than there is.
+
+    See :func:`alphagrad.lab.config.build.bytes_of`.
+    """
     plain = [{str(k): v for k, v in config.items_ex(resolve=False) if k != "hydra"} for config in configs]
+    taken: dict[tuple[str, int], float] = {}
+    needs: list[float] = []
     for members in stacks_of([Assignment(own, "", "") for own in plain], max_runs, processes):
-        if len(members) > 1:
-            check_stack(build(configs[members[0]]), len(members))
+        like = config_hash(configs[members[0]]), len(members)
+        if like not in taken:
+            taken[like] = check_stack(build(configs[members[0]]), len(members))
+        needs.append(taken[like])
+    largest, there = sorted(needs, reverse=True)[:processes], memory.memory()
+    if sum(largest) > there:
+        raise ConfigError(
+            f"stack.processes={processes}: {len(largest)} stacks at a time take about {memory.size(sum(largest))} of "
+            f"memory, and this machine has {memory.size(there)}; give less, or a smaller stack.max_runs"
+        )
 
 
 def planned(assignments: Sequence[Assignment], max_runs: int, processes: int) -> list[PlannedStack]:

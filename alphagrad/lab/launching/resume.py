@@ -86,7 +86,7 @@ def _resume(
     elif (folder / CONFIG).exists():
         _resume_stack(folder, leader, uri, new_store)
     else:
-        raise ConfigError(f"{folder}: is not the folder of a run or study")
+        raise ConfigError(f"{folder}: is not the folder of a run or study, it has no {CONFIG} or {ARGUMENTS}")
 
 
 def _check_study(folder: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,21 @@ if TYPE_CHECKING:
 
 class StudySweeper(BasicSweeper):
     """Hydra's own sweeper, which hands out the jobs that were checked (:mod:`alphagrad.lab.launching.jobs`)."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra before :meth:`sweep`."""
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        assert self.launcher is not None
+        launch = self.launcher.launch
+
+        def told(*given: Any, **named: Any) -> Sequence[JobReturn]:
+            results = launch(*given, **named)
+            for job in results:
+                with redirect_stderr(StringIO()):  # Hydra's words about a job that failed; it has told so itself
+                    _ = job.return_value
+            return results
+
+        self.launcher.launch = told  # type: ignore[method-assign]
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:

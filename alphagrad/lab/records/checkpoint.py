@@ -63,7 +63,8 @@ class Checkpoints:
         start = time.monotonic()
         save_atomically({"version": VERSION, "step": step, **content}, self.home / f"state-{step:012d}.pt")
         for old in self.files()[: -max(LEAST, self.keep_last)]:
-            old.unlink(missing_ok=True)
+            if not old.is_dir():
+                old.unlink(missing_ok=True)
         self._step, self._time = step, time.monotonic()
         self._pause = max(self.every_seconds or 0.0, (self._time - start) / LARGEST_SHARE)
 

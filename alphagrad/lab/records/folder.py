@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from alphagrad.common.errors import ConfigError
-from alphagrad.common.files import UNFINISHED, text_of, write_whole
+from alphagrad.common.files import UNFINISHED, check_lock, text_of, write_whole
 from alphagrad.common.words import cut, is_plain, plain, squeezed
 
 LOG = logging.getLogger("alphagrad")
@@ -61,9 +61,10 @@ def claimed(path: Path) -> Iterator[None]:
     """A lock file held for as long as the context lasts.
 
     Raises:
-        ConfigError: another process holds it.
+        ConfigError: another process holds it, or it cannot be one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_lock(path)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=LOCK_SECONDS)
@@ -78,13 +79,14 @@ def claimed(path: Path) -> Iterator[None]:
             path.write_text(f"process {os.getpid()} on {platform.node()}\n")
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that cannot be written any more: what is left is held by nobody
+            path.unlink(missing_ok=True)
         lock.release()
 
 
 def is_held(lock: Path) -> bool:
-    """Whether a living process holds a lock file; nobody holds one that does not exist."""
-    if not lock.exists():
+    """Whether a living process holds a lock file; nobody holds one that does not exist, or is none."""
+    if lock.is_symlink() or not lock.is_file():
         return False
     probe = FileLock(lock)
     try:
@@ -144,7 +146,10 @@ def stack_of(folder: Path) -> tuple[Path, list[Member]]:
     """The home of the stack that a run belongs to, and its members; none if the run had not begun to train."""
     home = folder
     with suppress(FileNotFoundError):
-        home = Path(os.path.normpath(folder / text_of(folder / STACK).strip()))
+        named = text_of(folder / STACK).strip()
+        if not re.fullmatch(rf"{STACK}-[0-9a-f]{{8}}", os.path.basename(named)):  # as home_of has them
+            raise ConfigError(f"{folder / STACK}: is damaged, it names no stack; remove it to train the run anew")
+        home = Path(os.path.normpath(folder / named))
     members = members_of(home)
     return (home, members) if members else (folder, [])
 
@@ -163,7 +168,8 @@ def disband(home: Path, folders: Sequence[Path]) -> None:
 def clear_states(home: Path) -> None:
     """Removes all states of a stack, and what a killed process was writing."""
     for file in [*home.glob(STATES), *home.glob(STATES + DAMAGED), *home.glob(UNFINISHED), *home.glob("*.tmp")]:
-        file.unlink(missing_ok=True)
+        if not file.is_dir():  # nobody's state
+            file.unlink(missing_ok=True)
 
 
 def tidy(over: Set[Path]) -> None:

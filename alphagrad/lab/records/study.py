@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alphagrad.common.errors import ConfigError
+from alphagrad.common.errors import ConfigError, StorageLost
 from alphagrad.common.files import text_of
 from alphagrad.common.words import squeezed
 from alphagrad.lab.records.folder import is_held, is_training
@@ -18,6 +19,7 @@ from alphagrad.lab.records.lifecycle import DEAD, Life, Standing, life_of, note_
 from alphagrad.lab.records.search import FOLDER, HOST, JOB_KEY
 from alphagrad.lab.records.writer import STEP
 
+LOG = logging.getLogger("alphagrad")
 KIND = "alphagrad.kind"
 STUDY_KEY = "alphagrad.study"
 LOCK_TAG = "alphagrad.lock"
@@ -41,40 +43,54 @@ class JobState:
     seconds: float = 0.0
 
 
-def job_states(client: Any, runs: list[Any], titles: Mapping[str, str]) -> dict[str, JobState]:
+def job_states(
+    client: Any, runs: list[Any], titles: Mapping[str, str], dead: Sequence[Any] = ()
+) -> dict[str, JobState]:
     """The state of every job by its key; a run whose process is gone is marked in the store as stopped.
 
     Args:
         client: of the store.
         runs: the study's, newest first.
         titles: key → title of the jobs there are to be; those of other runs are added.
+        dead: other runs whose process is gone.
     """
     states: dict[str, JobState] = {}
+    gone = list(dead)
     for run in runs:
-        tags, life = run.data.tags, life_now(client, run)
+        tags, life = run.data.tags, life_of(run)
+        if is_dead(client, run):
+            life = DEAD
+            gone.append(run)
         key = tags.get(JOB_KEY, run.info.run_id)
         if key not in states and KIND not in tags:
             end = run.info.end_time or int(time.time() * 1000)
             seconds = max(0, end - run.info.start_time) / 1000
             title = titles.get(key, run.info.run_name)
             states[key] = JobState(title, life, run.info.run_id, tags.get(FOLDER, ""), tags.get(STEP, ""), seconds)
+    mark_dead(client, gone)
     missing = Life(Standing.MISSING)
     return {**{key: states.get(key, JobState(title, missing)) for key, title in titles.items()}, **states}
 
 
-def life_now(client: Any, run: Any) -> Life:
-    """How a run of the store stands; one that is called running, but whose process is gone, is marked as stopped."""
-    life, tags = life_of(run), run.data.tags
-    if not life.running or FOLDER not in tags:
-        return life
+def is_dead(client: Any, run: Any) -> bool:
+    """Whether a run is called running in the store and its process is gone."""
+    tags = run.data.tags
+    if not life_of(run).running or FOLDER not in tags:
+        return False
     if LOCK_TAG in tags:
         lives = is_held(Path(tags[LOCK_TAG]))
     else:
         lives = is_training(Path(tags[FOLDER]), run.info.run_id, tags.get(HOST, ""))
-    if lives or not life_of(client.get_run(run.info.run_id)).running:
-        return life
-    note_end(client, run.info.run_id, DEAD)
-    return DEAD
+    return not lives and life_of(client.get_run(run.info.run_id)).running
+
+
+def mark_dead(client: Any, runs: Sequence[Any]) -> None:
+    """Marks runs whose process is gone as stopped, so that they can go on; what cannot be written is told."""
+    try:
+        for run in runs:
+            note_end(client, run.info.run_id, DEAD)
+    except StorageLost as error:  # whoever looks on is to see them all the same
+        LOG.warning("%s: runs whose process is gone stay RUNNING there", error)
 
 
 def titles_of(client: Any, parent: str, study: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 from filelock import FileLock, Timeout
 
 from alphagrad.common.errors import ConfigError, StorageLost
+from alphagrad.common.files import check_lock
 from alphagrad.lab.store.address import NONE, hide, is_server, masked, sqlite_file, store_uri
 from alphagrad.lab.store.artifacts import artifact_folder, check_artifacts
 from alphagrad.lab.store.patience import Patience, PatientClient
@@ -226,10 +227,18 @@ def _build(file: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     unfinished = file.with_name(f"{file.name}.new")
-    for left in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
+    parts = [unfinished, *(unfinished.with_name(f"{unfinished.name}-{kind}") for kind in ("journal", "wal", "shm"))]
+    for left in parts:
         left.unlink(missing_ok=True)
-    SqlAlchemyStore(f"sqlite:///{unfinished}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
-    unfinished.replace(file)
+    uri = f"sqlite:///{unfinished}"
+    try:
+        SqlAlchemyStore(uri, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+        _reconnect(uri)
+        unfinished.replace(file)
+    finally:
+        _reconnect(uri)  # or the next attempt would go on with the file that is removed now
+        for left in parts:
+            left.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -238,6 +247,7 @@ def _alone(uri: str, patience: Patience) -> Iterator[None]:
     file = sqlite_file(uri)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
+        check_lock(file.with_name(f"{file.name}.lock"))
         lock = FileLock(f"{file}.lock", timeout=patience.seconds)
         try:
             lock.acquire()

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import AliasEvent, YAMLError, parse
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.files import text_of
@@ -26,6 +26,8 @@ from alphagrad.lab.records.search import JOB_KEY, recorded
 from alphagrad.lab.records.untracked import Untracked
 from alphagrad.lab.training.job import Assignment
 
+LARGEST_CONFIG = 1 << 20
+"""Bytes of a configuration's file; reading YAML takes seconds a MB."""
 LOST = Life(Standing.TAKEN_BACK, "is not in the store any more")
 
 
@@ -47,7 +49,10 @@ def plain_config(folder: Path) -> dict[str, Any]:
     """
     file = folder / CONFIG
     try:
-        config = OmegaConf.load(StringIO(text_of(file)))
+        text = text_of(file, LARGEST_CONFIG)
+        if "*" in text and any(isinstance(event, AliasEvent) for event in parse(text)):
+            raise ValueError("it repeats parts of itself by *, which may be without end; alphagrad writes none")
+        config = OmegaConf.load(StringIO(text))
     except (OSError, YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{file}: cannot be read ({squeezed(error, 200)})") from error
     if not isinstance(config, DictConfig) or not config:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from alphagrad.common.words import plain
+from alphagrad.lab.store.patience import Patience
 
 LOG = logging.getLogger("alphagrad")
 LOG_FILE = "alphagrad.log"
@@ -30,15 +32,27 @@ class LogFile(logging.FileHandler):
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
+    def close(self) -> None:
+        """Closes the file; what the disk does not take is lost, and hides no error of the run's."""
+        with suppress(OSError):
+            super().close()
+
 
 @contextmanager
-def log_files(folders: Sequence[str]) -> Iterator[None]:
-    """A log file in each of the jobs' folders, as Hydra makes one for jobs that it runs itself."""
-    handlers = []
-    for folder in folders:
+def log_files(folders: Sequence[str], retry_seconds: float = 0.0) -> Iterator[None]:
+    """A log file in each of the jobs' folders, as Hydra makes one for jobs that it runs itself.
+
+    Raises:
+        StorageLost: the disk did not take them for ``retry_seconds``.
+    """
+
+    def made(folder: str) -> LogFile:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        handlers.append(LogFile(Path(folder) / LOG_FILE))
-        handlers[-1].setFormatter(PlainLines(FORMAT))
+        return LogFile(Path(folder) / LOG_FILE)
+
+    handlers = [Patience(folder, retry_seconds).persist(partial(made, folder)) for folder in folders]
+    for handler in handlers:
+        handler.setFormatter(PlainLines(FORMAT))
     level = LOG.level
     LOG.setLevel(logging.INFO)
     for handler in handlers:

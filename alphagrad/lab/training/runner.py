@@ -13,12 +13,23 @@ from omegaconf import DictConfig, OmegaConf
 
 from alphagrad.common import interrupts, ranks
 from alphagrad.common.errors import ConfigError, StorageLost
-from alphagrad.common.files import write_whole
+from alphagrad.common.files import check_files, write_whole
 from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.lab.config.build import Setup, build, check_stack
 from alphagrad.lab.config.compose import config_hash, job_key, settings_of
 from alphagrad.lab.records.checkpoint import Checkpoints
-from alphagrad.lab.records.folder import CONFIG, LOCK, RUN_ID, claimed, disband, forget, home_of, write_members
+from alphagrad.lab.records.folder import (
+    CONFIG,
+    LOCK,
+    MEMBERS,
+    RUN_ID,
+    STACK,
+    claimed,
+    disband,
+    forget,
+    home_of,
+    write_members,
+)
 from alphagrad.lab.records.judged import tags_of, told
 from alphagrad.lab.records.lifecycle import FINISHED
 from alphagrad.lab.records.provenance import provenance
@@ -27,9 +38,10 @@ from alphagrad.lab.records.search import FOLDER, HOST, JOB_KEY, next_number
 from alphagrad.lab.records.untracked import Untracked
 from alphagrad.lab.store.patience import Patience
 from alphagrad.lab.training.begun import Begun, begun, going_on, unfinished
+from alphagrad.lab.training.best import BEST
 from alphagrad.lab.training.cpu import computing
 from alphagrad.lab.training.job import Assignment, Outcome
-from alphagrad.lab.training.log import Pruned, TrackedLog
+from alphagrad.lab.training.log import CHECKPOINT, Pruned, TrackedLog
 from alphagrad.lab.training.progress import Progress, ProgressLine
 from alphagrad.lab.training.torchrun import TAG, Leader, note_processes
 
@@ -69,7 +81,7 @@ def run_stack(
         Exception: whatever a run alone raised, FloatingPointError if it turned non-finite.
     """
     stack = _Stack(assignments, leader or Leader())
-    with computing(stack.setup.settings.threads), _with_advice(stack.folders[0]), ExitStack() as held:
+    with _with_advice(stack.folders[0]), computing(stack.setup.settings.threads), ExitStack() as held:
         stack.claim(held)
         stack.restore()
         stack.record(held)
@@ -86,6 +98,8 @@ class _Stack:
     log: TrackedLog
 
     def __init__(self, assignments: Sequence[Assignment], leader: Leader) -> None:
+        if not assignments:
+            raise ValueError("assignments: a stack needs at least one run")
         if ranks.count() > 1 and len(assignments) > 1:
             raise ConfigError(
                 f"{assignments[0].folder}: holds a stack of {len(assignments)} runs; torchrun trains one run"
@@ -98,9 +112,10 @@ class _Stack:
             check_stack(self.setup, len(assignments))
         self.folders = [Path(a.folder) for a in assignments]
         self.home, saved = home_of(self.folders), self.setup.settings.checkpoint
+        for folder in {self.home, *self.folders}:
+            check_files(folder, CONFIG, RUN_ID, STACK, MEMBERS, CHECKPOINT, BEST)
         self.checkpoints = Checkpoints(self.home, saved.every_seconds, saved.every_steps, saved.keep_last)
-        first = tracker_of(self.setup.settings.tracking, self.setup.settings.output_root)
-        self.trackers = [first, *(first.another() for _ in assignments[1:])]
+        self.trackers: list[Tracker | Untracked] = []
         self.before: list[Begun] = []
         self.state: Mapping[str, Any] | None = None
         self.results: Sequence[Mapping[str, Any]] = []
@@ -113,7 +128,9 @@ class _Stack:
         return f"{self.configs[0].recipe.name} {name}"
 
     def claim(self, held: ExitStack) -> None:
-        """Locks the folders of the runs that are to be trained; one that has ended may be another's by now."""
+        """Opens the store, and locks the folders of the runs to be trained; that of an ended run may be another's."""
+        first = tracker_of(self.setup.settings.tracking, self.setup.settings.output_root)
+        self.trackers = [first, *(first.another() for _ in self.assignments[1:])]
         for folder in going_on(self.folders, begun(self.assignments, self.trackers[0], self.home)):
             held.enter_context(claimed(folder / LOCK))
 

@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from alphagrad.common.errors import ConfigError
+from alphagrad.common.files import check_lock
 from alphagrad.common.interrupts import closing_runs_on_signals
 from alphagrad.common.words import cut, say
 from alphagrad.harness import metrics
@@ -67,15 +68,17 @@ def tune(overrides: Sequence[str], plan: TuningPlan) -> tuple[list[Verdict], Tun
         recipe = build(config).recipe
         plan = plan.of(recipe.objective)
         check_metric(f"--metric={cut(plan.metric)}", plan.metric, config, recipe)
-        each = min(plan.studies, settings.stack.max_runs)  # a larger stack is not made
-        check_stacks([c.config for c in contenders for _ in range(each)], settings.stack.max_runs, 1)
+        runs, processes = settings.stack.max_runs, settings.stack.processes
+        each = min(plan.studies, runs * processes)  # more do not train at a time
+        check_stacks([c.config for c in contenders for _ in range(each)], runs, processes)
         _doubt(plan.metric)
         # last, since it creates folders
         check_places(settings.tracking.uri, settings.output_root, settings.tracking.artifacts)
         root = Path(settings.output_root).expanduser().resolve()
         key = key_of(contenders, plan, masked(store_uri(settings.tracking.uri, root)))
         storage = f"sqlite:///{root / 'tuning.db'}"
-        lock = FileLock(root / f".tuning-{key}.lock")
+        check_lock(place := root / f".tuning-{key}.lock")
+        lock = FileLock(place)
         try:
             with lock.acquire(timeout=0), closing_runs_on_signals():
                 return _tune(contenders, plan, settings, key, storage, root, lock.lock_file), plan

@@ -14,12 +14,11 @@ from gymnasium.envs.classic_control import CartPoleEnv
 from torch import nn
 
 from alphagrad.harness import metrics
-from alphagrad.harness.recipe import Settings
+from alphagrad.harness.recipe import Capability, Objective, Settings
 
 
 class OddSettings(Settings):
     name: str
-    lr: float
     total_steps: int
     pause: float
     at: int | None
@@ -31,6 +30,9 @@ class OddSettings(Settings):
 
 class Odd:
     Settings = OddSettings
+    objective = Objective(metrics.EVAL_RETURN)
+    headlines = metrics.RETURNS
+    capabilities = (Capability.STACKED,)
 
     def __init__(self, settings: OddSettings) -> None:
         self.settings = settings

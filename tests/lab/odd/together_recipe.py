@@ -15,12 +15,11 @@ from alphagrad.recipes.supervised.precision import Numbers
 from torch import nn
 
 from alphagrad.harness import metrics
-from alphagrad.harness.recipe import Settings
+from alphagrad.harness.recipe import Capability, Objective, Settings
 
 
 class TogetherSettings(Settings):
     name: str
-    lr: float
     total_steps: int
     parallel: Literal["ddp", "fsdp"]
     pause: float
@@ -34,6 +33,9 @@ def objective(outputs, targets):
 
 class Together:
     Settings = TogetherSettings
+    objective = Objective(metrics.EVAL_RETURN)
+    headlines = metrics.RETURNS
+    capabilities = (Capability.STACKED, Capability.SHARDED)
 
     def __init__(self, settings: TogetherSettings) -> None:
         self.settings = settings
