@@ -135,7 +135,7 @@ ONE_LINE = {
     "env=Acrobot-v1": ("env='Acrobot-v1'", "give env.id=Acrobot-v1"),
     "alpha=3": ("alpha=3", "give alpha.value=3", "sqrt_dim"),
     "checkpoint=5": ("checkpoint=5", "keep_last=5"),
-    "lr=0.1": ("recipe.lr=0.1 or optimizer.lr=0.1",),
+    "lr=0.1": ("optimizer_defaults.lr=0.1 or optimizer.lr=0.1",),
     "launcher=stacked": ("hydra/launcher=stacked",),
     "hydra.launcher=stacked": ("hydra/launcher=stacked",),
     "--seed=3": ("settings have no dashes: seed=3",),
@@ -144,12 +144,15 @@ ONE_LINE = {
     "optimizer=adam optimizer.amsgrad=maybe": ("optimizer.amsgrad='maybe'", "true or false"),
     "+nosuch=1": ("nosuch", "no such setting"),
     "~optimizer": ("~optimizer", "is missing"),
-    "~recipe.lr": ("~recipe.lr", "not found"),
+    "~optimizer_defaults.lr": ("~optimizer_defaults.lr", "optimizer.lr", "give optimizer.lr=VALUE"),
     "optimizer=null": ("optimizer=null", "adam"),
     "-m seed=0,-1": ("seed=-1",),
     "-m checkpoint.keep_last=1,0": ("checkpoint.keep_last=0",),
     "-m seed=1,2 hydra.launcher._target_=os.nosuch": ("hydra.launcher._target_=os.nosuch", "hydra/launcher=NAME"),
-    "recipe.lr=${recipe.lr}": ("recipe.lr=${recipe.lr}", "refers to itself"),
+    "optimizer_defaults.lr=${optimizer_defaults.lr}": (
+        "optimizer_defaults.lr=${optimizer_defaults.lr}",
+        "refers to itself",
+    ),
 }
 
 

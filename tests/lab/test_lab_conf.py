@@ -291,7 +291,7 @@ def test_the_hash_counts_what_changes_numbers(composed):
 
 
 def test_settings_are_flat_and_told_once(composed):
-    flat = compose.settings_of(composed("optimizer=saturation", "seed=3", "recipe.lr=0.125"))
+    flat = compose.settings_of(composed("optimizer=saturation", "seed=3", "optimizer_defaults.lr=0.125"))
     assert flat["seed"] == 3
     assert flat["optimizer.lr"] == 0.125  # resolved
     assert flat["alpha.start.k"] == 1.0
@@ -323,7 +323,7 @@ _target_: alphagrad.AlphaGrad
 rule:
   _target_: alphagrad_test_rules.my_rule
   k: 3.0
-lr: ${recipe.lr}
+lr: ${optimizer_defaults.lr}
 momentum: 0.5
 stacking: batch_dims
 clip_grad_norm: null

@@ -74,7 +74,7 @@ def test_of_the_runs_of_one_job_the_newest_counts():
     found = [
         entry("adam", 1, "a", **{"m": 5.0}),
         entry("adam", 0, "a", **{"m": 3.0}),
-        entry("adam recipe.lr=1e-3", 0, "a", **{"m": 100.0}),  # the same job in other words
+        entry("adam optimizer_defaults.lr=1e-3", 0, "a", **{"m": 100.0}),  # the same job in other words
         entry("adam", 0, "a", "FAILED", **{"m": 100.0}),
         entry("sgd", 0, "b", **{"m": 7.0}),
     ]

@@ -22,7 +22,7 @@ from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.optimizer import AlphaGrad
 
 FILE = yaml.safe_load((Path(__file__).resolve().parents[2] / "conf/recipe/dqn_cartpole.yaml").read_text())
-DEFAULTS = {k: v for k, v in FILE["recipe"].items() if k != "_target_"} | {"env": {"id": "CartPole-v1"}, "lr": 2.5e-4}
+DEFAULTS = {k: v for k, v in FILE["recipe"].items() if k != "_target_"} | {"env": {"id": "CartPole-v1"}}
 
 
 def recipe(**settings) -> DQN:

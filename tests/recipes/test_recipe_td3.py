@@ -32,7 +32,7 @@ NETS = ("actor", "critics", "target_actor", "target_critics")
 
 def recipe(env_id: str = TRAY, **settings) -> TD3:
     small = {"total_steps": 240, "learning_starts": 60, "batch_size": 16, "hidden": [24, 16], "log_every": 40}
-    small |= {"eval_episodes": 2, "compile": False, "lr": 3e-3}
+    small |= {"eval_episodes": 2, "compile": False}
     return TD3(TD3Settings(**{**DEFAULTS, **small, **settings, "env": {"id": env_id}}))
 
 
