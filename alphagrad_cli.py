@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command is None:
             known = ", ".join(c for c in COMMANDS if c not in HIDDEN)
             raise ConfigError(f"{cut(argv[0])}: no such command; there are {known}")
+        if argv[0] not in ALONE and (lacking := not_installed()):
+            remedy = "`pip install alphagrad`, without --no-deps, installs what is missing"
+            raise ConfigError(f"{argv[0]}: needs {', '.join(lacking)}; {remedy}")
         if argv[0] not in PARALLEL and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from alphagrad.common.torchrun import alone
 
@@ -80,6 +84,25 @@ def explain(error: Exception) -> int:
     told = "" if isinstance(error, JobFailed) else f"{type(error).__name__}: "
     say(f"{who}: {told}{hide(squeezed(error))} (--traceback shows where)", err=True)
     return 1
+
+
+def not_installed() -> list[str]:
+    """What alphagrad's own metadata asks for and is not here, as after ``pip install --no-deps``; extras left out."""
+    from importlib.metadata import PackageNotFoundError, distribution, requires
+
+    def lacks(package: str) -> bool:
+        try:
+            distribution(package)
+        except PackageNotFoundError:
+            return True
+        return False
+
+    try:
+        lines = requires("alphagrad") or []
+    except PackageNotFoundError:  # started from a checkout that is not installed
+        return []
+    names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines if "extra ==" not in line]
+    return [name for name in names if lacks(name)]
 
 
 def show_version(argv: list[str]) -> None:
@@ -275,6 +298,8 @@ COMMANDS = {
 }
 PARALLEL = ("run", "resume")
 """Commands that torchrun may start."""
+ALONE = ("completion", "--version")
+"""Commands that need no other package, and so work beside the optimizer alone."""
 HIDDEN = ("complete", "--version")
 """Commands that are not listed: they complete a line, or are a flag."""
 
