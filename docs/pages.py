@@ -1,0 +1,171 @@
+"""Pages made of what stands elsewhere: variants, recipes, the commands' help. So nothing is said twice, nor goes stale."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+import curves
+import yaml
+
+import alphagrad_cli
+from alphagrad import variants
+from alphagrad.lab.config.catalogue import catalogue, described
+
+CONF = Path(str(files("alphagrad.conf")))
+
+
+def write_all(folder: Path) -> None:
+    """Writes every page and picture below a folder."""
+    for name in variants.__all__:
+        write(folder / f"variants/{name}.md", variant(name))
+        picture = folder / f"variants/{name}.svg"
+        if not picture.exists() or picture.stat().st_mtime < Path(curves.__file__).stat().st_mtime:
+            curves.draw(name, picture)
+    write(folder / "recipes.md", recipes())
+    write(folder / "optimizers.md", optimizers())
+    write(folder / "commands.md", commands())
+
+
+def write(file: Path, text: str) -> None:
+    """Writes a page, unless it is there: Sphinx reads again what is newer than what it has built."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists() or file.read_text(encoding="utf-8") != text:
+        file.write_text(text, encoding="utf-8")
+
+
+def settings(text: str, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """The settings of a configuration file, (dotted name, default, comment) each, from the text itself."""
+    above: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        found = re.fullmatch(r"( *)(\w+):(?: +([^#]*[^#\s]))?(?: +# (.*))?", line)
+        if not found:
+            continue
+        depth, key, value, comment = len(found[1]), found[2], found[3], found[4] or ""
+        above = [(d, k) for d, k in above if d < depth]
+        if value is None:
+            above.append((depth, key))
+        elif not key.startswith("_") and not value.startswith("${") and key != "name":
+            yield ".".join([*filter(None, [prefix]), *(k for _, k in above), key]), value, comment
+
+
+def table(rows: list[tuple[str, str, str]]) -> str:
+    """A table of settings."""
+    lines = [f"| `{name}` | `{default}` | {comment.replace('|', '∣')} |" for name, default, comment in rows]
+    return "\n".join(["| setting | default | |", "|---|---|---|", *lines])
+
+
+def slots(name: str) -> dict[str, str]:
+    """Group → option that an optimizer's configuration file chooses."""
+    chosen = yaml.safe_load((CONF / f"optimizer/{name}.yaml").read_text(encoding="utf-8")).get("defaults", [])
+    pairs = [pair for entry in chosen if isinstance(entry, dict) for pair in entry.items()]
+    return {group.strip("/"): option for group, option in pairs if "@" not in group}
+
+
+def variant(name: str) -> str:
+    """The page of a variant: its module's docstring, its curves, its settings, its function."""
+    rows: list[tuple[str, str, str]] = []
+    for group, option in slots(name).items():
+        text = (CONF / f"{group}/{option}.yaml").read_text(encoding="utf-8")
+        rows += [(f"{group}", option, ""), *settings(text, group)]
+    changed = next((f" {key}={default}" for key, default, _ in rows if "." in key and key.startswith("transform")), "")
+    changed = changed or next((f" {key}={default}" for key, default, _ in rows if key in ("alpha.value", "alpha.k")), "")
+    return f"""# {name}
+
+```{{eval-rst}}
+.. automodule:: alphagrad.variants.{name}
+   :no-members:
+```
+
+## Transfer curve
+
+![One component of the update over the same component of the gradient]({name}.svg)
+
+Drawn from a step of the optimizer. A typical component of a tensor of {curves.D:,} elements is ±{curves.D**-0.5:g} of its norm.
+
+## Run it
+
+```sh
+alphagrad run optimizer={name}{changed}
+```
+
+{table(rows)}
+
+The settings that all variants share: [optimizers](../optimizers.md). What the choices of a slot are: [rules](../../api/rules.md).
+
+## In your own loop
+
+```{{eval-rst}}
+.. autofunction:: alphagrad.variants.{name}.{name}
+```
+"""
+
+
+def optimizers() -> str:
+    """The page of the settings that all variants share, and of the baselines."""
+    groups = catalogue()
+    baselines = next(entries for heading, entries in groups.items() if heading.startswith("Baselines"))
+    lines = [f"| `{name}` | {description} |" for name, description in baselines.items()]
+    shared = list(settings((CONF / "optimizer/_alphagrad.yaml").read_text(encoding="utf-8"), "optimizer"))
+    return "\n".join(
+        [
+            "# Optimizers",
+            "",
+            "## Settings of every variant",
+            "",
+            table([("optimizer.lr", "recipe.lr", "learning rate η; `recipe.alphagrad_lr` where a recipe has it"), *shared]),
+            "",
+            "What each does is said at [AlphaGrad](../api/optimizer.md).",
+            "",
+            "## Baselines",
+            "",
+            "| `optimizer` | |",
+            "|---|---|",
+            *lines,
+            "",
+            "`alphagrad run --cfg job optimizer=NAME` prints the settings of one. `optimizer.clip_grad_norm` clips the whole",
+            "gradient's L2 norm under any optimizer.",
+            "",
+        ]
+    )
+
+
+def recipes() -> str:
+    """The page of the recipes: what each is, and its settings with their defaults."""
+    parts = ["# Recipes", "", "What can be trained. `alphagrad ls` lists it too, your own recipes included."]
+    for name, (description, text) in described("recipe").items():
+        target = yaml.safe_load(text)["recipe"]["_target_"]
+        top = "" if "\nenv:" not in text else "\n"
+        parts += ["", f"## {name}", "", f"{description}.{top}", "", "```sh", f"alphagrad run recipe={name}", "```", ""]
+        parts += [table(list(settings(text))), "", f"The class: `{target}`."]
+    for group, heading in (("data", "Data sets"), ("model", "Models"), ("experiment", "Studies")):
+        listed = [f"| `{name}` | {description} |" for name, (description, _) in described(group).items()]
+        parts += ["", f"## {heading}", "", f"| `{group}` | |", "|---|---|", *listed]
+    return "\n".join([*parts, ""])
+
+
+def commands() -> str:
+    """The page of the commands: what `--help` prints."""
+    parts = ["# Commands", "", "```text", shown("--help"), "```"]
+    for name in alphagrad_cli.COMMANDS:
+        if name not in alphagrad_cli.HIDDEN:
+            parts += ["", f"## alphagrad {name}", "", "```text", shown(name, "--help"), "```"]
+    return "\n".join([*parts, ""])
+
+
+def shown(*words: str) -> str:
+    """What `alphagrad WORDS` prints."""
+    command = [sys.executable, "-m", "alphagrad_cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**environment(), "COLUMNS": "100"})
+    return done.stdout.rstrip()
+
+
+def environment() -> dict[str, str]:
+    """This process's environment, without what a user's own configuration would add."""
+    import os
+
+    return {key: value for key, value in os.environ.items() if key != "ALPHAGRAD_CONF"}
