@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
 from importlib.resources import files
+from io import StringIO
 from pathlib import Path
 
 import curves
+import torch
 import yaml
 
 import alphagrad_cli
@@ -20,7 +22,10 @@ CONF = Path(str(files("alphagrad.conf")))
 
 
 def write_all(folder: Path) -> None:
-    """Writes every page and picture below a folder."""
+    """Writes every page and picture below a folder; what the user's own environment would add is left out."""
+    os.environ.pop("ALPHAGRAD_CONF", None)
+    os.environ["COLUMNS"] = "100"
+    torch.set_num_threads(1)  # the tensors are small
     for name in variants.__all__:
         write(folder / f"variants/{name}.md", variant(name))
         picture = folder / f"variants/{name}.svg"
@@ -72,8 +77,9 @@ def variant(name: str) -> str:
     for group, option in slots(name).items():
         text = (CONF / f"{group}/{option}.yaml").read_text(encoding="utf-8")
         rows += [(f"{group}", option, ""), *settings(text, group)]
-    changed = next((f" {key}={default}" for key, default, _ in rows if "." in key and key.startswith("transform")), "")
-    changed = changed or next((f" {key}={default}" for key, default, _ in rows if key in ("alpha.value", "alpha.k")), "")
+    own = [(key, default) for key, default, _ in rows if "." in key]
+    first = next((pair for group in ("transform.", "alpha.") for pair in own if pair[0].startswith(group)), None)
+    changed = f" {first[0]}={first[1]}" if first else ""
     return f"""# {name}
 
 ```{{eval-rst}}
@@ -139,8 +145,7 @@ def recipes() -> str:
     parts = ["# Recipes", "", "What can be trained. `alphagrad ls` lists it too, your own recipes included."]
     for name, (description, text) in described("recipe").items():
         target = yaml.safe_load(text)["recipe"]["_target_"]
-        top = "" if "\nenv:" not in text else "\n"
-        parts += ["", f"## {name}", "", f"{description}.{top}", "", "```sh", f"alphagrad run recipe={name}", "```", ""]
+        parts += ["", f"## {name}", "", f"{description}.", "", "```sh", f"alphagrad run recipe={name}", "```", ""]
         parts += [table(list(settings(text))), "", f"The class: `{target}`."]
     for group, heading in (("data", "Data sets"), ("model", "Models"), ("experiment", "Studies")):
         listed = [f"| `{name}` | {description} |" for name, (description, _) in described(group).items()]
@@ -158,14 +163,8 @@ def commands() -> str:
 
 
 def shown(*words: str) -> str:
-    """What `alphagrad WORDS` prints."""
-    command = [sys.executable, "-m", "alphagrad_cli", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**environment(), "COLUMNS": "100"})
-    return done.stdout.rstrip()
-
-
-def environment() -> dict[str, str]:
-    """This process's environment, without what a user's own configuration would add."""
-    import os
-
-    return {key: value for key, value in os.environ.items() if key != "ALPHAGRAD_CONF"}
+    """What `alphagrad WORDS` prints, on a terminal of 100 columns."""
+    with redirect_stdout(StringIO()) as out, suppress(SystemExit):
+        status = alphagrad_cli.main(words)
+        assert status == 0, f"alphagrad {' '.join(words)}: status {status}"
+    return out.getvalue().rstrip()
