@@ -25,6 +25,7 @@ release = version = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 highlight_language = "none"
+smartquotes = False  # g' is a name
 
 html_theme = "furo"
 html_title = "alphagrad"

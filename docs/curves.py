@@ -1,4 +1,4 @@
-"""The transfer curve of a variant: one component of its update g' over that component of ĝ, as the optimizer makes it."""
+"""The transfer curve of a variant: a component of its update over that component of the normalised gradient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages made of what stands elsewhere: variants, recipes, the commands' help. So nothing is said twice, nor goes stale."""
+"""Pages made of what stands elsewhere: variants, recipes, the commands' help. So nothing is said twice."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def variant(name: str) -> str:
 
 ![One component of the update over the same component of the gradient]({name}.svg)
 
-Drawn from a step of the optimizer. A typical component of a tensor of {curves.D:,} elements is ±{curves.D**-0.5:g} of its norm.
+Drawn from a step of the optimizer. In a tensor of {curves.D:,} elements a typical component is
+±{curves.D**-0.5:g} of the norm.
 
 ## Run it
 
@@ -101,7 +102,8 @@ alphagrad run optimizer={name}{changed}
 
 {table(rows)}
 
-The settings that all variants share: [optimizers](../optimizers.md). What the choices of a slot are: [rules](../../api/rules.md).
+The settings that all variants share: [optimizers](../optimizers.md). The choices of each slot:
+[rules](../../api/rules.md).
 
 ## In your own loop
 
@@ -116,14 +118,15 @@ def optimizers() -> str:
     groups = catalogue()
     baselines = next(entries for heading, entries in groups.items() if heading.startswith("Baselines"))
     lines = [f"| `{name}` | {description} |" for name, description in baselines.items()]
-    shared = list(settings((CONF / "optimizer/_alphagrad.yaml").read_text(encoding="utf-8"), "optimizer"))
+    rate = ("optimizer.lr", "recipe.lr", "learning rate η; `recipe.alphagrad_lr` where a recipe has it")
+    shared = [rate, *settings((CONF / "optimizer/_alphagrad.yaml").read_text(encoding="utf-8"), "optimizer")]
     return "\n".join(
         [
             "# Optimizers",
             "",
             "## Settings of every variant",
             "",
-            table([("optimizer.lr", "recipe.lr", "learning rate η; `recipe.alphagrad_lr` where a recipe has it"), *shared]),
+            table(shared),
             "",
             "What each does is said at [AlphaGrad](../api/optimizer.md).",
             "",
@@ -133,8 +136,8 @@ def optimizers() -> str:
             "|---|---|",
             *lines,
             "",
-            "`alphagrad run --cfg job optimizer=NAME` prints the settings of one. `optimizer.clip_grad_norm` clips the whole",
-            "gradient's L2 norm under any optimizer.",
+            "`alphagrad run --cfg job optimizer=NAME` prints the settings of one. Under any optimizer",
+            "`optimizer.clip_grad_norm` clips the L2 norm of the whole gradient.",
             "",
         ]
     )

@@ -73,12 +73,11 @@ class Parsed(BaseException):
 
 
 def check_settings(overrides: list[str], multirun: bool) -> None:
-    """Composes jobs, as `alphagrad run` does before it begins: of a sweep each optimizer, with the first of its values."""
-    jobs = [overrides]
-    if multirun:
-        jobs = sweep.jobs_of(list(map(first, [*sweep.sweep_parameters(overrides), *overrides])))
-        assert jobs, "no job"
-    compose.compose_all(jobs)
+    """Composes jobs, as `alphagrad run` does before it begins: of a sweep each optimizer, with the first of its values.
+
+    What a study's own file sweeps over is looked at where all of `conf/` is.
+    """
+    compose.compose_all(sweep.jobs_of(list(map(first, overrides))) if multirun else [overrides])
 
 
 def first(override: str) -> str:
