@@ -45,7 +45,7 @@ class Clock:
     def attached(self) -> Any:
         """Times every step of the runs within."""
         from alphagrad.harness.metrics import GRAD_NORM
-        from alphagrad.harness.stack import StackOptimizer
+        from alphagrad.harness.sharing import StackOptimizer
         from alphagrad.lab.training.log import TrackedLog
 
         step, record = StackOptimizer.step, TrackedLog.metrics

@@ -45,7 +45,7 @@ def ours(task: Task, seeds: range) -> list[float]:
     """Each run's score."""
     from alphagrad.harness.metrics import EPISODIC_RETURN
     from alphagrad.lab.evidence.results import Results
-    from alphagrad.lab.store.connection import store_uri
+    from alphagrad.lab.store.address import store_uri
 
     with tempfile.TemporaryDirectory() as root:
         settings = [f"recipe={task.recipe}", f"env.id={task.env_id}", "optimizer=adam", f"output_root={root}"]

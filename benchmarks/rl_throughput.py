@@ -61,7 +61,7 @@ def steady_rates(root: Path, task: Task) -> list[float]:
     """Each run's rate over the second half of its steps, from the store."""
     from alphagrad.harness import metrics
     from alphagrad.lab.evidence.results import Results
-    from alphagrad.lab.store.connection import store_uri
+    from alphagrad.lab.store.address import store_uri
 
     results = Results(store_uri(f"sqlite:///{root}/mlflow.db", root), "alphagrad")
     rates = []

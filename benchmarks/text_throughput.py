@@ -24,7 +24,8 @@ from turns import Turns
 
 from alphagrad.lab.config.build import build_recipe
 from alphagrad.lab.config.compose import compose, hydra_initialized
-from alphagrad.lab.training.runner import assignment_of, run_stack
+from alphagrad.lab.training.job import assignment_of
+from alphagrad.lab.training.runner import run_stack
 
 Data = Iterator[tuple[Tensor, Tensor, int]]
 """Inputs, targets, and how many tokens they are, padding left out."""

@@ -30,7 +30,8 @@ from turns import Turns
 from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.lab.config.build import build
 from alphagrad.lab.config.compose import compose, hydra_initialized
-from alphagrad.lab.training.runner import assignment_of, run_stack
+from alphagrad.lab.training.job import assignment_of
+from alphagrad.lab.training.runner import run_stack
 
 BASE = ["recipe=image", "optimizer=adam", "recipe.eval_every=0", "recipe.gap_images=0", "data.name=noise"]
 BASE += ["recipe.schedule.kind=one_cycle"]
@@ -102,7 +103,7 @@ def now(device: torch.device) -> float:
 
 def stack(settings: list[str], runs: int) -> Iterator[int]:
     """The training steps of a stack; stands still after every one, yields its images."""
-    from alphagrad.recipes.supervised.learner import learner_of
+    from alphagrad.recipes.supervised.learners import learner_of
     from alphagrad.recipes.supervised.parallel import Parallel
     from alphagrad.recipes.supervised.precision import Numbers
 

@@ -16,6 +16,7 @@ import yaml
 
 import alphagrad_cli
 from alphagrad import variants
+from alphagrad.lab.commands import NAMES
 from alphagrad.lab.config.catalogue import catalogue, described
 
 CONF = Path(str(files("alphagrad.conf")))
@@ -159,9 +160,8 @@ def recipes() -> str:
 def commands() -> str:
     """The page of the commands: what `--help` prints."""
     parts = ["# Commands", "", "```text", shown("--help"), "```"]
-    for name in alphagrad_cli.COMMANDS:
-        if name not in alphagrad_cli.HIDDEN:
-            parts += ["", f"## alphagrad {name}", "", "```text", shown(name, "--help"), "```"]
+    for name in NAMES:
+        parts += ["", f"## alphagrad {name}", "", "```text", shown(name, "--help"), "```"]
     return "\n".join([*parts, ""])
 
 

@@ -14,7 +14,8 @@ from alphagrad.harness.stack import RunStack
 
 from .supervised import classify
 from .supervised.confusion import draw_confusion
-from .supervised.learner import Learner, learner_of
+from .supervised.learner import Learner
+from .supervised.learners import learner_of
 from .supervised.loop import Plan, Target, fit
 from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers

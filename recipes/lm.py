@@ -25,8 +25,9 @@ from .language.sampling import Sampler
 from .language.speed import flops_per_token
 from .language.tokens import END_OF_TEXT, Kind, Tokenizer, stream, trained
 from .supervised.classify import MEASURES
-from .supervised.learner import Learner, LoopLearner
+from .supervised.learner import Learner
 from .supervised.loop import Plan, fit
+from .supervised.looped import LoopLearner
 from .supervised.orders import Orders
 from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers

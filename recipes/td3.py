@@ -12,10 +12,11 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from alphagrad.harness import metrics
+from alphagrad.harness.driver import Observation
 from alphagrad.harness.memory import check_memory
 from alphagrad.harness.recipe import EnvSettings, Log
 from alphagrad.harness.recipe import Settings as BaseSettings
-from alphagrad.harness.stack import Observation, RunStack
+from alphagrad.harness.stack import RunStack
 
 from .environment import env_bytes, flat_boxes
 from .envs import EnvStack, evaluate_episodes

@@ -23,8 +23,9 @@ from .language.scores import macro_f1, write_confusion
 from .language.tokens import START, Kind
 from .supervised import classify
 from .supervised.confusion import draw_confusion
-from .supervised.learner import Learner, LoopLearner
+from .supervised.learner import Learner
 from .supervised.loop import Plan, fit
+from .supervised.looped import LoopLearner
 from .supervised.orders import Orders
 from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers

@@ -150,7 +150,8 @@ def root(tmp_path, empty_store) -> Path:
 
 def runs_of(root: Path) -> list:
     """All runs in the store under an output folder, oldest first; none if there is no store."""
-    from alphagrad.lab.store.connection import open_store, store_uri
+    from alphagrad.lab.store.address import store_uri
+    from alphagrad.lab.store.connection import open_store
 
     if not (root / "mlflow.db").exists():
         return []

@@ -15,9 +15,9 @@ import torch.multiprocessing
 
 HEAVY = [
     "alphagrad_cli",
-    "alphagrad.lab.launching.launch",
+    "alphagrad.lab.commands.run",
     "alphagrad.lab.training.runner",
-    "alphagrad.lab.commands.resume",
+    "alphagrad.lab.launching.resume",
     "mlflow",
 ]
 HEAVY += ["torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict"]

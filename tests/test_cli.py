@@ -14,8 +14,9 @@ import yaml
 
 import alphagrad_cli
 from alphagrad import __version__
+from alphagrad.lab import commands
 
-COMMANDS = ("run", "tune", "resume", "status", "ls", "alpha", "report", "watch", "ui", "completion")
+COMMANDS = commands.NAMES
 BIN = Path(sys.executable).parent
 
 
@@ -235,7 +236,7 @@ def test_completion_needs_a_known_shell(cli):
 
 
 def test_complete_is_not_advertised(cli):
-    assert "complete" in alphagrad_cli.COMMANDS
+    assert "complete" in commands.HIDDEN
     assert "alphagrad complete" not in cli("--help").out.replace("alphagrad completion", "")
 
 
@@ -251,7 +252,7 @@ def test_an_unforeseen_error_is_one_line(cli, lab):
     def fail(argv):
         raise ZeroDivisionError("division\nby zero")
 
-    lab.setitem(alphagrad_cli.COMMANDS, "ls", fail)
+    lab.setattr("alphagrad.lab.commands.ls.main", fail)
     failed = cli("ls")
     assert failed.status == 1
     assert failed.err == "alphagrad: ZeroDivisionError: division by zero (--traceback shows where)\n"
@@ -263,14 +264,13 @@ def test_ctrl_c_in_any_command(cli, lab):
     def interrupted(argv):
         raise KeyboardInterrupt
 
-    lab.setitem(alphagrad_cli.COMMANDS, "ls", interrupted)
+    lab.setattr("alphagrad.lab.commands.ls.main", interrupted)
     assert cli("ls").status == 130
 
 
 def test_no_code_ends_the_program_silently(lab, capfd):
-    import alphagrad_cli
 
-    lab.setitem(alphagrad_cli.COMMANDS, "ls", lambda _: sys.exit(0))
+    lab.setattr("alphagrad.lab.commands.ls.main", lambda _: sys.exit(0))
     assert alphagrad_cli.main(["ls"]) == 1
     assert "sys.exit(0) was called" in capfd.readouterr().err
     lab.undo()

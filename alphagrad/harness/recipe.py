@@ -11,7 +11,8 @@ from pydantic_core import PydanticCustomError
 from torch import nn
 
 from alphagrad.common import interrupts
-from alphagrad.harness.stack import Observation, RunStack
+from alphagrad.harness.driver import Observation
+from alphagrad.harness.stack import RunStack
 
 
 class Settings(BaseModel):

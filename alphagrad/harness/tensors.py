@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,3 +43,14 @@ def split(flat: Tensor, layout: Layout) -> dict[str, Tensor]:
     """``flat`` [..., D] as views [..., *shape] by name."""
     parts = flat.split([math.prod(shape) for _, shape in layout], dim=-1)
     return {name: part.view(*flat.shape[:-1], *shape) for (name, shape), part in zip(layout, parts, strict=True)}
+
+
+def whole(value: Any) -> Any:
+    """Tensors, also in mappings and lists, in full where they are sharded; every process must ask."""
+    if isinstance(value, Tensor):
+        return value.full_tensor() if hasattr(value, "full_tensor") else value
+    if isinstance(value, Mapping):
+        return {key: whole(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [whole(part) for part in value]
+    return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -94,17 +94,6 @@ def own_part(tensor: Tensor) -> Tensor:
     """This process's shard of a tensor, all of one that is not sharded."""
     part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return part
-
-
-def whole(value: Any) -> Any:
-    """Tensors, also in mappings and lists, in full where they are sharded; every process must ask."""
-    if isinstance(value, Tensor):
-        return value.full_tensor() if hasattr(value, "full_tensor") else value
-    if isinstance(value, Mapping):
-        return {key: whole(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [whole(part) for part in value]
-    return value
 
 
 def sharded_as(value: Any, like: Tensor) -> Any:

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from alphagrad.harness import metrics
-from alphagrad.harness.stack import Observation, OptimizerSpec, build_optimizer, largest
-from alphagrad.observe import signals
-from alphagrad.optimizer import AlphaGrad
+from alphagrad.harness.driver import Driver, Observation, OptimizerSpec
+from alphagrad.harness.tensors import whole
 
 from .averaging import Average
-from .parallel import Parallel, own_part, sharded_as, whole
+from .learner import Training
+from .parallel import Parallel, own_part, sharded_as
 from .precision import Numbers
-
-if TYPE_CHECKING:
-    from .learner import Training
 
 
 class ModuleRun:
-    """See :class:`alphagrad.recipes.supervised.learner.LoopLearner`.
+    """See :class:`alphagrad.recipes.supervised.looped.LoopLearner`.
 
     What is evaluated is ``plain``: the module itself, or a copy that takes in the average of the weights, or
     the whole weights where the module is sharded, before each evaluation.
@@ -31,7 +27,7 @@ class ModuleRun:
     def __init__(
         self, module: nn.Module, spec: OptimizerSpec, training: Training, numbers: Numbers, parallel: Parallel
     ) -> None:
-        self.numbers, self.training, self.parallel, self.spec = numbers, training, parallel, spec
+        self.numbers, self.training, self.parallel = numbers, training, parallel
         self.module = numbers.convert(module)
         if training.channels_last and parallel.kind != "fsdp":  # which shards rows, of contiguous parameters alone
             self.module = self.module.to(memory_format=torch.channels_last)
@@ -42,7 +38,7 @@ class ModuleRun:
         if training.compile:
             self.wrapped.compile()
         self.params = dict(self.module.named_parameters())
-        self.optimizer = build_optimizer(spec, self.params, training.compile, training.undecayed)
+        self.driver = Driver(spec, self.params, training.compile, training.undecayed)
         self.scaler = numbers.scaler()
         self.average = None if training.ema is None else Average(self.module.state_dict(), training.ema)
         self._fresh = False
@@ -63,19 +59,11 @@ class ModuleRun:
                 self.scaler.scale(loss / count if count > 1 else loss).backward()
             measured.append(measures)
         if self.scaler.is_enabled():
-            self.scaler.unscale_(self.optimizer)
-        if self.spec.clip_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.params.values(), self.spec.clip_grad_norm)
-        seen = {} if observe is None else self._signals_before(observe)
-        before = (
-            {}
-            if observe is None
-            else {n: self.params[n].detach().clone() for n in largest(self.params, observe.tensors)}
-        )
-        self.scaler.step(self.optimizer)
+            self.scaler.unscale_(self.driver.optimizer)
+        self.driver.clip()
+        with torch.no_grad(), self.driver.observed(observe) as seen:
+            self.scaler.step(self.driver.optimizer)
         self.scaler.update()
-        for name, old in before.items():
-            seen[metrics.per_tensor(metrics.UPDATE_NORM, name)] = _norm(self.params[name].detach() - old)
         for p in self.params.values():  # zero_grad, without its 20 µs for the profiler
             p.grad = None
         if self.average is not None:
@@ -94,20 +82,6 @@ class ModuleRun:
                 memory_format=torch.channels_last if self.training.channels_last else torch.contiguous_format
             )
         return x
-
-    @torch.no_grad()
-    def _signals_before(self, observe: Observation) -> dict[str, Tensor]:
-        names = set(largest(self.params, observe.tensors))
-        seen = {
-            metrics.per_tensor(metrics.GRAD_NORM, n): _norm(p.grad)
-            for n, p in self.params.items()
-            if n in names and p.grad is not None
-        }
-        if isinstance(self.optimizer, AlphaGrad):
-            for name, row in signals(self.optimizer, observe.tau).items():
-                if name in names:
-                    seen |= {metrics.per_tensor(key, name): value for key, value in row.items()}
-        return seen
 
     def predict(self, inputs: Tensor) -> Tensor:
         """Outputs for inputs [B, ...], float32."""
@@ -143,28 +117,10 @@ class ModuleRun:
         for p in self.params.values():
             p.zero_()
 
-    def scale_lr(self, factor: float) -> None:
-        """Sets the learning rates to ``factor`` times what they were configured to be."""
-        for group in self.optimizer.param_groups:
-            rate = factor * group.setdefault("initial_lr", float(group["lr"]))
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
-
-    def learning_rate(self) -> float:
-        """The present rate of the first parameter group."""
-        return float(self.optimizer.param_groups[0]["lr"])
-
-    def skipped(self) -> dict[str, float]:
-        """How often each tensor's update was skipped for a non-finite gradient, of those where any was."""
-        counts = self.optimizer.skipped() if isinstance(self.optimizer, AlphaGrad) else {}
-        return {metrics.per_tensor(metrics.SKIPPED, name): float(count) for name, count in counts.items() if count}
-
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes, in full where it is sharded; on several processes they must ask together."""
         self._agree()
-        state = {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state = {"model": self.module.state_dict(), "optimizer": self.driver.state_dict()}
         state["scaler"] = self.scaler.state_dict()
         if self.average is not None:
             state["average"] = self.average.state_dict()
@@ -174,12 +130,12 @@ class ModuleRun:
         """Takes it back."""
         own = self.module.state_dict()
         self.module.load_state_dict({name: sharded_as(value, own[name]) for name, value in state["model"].items()})
-        params = [p for group in self.optimizer.param_groups for p in group["params"]]
+        params = [p for group in self.driver.optimizer.param_groups for p in group["params"]]
         slots = {
             index: {key: sharded_as(value, params[index]) for key, value in slot.items()}
             for index, slot in state["optimizer"]["state"].items()
         }
-        self.optimizer.load_state_dict({**state["optimizer"], "state": slots})
+        self.driver.load_state_dict({**state["optimizer"], "state": slots})
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.load_state_dict(
@@ -190,15 +146,10 @@ class ModuleRun:
     def result(self) -> dict[str, Any]:
         """Model, average and optimizer state: parameter name → state."""
         self._agree()
-        slots = {name: dict(self.optimizer.state[p]) for name, p in self.params.items()}
-        kept = {"model": self.module.state_dict(), "optimizer": slots}
+        kept = {"model": self.module.state_dict(), "optimizer": self.driver.slots()}
         if self.average is not None:
             kept["average"] = self.average.state_dict()
         return _copied(whole(kept))
-
-
-def _norm(x: Tensor) -> Tensor:
-    return whole(torch.linalg.vector_norm(x))
 
 
 def _copied(value: Any) -> Any:

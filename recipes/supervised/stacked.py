@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from alphagrad.harness.stack import Observation, RunStack
+from alphagrad.harness.driver import Observation
+from alphagrad.harness.stack import RunStack
 
 from ..gradients import gradients_of
 from .averaging import Average

@@ -77,7 +77,8 @@ def check_settings(overrides: list[str], multirun: bool) -> None:
 
     What a study's own file sweeps over is looked at where all of `conf/` is.
     """
-    compose.compose_all(sweep.jobs_of(list(map(first, overrides))) if multirun else [overrides])
+    for job in sweep.jobs_of(list(map(first, overrides))) if multirun else [overrides]:
+        compose.compose(job)
 
 
 def first(override: str) -> str:

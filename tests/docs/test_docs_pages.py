@@ -11,8 +11,8 @@ import pytest
 import yaml
 from written import CHECKOUT
 
-import alphagrad_cli
 from alphagrad import variants
+from alphagrad.lab.commands import NAMES
 
 sys.path.insert(0, str(CHECKOUT / "docs"))
 import curves
@@ -87,9 +87,8 @@ def test_the_lists_hold_what_there_is(lab):
         assert f"\n## {file.stem}\n" in recipes
     for name in ("adam", "lars", "muon", "shampoo"):
         assert f"| `{name}` | " in optimizers
-    for name in alphagrad_cli.COMMANDS:
-        if name not in alphagrad_cli.HIDDEN:
-            assert f"\n## alphagrad {name}\n" in commands
+    for name in NAMES:
+        assert f"\n## alphagrad {name}\n" in commands
     assert "usage: alphagrad tune" in commands
     assert "recipe: dqn_cartpole" in commands
 

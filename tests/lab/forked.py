@@ -12,9 +12,10 @@ from pathlib import Path
 
 HEAVY = [
     "alphagrad_cli",
-    "alphagrad.lab.launching.launch",
-    "alphagrad.lab.commands.resume",
-    "alphagrad.lab.launching.stacking",
+    "alphagrad.lab.commands.run",
+    "alphagrad.lab.launching.resume",
+    "alphagrad.lab.launching.check",
+    "alphagrad.lab.launching.workers",
     "alphagrad.lab.evidence.status",
     "gymnasium.envs.classic_control.cartpole",
     # what only the first optimizer and the first store would import

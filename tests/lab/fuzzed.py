@@ -254,11 +254,11 @@ def _wrong(draw: random.Random, settings: dict[str, Any]) -> tuple[list[str], bo
 @contextmanager
 def nothing_trains(patch: Any) -> Iterator[list[str]]:
     """What would train notes its words instead."""
-    from alphagrad.lab.launching import launch
+    from alphagrad.lab.commands import run
 
     taken: list[str] = []
-    patch.setattr(launch, "task", lambda *_, **__: taken.append("a run"))
-    patch.setattr(launch, "run_study", lambda *_, **__: taken.append("a study"))
+    patch.setattr(run, "through_hydra", lambda *_, **__: taken.append("a run"))
+    patch.setattr(run, "run_study", lambda *_, **__: taken.append("a study"))
     yield taken
 
 

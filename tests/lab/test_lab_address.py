@@ -16,7 +16,7 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.lab.store import address
 from alphagrad.lab.store.address import HANDED, hide, kept_uri, masked, store_uri
 from alphagrad.lab.store.connection import check_store, open_existing, open_store
-from alphagrad.lab.training.runner import assignment_of
+from alphagrad.lab.training.job import assignment_of
 
 SECRET = "postgresql+psycopg://me:s3cret/x@db.example:5432/runs"
 SHOWN = "postgresql+psycopg://me:***@db.example:5432/runs"

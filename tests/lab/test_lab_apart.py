@@ -12,15 +12,18 @@ import torch
 
 from alphagrad.common.errors import StorageLost
 from alphagrad.common.interrupts import closing_runs_on_signals
-from alphagrad.harness.stack import OptimizerSpec, RunSpec, RunStack
+from alphagrad.harness.driver import OptimizerSpec
+from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.lab.launching.apart import run_apart
-from alphagrad.lab.launching.stacking import planned
+from alphagrad.lab.launching.plan import planned
 from alphagrad.lab.records.folder import forget
 from alphagrad.lab.records.run import Tracker
-from alphagrad.lab.store.connection import open_store, store_uri
+from alphagrad.lab.store.address import store_uri
+from alphagrad.lab.store.connection import open_store
+from alphagrad.lab.training.job import Assignment, assignment_of
 from alphagrad.lab.training.log import TrackedLog
 from alphagrad.lab.training.logfiles import LOG_FILE
-from alphagrad.lab.training.runner import Assignment, StackBroken, assignment_of, run_stack
+from alphagrad.lab.training.runner import StackBroken, run_stack
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ ONE_LINE = {
     "alpha.value=true": ("alpha.value", "number", "True"),
     "alpha.value=[1,2]": ("alpha.value", "one a run"),
     "optimizer=adam optimizer.stacking=batch_dims": ("optimizer.stacking='batch_dims'", "elementwise or per_run"),
+    "optimizer=lamb optimizer.stacking=elementwise": ("optimizer.stacking=elementwise", "lamb", "per_run"),
+    "optimizer=muon optimizer.stacking=elementwise": ("optimizer.stacking=elementwise", "muon", "per_run"),
     "optimizer.stacking=elementwise": ("optimizer.stacking='elementwise'", "batch_dims or per_run"),
     "optimizer=adam optimizer.betas=0.9": ("optimizer.betas=0.9", "(0.9, 0.999)"),
     "optimizer=muon optimizer.momentum=abc": ("optimizer.momentum='abc'", "0.95"),

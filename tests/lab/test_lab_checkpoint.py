@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from alphagrad.common.errors import ConfigError
+from alphagrad.common.files import write_whole
 from alphagrad.harness import metrics
 from alphagrad.harness.state import pack, unpack
 from alphagrad.lab.config.build import CheckpointSettings
 from alphagrad.lab.records.checkpoint import Checkpoints, load_safely, save_atomically
-from alphagrad.lab.records.folder import CONFIG, MEMBERS, claimed, is_held, members_of, write_whole
-from alphagrad.lab.store.connection import open_store, store_uri
+from alphagrad.lab.records.folder import CONFIG, MEMBERS, claimed, is_held, members_of
+from alphagrad.lab.store.address import store_uri
+from alphagrad.lab.store.connection import open_store
 from alphagrad.lab.training.begun import plain_config
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from alphagrad.recipes.dqn import EnvSettings
 from alphagrad.recipes.language import data as text_data
 from alphagrad.recipes.language import models as text_models
 from alphagrad.recipes.vision.data import DataSettings
@@ -18,6 +17,7 @@ from omegaconf import OmegaConf
 
 from alphagrad import alpha, normalization, transform, values, variants
 from alphagrad.common.errors import ConfigError
+from alphagrad.harness.recipe import EnvSettings
 from alphagrad.lab.config import build, compose, optimizers, targets
 from alphagrad.lab.config import catalogue as listing
 
@@ -410,7 +410,7 @@ def test_baselines_are_constructors_of_known_packages():
     for name in options("optimizer"):
         target = section(f"optimizer/{name}.yaml").get("_target_", "alphagrad.AlphaGrad")
         assert target.startswith(
-            ("torch.optim.", "pytorch_optimizer.", "alphagrad.lab.config.baselines.", "alphagrad.AlphaGrad")
+            ("torch.optim.", "pytorch_optimizer.", "alphagrad.harness.baselines.", "alphagrad.AlphaGrad")
         )
         assert inspect.signature(targets.resolve("optimizer", target, (torch.optim.Optimizer,)))
 

@@ -22,9 +22,10 @@ from alphagrad.lab.config.build import build
 from alphagrad.lab.launching.apart import run_apart
 from alphagrad.lab.records.checkpoint import load_safely
 from alphagrad.lab.records.folder import run_id_of, stack_of, write_members
-from alphagrad.lab.records.run import REASON
-from alphagrad.lab.store.connection import open_store, store_uri
-from alphagrad.lab.training.runner import assignment_of
+from alphagrad.lab.records.lifecycle import REASON
+from alphagrad.lab.store.address import store_uri
+from alphagrad.lab.store.connection import open_store
+from alphagrad.lab.training.job import assignment_of
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OPTIMIZERS = sorted(file.stem for file in (CONF / "optimizer").glob("[!_]*.yaml"))

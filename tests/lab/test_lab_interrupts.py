@@ -16,7 +16,7 @@ import pytest
 from alphagrad.common.errors import StorageLost
 from alphagrad.common.interrupts import check, closing_runs_on_signals
 from alphagrad.lab.records.run import Tracker
-from alphagrad.lab.store.connection import store_uri
+from alphagrad.lab.store.address import store_uri
 
 INTERRUPTED, TERMINATED = (signal.SIGINT, 130), (signal.SIGTERM, 143)
 COMMAND = [sys.executable, "-m", "alphagrad_cli", "run"]
@@ -139,13 +139,14 @@ class Anything:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_that_python_drops_is_not_lost(number):
     """Exceptions in a weak reference's callback are printed and dropped; compiling is full of such callbacks."""
-    from alphagrad.lab.training.runner import TrackedLog
+    from alphagrad.lab.training.log import TrackedLog
+    from alphagrad.lab.training.torchrun import Leader
 
     kind = KeyboardInterrupt if number == signal.SIGINT else SystemExit
     settings = SimpleNamespace(instruments=SimpleNamespace(every=0), checkpoint=SimpleNamespace(best=None))
     job = SimpleNamespace(observation=None, settings=settings)
     before = signal.getsignal(number)
-    log = TrackedLog([], SimpleNamespace(update=lambda *_: None), job)
+    log = TrackedLog([], SimpleNamespace(update=lambda *_: None), job, Leader())
     with closing_runs_on_signals():
         check()
         log.progress(1, "")

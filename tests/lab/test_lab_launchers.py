@@ -18,9 +18,9 @@ import pytest
 from alphagrad.lab.launching import dispatch
 from alphagrad.lab.launching.farms import FARMS
 from alphagrad.lab.launching.farms.joblib import JoblibOptions, run_joblib
-from alphagrad.lab.records.study import DEAD
+from alphagrad.lab.records.lifecycle import DEAD
+from alphagrad.lab.training.job import Assignment
 from alphagrad.lab.training.logfiles import LOG_FILE
-from alphagrad.lab.training.runner import Assignment
 
 SLURM_TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue")
 

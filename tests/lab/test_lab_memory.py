@@ -161,13 +161,13 @@ def test_a_stack_that_is_too_large_names_its_limit(cli, root, store_runs, tiny, 
 def test_a_stack_too_large_for_the_memory_is_refused_at_the_start(cli, lab, tmp_path, words, refused):
     from alphagrad.recipes.dqn import DQN
 
-    from alphagrad.lab.launching import launch
+    from alphagrad.lab.commands import run
     from alphagrad.lab.tuning import search as tune
 
     begun: list[str] = []
     lab.setattr(memory, "memory", lambda: 1e9)
     lab.setattr(DQN, "bytes_of", lambda self, settings, runs=1: 4e8 * runs)
-    lab.setattr(launch, "run_study", lambda *_: begun.append("a study"))
+    lab.setattr(run, "run_study", lambda *_: begun.append("a study"))
     lab.setattr(tune, "_tune", lambda *_: begun.append("a tuning"))
     told = cli(*words, "recipe=dqn_cartpole", "stack.processes=1", f"output_root={tmp_path / 'out'}")
     if not refused:

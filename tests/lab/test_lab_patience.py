@@ -15,8 +15,10 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from alphagrad.common.errors import StorageLost
 from alphagrad.lab.records import checkpoint, writer
+from alphagrad.lab.records.lifecycle import Life, Standing
 from alphagrad.lab.records.run import Tracker
-from alphagrad.lab.store.connection import open_store, store_uri
+from alphagrad.lab.store.address import store_uri
+from alphagrad.lab.store.connection import open_store
 from alphagrad.lab.store.patience import Patience
 
 FAST = ("tracking.flush_seconds=0.01", "recipe.compile=false")
@@ -233,7 +235,7 @@ def test_one_writer_serves_all_runs_of_a_process(lab, root):
         tracker.metrics(1, {"a": float(number)})
     assert threading.active_count() == before + 1
     for tracker in trackers:
-        tracker.end("FINISHED")
+        tracker.end()
     assert not writer._writers
     client = open_store(store_uri(None, root))
     assert [client.get_run(t.run_id).data.metrics["a"] for t in trackers] == [float(k) for k in range(20)]
@@ -250,8 +252,8 @@ def test_a_run_that_was_deleted_does_not_stop_the_others(lab, root):
     other.drain()
     with pytest.raises(StorageLost):
         first.drain()
-    other.end("FINISHED")
-    first.end("KILLED")
+    other.end()
+    first.end(Life(Standing.STOPPED))
     assert first.client.get_run(other.run_id).data.metrics == {"a": 1.0}
 
 

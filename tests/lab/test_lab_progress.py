@@ -7,7 +7,8 @@ import io
 import pytest
 
 from alphagrad.lab.training import progress
-from alphagrad.lab.training.progress import PlainLines, rate
+from alphagrad.lab.training.logfiles import PlainLines
+from alphagrad.lab.training.progress import rate
 
 
 @pytest.fixture

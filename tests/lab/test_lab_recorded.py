@@ -9,8 +9,9 @@ from rich.console import Console
 
 from alphagrad.harness import metrics
 from alphagrad.lab.evidence import report
-from alphagrad.lab.evidence.results import Study, grouped
-from alphagrad.lab.store.connection import open_store, store_uri
+from alphagrad.lab.evidence.results import Comparison, grouped
+from alphagrad.lab.store.address import store_uri
+from alphagrad.lab.store.connection import open_store
 
 EVERY = ("checkpoint.every_steps=10", "recipe.compile=false")
 
@@ -82,6 +83,6 @@ def test_of_the_runs_of_one_job_the_newest_counts():
     assert (adam.label, adam.earlier, [r.seed for r in adam.runs], adam.values("m")) == ("adam", 2, [0, 1], [3.0, 5.0])
     assert (sgd.label, sgd.earlier, sgd.values("m")) == ("sgd", 0, [7.0, 8.0])
     assert "of runs of one job the newest counts, 2 earlier left out" in " ".join(
-        shown(report.table(Study("s", [sgd, adam]))).split()
+        shown(report.study_table(Comparison("s", [sgd, adam]))).split()
     )
-    assert "left out" not in shown(report.table(Study("s", [sgd])))
+    assert "left out" not in shown(report.study_table(Comparison("s", [sgd])))

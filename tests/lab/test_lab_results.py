@@ -15,17 +15,19 @@ from rich.console import Console
 from alphagrad.common.errors import ConfigError
 from alphagrad.harness import metrics
 from alphagrad.lab.evidence import report
-from alphagrad.lab.evidence.results import Group, Results, Run, Study, grouped, interval
+from alphagrad.lab.evidence.results import Comparison, Group, Results, Run, grouped, interval
+from alphagrad.lab.launching.study import study
+from alphagrad.lab.records.lifecycle import Life, Standing
 from alphagrad.lab.records.run import PARENT_RUN, Tracker
-from alphagrad.lab.records.study import study
-from alphagrad.lab.store.connection import open_store, store_uri
+from alphagrad.lab.store.address import store_uri
+from alphagrad.lab.store.connection import open_store
 
 
 def entry(configuration: str, seed: int, digest: str, status: str = "FINISHED", **values: float) -> SimpleNamespace:
     """A run as MLflow's search returns it."""
     tags = {"seed": str(seed), "configuration": configuration, "config_hash": digest}
     return SimpleNamespace(
-        info=SimpleNamespace(run_id=f"{digest}{seed}", run_name="x", status=status),
+        info=SimpleNamespace(run_id=f"{digest}{seed}", run_name="x", status=status, lifecycle_stage="active"),
         data=SimpleNamespace(tags=tags, metrics={metrics.EVAL_RETURN: 1.0, **values}),
     )
 
@@ -141,22 +143,22 @@ def shown(table) -> str:
 
 
 def test_table_of_a_study():
-    def run(seed, status="FINISHED", value=1.0):
+    def run(seed, standing=Standing.FINISHED, value=1.0):
         return Run(
             str(seed),
             "n",
-            status,
+            Life(standing),
             seed,
             {metrics.EVAL_RETURN: value, metrics.STEPS_PER_SECOND: 1000.0 * (seed + 1)},
             {},
         )
 
     groups = [
-        Group("adam", [run(0, value=100.0), run(1, value=200.0), run(2, "FAILED", 900.0)]),
+        Group("adam", [run(0, value=100.0), run(1, value=200.0), run(2, Standing.FAILED, 900.0)]),
         Group("alphagrad", [run(0, value=50.0)]),
-        Group("none", [run(0, "RUNNING")]),
+        Group("none", [run(0, Standing.RUNNING)]),
     ]
-    lines = shown(report.table(Study("s", groups))).splitlines()
+    lines = shown(report.study_table(Comparison("s", groups))).splitlines()
     (adam,) = [line for line in lines if "adam" in line]
     assert "2/3" in adam
     assert "150.0 [100.0, 200.0]" in adam
@@ -168,7 +170,7 @@ def test_table_of_a_study():
     (none,) = [line for line in lines if line.strip().startswith("none")]
     assert "0/1" in none
     assert "–" in none
-    assert metrics.FINAL_RETURN not in shown(report.table(Study("s", groups)))
+    assert metrics.FINAL_RETURN not in shown(report.study_table(Comparison("s", groups)))
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +309,7 @@ def test_values_that_are_not_finite_are_told_as_such(lab, root, tmp_path):
     np.testing.assert_array_equal(values, [1.0, np.inf, -np.inf, np.nan, np.inf])
     assert found.groups[0].runs[0].tags["alphagrad.nonfinite"] == "eval/return: inf at step 1"
     console = Console(width=200, file=io.StringIO())
-    console.print(report.table(found))
+    console.print(report.study_table(found))
     assert "inf" in console.file.getvalue()
     report.plot(results, found, "eval/return", tmp_path / "curve.png")
     assert (tmp_path / "curve.png").exists()

@@ -10,7 +10,8 @@ import pytest
 import torch
 from forked import finish, start
 
-from alphagrad.lab.store.connection import open_store, store_uri
+from alphagrad.lab.store.address import store_uri
+from alphagrad.lab.store.connection import open_store
 
 RECIPES = sorted(file.stem for file in (Path(__file__).parents[2] / "conf/recipe").glob("[!_]*.yaml"))
 SHORT = {

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from alphagrad import variants
-from alphagrad.harness import stack
-from alphagrad.harness.stack import Observation, OptimizerSpec, RunSpec, RunStack, StackOptimizer
+from alphagrad.harness import driver, sharing
+from alphagrad.harness.baselines import muon
+from alphagrad.harness.driver import Observation, OptimizerSpec
+from alphagrad.harness.sharing import StackOptimizer
+from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.harness.tensors import StackedTensors
 from alphagrad.lab.config import build, compose
-from alphagrad.lab.config.baselines import muon
 from alphagrad.optimizer import AlphaGrad
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -71,7 +73,7 @@ def assert_stack_is_its_runs(specs: list[OptimizerSpec], observe: Observation | 
     runs = len(specs)
     start, grads = parameters(runs), gradients(runs, steps)
     params = start.clone()
-    optimizer = StackOptimizer([RunSpec(k, spec) for k, spec in enumerate(specs)], params)
+    optimizer = StackOptimizer(specs, params)
     for step in grads:
         given = step.flat.clone()
         optimizer.step(given, observe)
@@ -135,9 +137,9 @@ def test_mixed_optimizers_in_one_stack(spec_of):
 
 def test_neighbours_with_equal_settings_share_an_optimizer(spec_of):
     specs = [spec_of("alphagrad"), spec_of("alphagrad"), spec_of("lamb"), spec_of("lamb"), spec_of("adam")]
-    optimizer = StackOptimizer([RunSpec(k, s) for k, s in enumerate(specs)], parameters(5))
-    assert [len(m.optimizers) for m in optimizer.members] == [1, 2, 1]
-    assert [(m.rows.start, m.rows.stop) for m in optimizer.members] == [(0, 2), (2, 4), (4, 5)]
+    optimizer = StackOptimizer(list(specs), parameters(5))
+    assert [len(m.drivers) for m in optimizer.neighbours] == [1, 2, 1]
+    assert [(m.rows.start, m.rows.stop) for m in optimizer.neighbours] == [(0, 2), (2, 4), (4, 5)]
 
 
 @pytest.mark.parametrize("name", ["alphagrad", "adam", "sgd", "shampoo", "tanh_only"])
@@ -150,7 +152,7 @@ def test_clip_grad_norm_is_torchs():
     runs, bound = 5, 0.7
     (grads,) = gradients(runs, 1)
     clipped = grads.clone()
-    stack.clip_grad_norm_(clipped.flat, bound)
+    sharing.clip_grad_norm_(clipped.flat, bound)
     below = 0
     for run in range(runs):
         params = [torch.zeros(s).requires_grad_() for s in SHAPES.values()]
@@ -168,7 +170,7 @@ def test_learning_rates_of_a_stack(spec_of):
         spec_of("lamb", "optimizer.lr=0.2"),
         spec_of("lamb", "optimizer.lr=0.2"),
     ]
-    optimizer = StackOptimizer([RunSpec(k, s) for k, s in enumerate(specs)], parameters(3))
+    optimizer = StackOptimizer(list(specs), parameters(3))
     assert optimizer.learning_rates() == [0.1, 0.2, 0.2]
     optimizer.scale_lr(0.5)
     optimizer.scale_lr(0.25)  # of what was configured, not of the last
@@ -222,7 +224,7 @@ def test_initialisation_is_the_runs_own():
 def test_empty_stack_and_unknown_run(spec_of):
     with pytest.raises(ValueError, match="runs: "):
         RunStack([])
-    optimizer = StackOptimizer([RunSpec(0, spec_of("adam"))], parameters(1))
+    optimizer = StackOptimizer([spec_of("adam")], parameters(1))
     with pytest.raises(IndexError, match="run 1 of a stack of 1"):
         optimizer.state_of(1)
 
@@ -237,7 +239,7 @@ def test_observed_signals_are_what_they_say(spec_of):
     ]
     runs = len(specs)
     params, steps = parameters(runs), gradients(runs, 3)
-    optimizer = StackOptimizer([RunSpec(k, s) for k, s in enumerate(specs)], params)
+    optimizer = StackOptimizer(list(specs), params)
     assert optimizer.step(steps[0].flat) == []
     before = {name: p.clone() for name, p in params.items()}
     rows = optimizer.step(steps[1].flat, Observation(tensors=2, tau=0.8))
@@ -260,7 +262,7 @@ def test_observed_signals_are_what_they_say(spec_of):
 
 def test_observation_counts_skipped_gradients_of_the_run(spec_of):
     params, (grads,) = parameters(3), gradients(3, 1)
-    optimizer = StackOptimizer([RunSpec(k, spec_of("alphagrad")) for k in range(3)], params)
+    optimizer = StackOptimizer([spec_of("alphagrad") for k in range(3)], params)
     before = params["2.weight"].clone()
     grads["2.weight"][1, 0, 0] = torch.nan
     everything = Observation(tensors=99, tau=2.5)
@@ -276,8 +278,8 @@ def test_observation_counts_skipped_gradients_of_the_run(spec_of):
 
 def test_largest_tensors_in_the_networks_order():
     sized = {"a": torch.zeros(1, 3), "b": torch.zeros(1, 9), "c": torch.zeros(1, 5)}
-    assert stack.largest(sized, 2) == ["b", "c"]
-    assert stack.largest(sized, 9) == ["a", "b", "c"]
+    assert driver.largest(sized, 2) == ["b", "c"]
+    assert driver.largest(sized, 9) == ["a", "b", "c"]
 
 
 def muon_step(named: dict[str, torch.Tensor], grads: dict[str, torch.Tensor], **settings) -> dict[str, torch.Tensor]:
@@ -327,8 +329,34 @@ def test_muon_without_hidden_weights():
 
 
 def test_batch_dims_spec_reaches_alphagrad(spec_of):
-    optimizer = StackOptimizer([RunSpec(k, spec_of("module_wise")) for k in range(2)], parameters(2))
-    (inner,) = optimizer.members[0].optimizers
+    optimizer = StackOptimizer([spec_of("module_wise") for k in range(2)], parameters(2))
+    inner = optimizer.neighbours[0].drivers[0].optimizer
     assert isinstance(inner, AlphaGrad)
     assert inner.defaults["batch_dims"] == 1
     assert inner.defaults["rule"] == variants.module_wise()
+
+
+def adagrad_over_rows(params):
+    """Elementwise in name: its steps are divided by the largest gradient of the whole tensor."""
+
+    class Rows(torch.optim.SGD):
+        @torch.no_grad()
+        def step(self, closure=None):
+            for p in self.param_groups[0]["params"]:
+                p -= p.grad / p.grad.abs().max()
+
+    return Rows(params, lr=1.0)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "rmsprop", "signsgd", "lion"])
+def test_what_is_called_elementwise_is(spec_of, name):
+    assert not driver.mixes_elements(spec_of(name).build)
+
+
+@pytest.mark.parametrize("name", ["lamb", "lars", "muon", "shampoo"])
+def test_what_mixes_elements_is_found_out(spec_of, name):
+    assert driver.mixes_elements(spec_of(name).build)
+
+
+def test_a_hidden_mixture_is_found_out():
+    assert driver.mixes_elements(adagrad_over_rows)

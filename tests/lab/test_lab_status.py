@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from alphagrad.lab.evidence.status import common_folder, show
+from alphagrad.lab.evidence.status import common_folder, show_jobs
+from alphagrad.lab.records.lifecycle import FINISHED, Life, Standing
 from alphagrad.lab.records.study import JobState
-from alphagrad.lab.store.connection import open_store, store_uri
+from alphagrad.lab.store.address import store_uri
+from alphagrad.lab.store.connection import open_store
 
 PLACE = "/home/somebody/a/rather/deep/place/outputs/dqn_cartpole/studies/20260101-120000-000000"
 
@@ -17,17 +19,24 @@ def shown(monkeypatch, capsys):
 
     def call(states: list[JobState], width: int) -> list[str]:
         monkeypatch.setenv("COLUMNS", str(width))
-        show(states, common_folder(states))
+        show_jobs(states, common_folder(states))
         return [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()][2:]
 
     return call
 
 
 def test_a_narrow_terminal(shown):
+    failed = Life(Standing.FAILED, "ValueError: no")
     states = [
-        JobState("optimizer=adam seed=0", "FINISHED", "a", f"{PLACE}/adam-seed0-1a2b3c4d", "", "500000/500000", 5025.0),
-        JobState("optimizer=adam seed=1", "FAILED", "b", f"{PLACE}/adam-seed1-1a2b3c4d", "ValueError: no", "1/500000"),
-        JobState("optimizer=adam seed=2", "MISSING"),
+        JobState("optimizer=adam seed=0", FINISHED, "a", f"{PLACE}/adam-seed0-1a2b3c4d", "500000/500000", 5025.0),
+        JobState(
+            "optimizer=adam seed=1",
+            failed,
+            "b",
+            f"{PLACE}/adam-seed1-1a2b3c4d",
+            "1/500000",
+        ),
+        JobState("optimizer=adam seed=2", Life(Standing.MISSING)),
     ]
     assert common_folder(states) == PLACE
     wide = shown(states, 130)
@@ -39,7 +48,7 @@ def test_a_narrow_terminal(shown):
 
 
 def test_jobs_without_a_folder_in_common(shown):
-    states = [JobState("a", "FINISHED", "a", "/x/1/run"), JobState("b", "FINISHED", "b", "/x/2/run")]
+    states = [JobState("a", FINISHED, "a", "/x/1/run"), JobState("b", FINISHED, "b", "/x/2/run")]
     assert common_folder(states) == "/x"
     assert any("1/run" in line for line in shown(states, 80))
     assert common_folder([]) == "/"
@@ -57,12 +66,12 @@ def test_a_finished_run_shows_its_last_step(cli, root, tiny):
 
 def test_a_study_that_was_killed_before_its_first_job(cli, odd, lab, root, store_runs):
     """The jobs that were planned, and where; from the store, and where that has no list from the folder."""
-    from alphagrad.lab.launching import launch
+    from alphagrad.lab.commands import run
 
-    def killed() -> None:
+    def killed(*_) -> None:
         raise KeyboardInterrupt
 
-    lab.setattr(launch, "task", killed)
+    lab.setattr(run, "through_hydra", killed)
     assert cli("run", "-m", "recipe=odd", "optimizer=adam,sgd", "seed=3,4", f"output_root={root}").status == 130
     (parent,) = store_runs(root)
     folder = parent.data.tags["output_folder"]

@@ -17,7 +17,8 @@ import pytest
 import torch
 from servers import free_port, mlflow_server
 
-from alphagrad.lab.store.connection import open_store, store_uri
+from alphagrad.lab.store.address import store_uri
+from alphagrad.lab.store.connection import open_store
 from alphagrad.lab.store.patience import root_of
 
 STEPS, LOST_AT = 400, 149

@@ -13,7 +13,8 @@ import torch
 from forked import start
 
 from alphagrad.lab.records.folder import write_members
-from alphagrad.lab.store.connection import open_store, store_uri
+from alphagrad.lab.store.address import store_uri
+from alphagrad.lab.store.connection import open_store
 
 STEPS = 12
 SMALL = {"raising": [1], "diverging": [3], "dying": [2]}

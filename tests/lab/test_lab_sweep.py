@@ -8,6 +8,7 @@ import pytest
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.lab.config import compose
+from alphagrad.lab.config.alike import compose_all
 from alphagrad.lab.config.sweep import jobs_of, sweep_parameters
 
 
@@ -145,7 +146,7 @@ def test_a_study_file_sweeps(lab, tmp_path):
 
 def test_hydra_runs_the_jobs_that_were_checked(lab):
     """The sweeper that Hydra calls and the check before it take the same list; Hydra's own settings stay with Hydra."""
-    from alphagrad.lab.launching.launch import check
+    from alphagrad.lab.launching.check import checked_jobs
 
     compose.register()
     from hydra_plugins.alphagrad import StudySweeper
@@ -153,7 +154,7 @@ def test_hydra_runs_the_jobs_that_were_checked(lab):
     overrides = ["optimizer=adam,alphagrad", "alpha.value=93,186", "seed=range(2)"]
     with compose.hydra_initialized():
         listed = jobs_of(overrides)
-    jobs = check(["hydra/launcher=stacked", *overrides], True, None)
+    jobs = checked_jobs(["hydra/launcher=stacked", *overrides], True, None)
     with jobs.handed_out():
         assert StudySweeper.split_arguments([], None) == [listed]
         batches = StudySweeper.split_arguments([], 4)
@@ -187,7 +188,7 @@ def test_jobs_that_differ_in_values_are_composed_once(lab, monkeypatch):
         one = compose._composed
         monkeypatch.setattr(compose, "_composed", lambda job: composed.append(job) or one(job))
         monkeypatch.setattr(compose, "_checked", lambda config, job: config)
-        assert compose.compose_all(jobs) == expected
+        assert compose_all(jobs) == expected
     assert composed == [jobs[n] for n in (0, 3, 6, 7, 9, 13, 14, 15, 17, 18)]
     assert len({compose.job_key(config) for config in expected}) == len(jobs)
 
@@ -195,9 +196,9 @@ def test_jobs_that_differ_in_values_are_composed_once(lab, monkeypatch):
 def test_a_copy_is_checked_as_what_was_composed(lab):
     jobs = [["seed=1"], ["seed=2"], ["seed='${nowhere}'"]]
     with compose.hydra_initialized(), pytest.raises(ConfigError, match="nowhere"):
-        compose.compose_all(jobs)
+        compose_all(jobs)
     with compose.hydra_initialized(), pytest.raises(ConfigError, match="wrong"):
-        compose.compose_all([["recipe.wrong=1"], ["recipe.wrong=2"]])
+        compose_all([["recipe.wrong=1"], ["recipe.wrong=2"]])
 
 
 def test_the_launcher_gets_what_hydra_composes(lab):
@@ -205,7 +206,7 @@ def test_the_launcher_gets_what_hydra_composes(lab):
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    from alphagrad.lab.launching.alike import Alike
+    from alphagrad.lab.config.alike import Alike
 
     jobs = [["seed=1", "recipe.gamma=0.5"], ["seed=2", "recipe.gamma=0.25"], ["recipe.gamma=0.1", "seed=3"]]
     with compose.hydra_initialized():
@@ -236,7 +237,7 @@ def test_the_launcher_gets_what_hydra_composes(lab):
     ids=str,
 )
 def test_settings_of_one_place_count_in_their_order(lab, first, second):
-    from alphagrad.lab.launching.alike import Alike
+    from alphagrad.lab.config.alike import Alike
 
     def outcome(compose_one, job):
         try:

@@ -17,10 +17,11 @@ from forked import context
 
 from alphagrad.common.errors import StorageLost, Terminated
 from alphagrad.harness import metrics
+from alphagrad.lab.launching.study import study
 from alphagrad.lab.records import provenance, writer
 from alphagrad.lab.records.run import PARENT_RUN, Tracker
-from alphagrad.lab.records.study import study
-from alphagrad.lab.store.connection import open_store, store_uri
+from alphagrad.lab.store.address import store_uri
+from alphagrad.lab.store.connection import open_store
 
 BROKEN = '''
 import os
@@ -114,7 +115,8 @@ def test_a_run_and_everything_it_leaves(cli, root, tiny, store_runs, lab):
 
 
 def test_the_checkpoint_is_the_policy_that_was_evaluated(cli, root, tiny, store_runs):
-    from alphagrad.harness.stack import OptimizerSpec, RunSpec, RunStack
+    from alphagrad.harness.driver import OptimizerSpec
+    from alphagrad.harness.stack import RunSpec, RunStack
 
     assert cli("run", "optimizer=adam", "seed=6", f"output_root={root}", *tiny).status == 0
     (run,) = store_runs(root)

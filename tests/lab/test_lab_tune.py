@@ -12,9 +12,12 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.lab.config import compose
 from alphagrad.lab.config.build import build
 from alphagrad.lab.config.catalogue import described
-from alphagrad.lab.records.study import mark_if_dead
-from alphagrad.lab.store.connection import open_store, store_uri
-from alphagrad.lab.training.runner import assignment_of, run_stack
+from alphagrad.lab.records.lifecycle import DEAD
+from alphagrad.lab.records.study import life_now
+from alphagrad.lab.store.address import store_uri
+from alphagrad.lab.store.connection import open_store
+from alphagrad.lab.training.job import assignment_of
+from alphagrad.lab.training.runner import run_stack
 from alphagrad.lab.tuning import search as tune
 from alphagrad.lab.tuning import spaces
 from alphagrad.lab.tuning.verdict import spent_trials
@@ -140,9 +143,9 @@ def test_pruned_runs_leave_nothing_and_do_not_go_on(cli, odd, root, composed, st
             settings = ("recipe=odd", "optimizer=adam", f"seed={10 * number + seed}", f"output_root={root}")
             settings += ("recipe.total_steps=4",)
             plain = assignment_of(composed(*settings), settings, folder)
-            assignments.append(replace(plain, watch=EndAt(2)))
+            assignments.append(replace(plain, pruner=EndAt(2)))
         outcomes = run_stack(assignments)
-        assert [(o.failure, o.pruned) for o in outcomes] == [("pruned at step 2: enough", True)] * count
+        assert [(o.failure, o.life.pruned) for o in outcomes] == [("pruned at step 2: enough", True)] * count
         for folder in folders:
             assert {file.name for file in folder.iterdir()} == {"config.yaml", "run_id"}
     assert not list(root.glob("stack-*"))
@@ -158,9 +161,9 @@ def test_nothing_is_pruned_once_its_training_is_over(odd, root, composed, tiny, 
     for name, settings, last in (("odd", ("recipe=odd",), 2), ("dqn", (*tiny, "recipe.eval_every=60"), 119)):
         words = (*settings, "optimizer=adam", f"output_root={root}")
         plain = assignment_of(composed(*words), words, root / name)
-        (outcome,) = run_stack([replace(plain, watch=EndAt(last))])
-        assert (outcome.failure, outcome.pruned) == (None, False)
-    (outcome,) = run_stack([replace(plain, folder=str(root / "early"), watch=EndAt(59))])
+        (outcome,) = run_stack([replace(plain, pruner=EndAt(last))])
+        assert (outcome.failure, outcome.life.pruned) == (None, False)
+    (outcome,) = run_stack([replace(plain, folder=str(root / "early"), pruner=EndAt(59))])
     assert outcome.failure == "pruned at step 59: enough"
     assert sorted(run.info.status for run in store_runs(root)) == ["FINISHED", "FINISHED", "KILLED"]
 
@@ -196,7 +199,7 @@ def test_a_tuning_whose_process_is_gone_is_closed_and_goes_on(cli, odd, root, st
     assert cli(*words(root, 1, 1, "sgd")).status == 0
     client = open_store(store_uri(None, root))
     client.update_run(parent().info.run_id, status="RUNNING")  # as SIGKILL leaves it
-    assert mark_if_dead(client, parent())
+    assert life_now(client, parent()) == DEAD
     assert parent().info.status == "KILLED"
     assert cli(*words(root, 2, 1, "sgd")).status == 0
     assert parent().info.status == "FINISHED"

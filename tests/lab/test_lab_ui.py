@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from alphagrad.lab.records.run import Tracker
-from alphagrad.lab.store.connection import store_uri
+from alphagrad.lab.store.address import store_uri
 
 
 def free_port() -> int:

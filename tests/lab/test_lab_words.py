@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from alphagrad.common import words
 from alphagrad.lab.training import logfiles
-from alphagrad.lab.training.progress import PlainLines, ProgressLine
+from alphagrad.lab.training.progress import LineAMinute, ProgressLine
 
 NASTY = (
     "[/bold] [red]x[/red] [/] [link=http://x]y[/link] [not] \\[z]",
@@ -52,10 +52,11 @@ def test_numbers_that_python_does_not_write():
 @pytest.fixture
 def outside(root):
     """A study in a store whose names, reasons, tags and parameters are somebody's jokes."""
-    from alphagrad.lab.config.compose import JOB_KEY
-    from alphagrad.lab.records.run import FOLDER, REASON, Tracker
+    from alphagrad.lab.records.lifecycle import REASON, Life, Standing
+    from alphagrad.lab.records.run import Tracker
+    from alphagrad.lab.records.search import FOLDER, JOB_KEY
     from alphagrad.lab.records.study import KIND
-    from alphagrad.lab.store.connection import store_uri
+    from alphagrad.lab.store.address import store_uri
 
     uri = store_uri(None, root)
     parent = Tracker(uri, "alphagrad")
@@ -66,7 +67,7 @@ def outside(root):
             run.start(nasty, {"p": nasty}, {**tags, FOLDER: str(root / f"x{number}"), "configuration": nasty})
             run.metrics(1, {"eval/return": 1.0 + number, "steps_per_second": 3.0})
             run.metrics(2, {"eval/return": 2.0 + number})
-            run.end("FINISHED" if number % 2 else "FAILED", nasty)
+            run.end(Life(Standing.FINISHED if number % 2 else Standing.FAILED, nasty))
             run.client.set_tag(run.run_id, REASON, f"ValueError: {nasty}")
             run.client.set_tag(run.run_id, "alphagrad.step", nasty)
     return root
@@ -91,16 +92,15 @@ def test_status_and_report_show_them(cli, lab, outside, terminal):
 
 @pytest.mark.parametrize("nasty", NASTY)
 def test_errors_and_progress_show_them(cli, lab, nasty):
-    import alphagrad_cli
 
     def fail(argv):
         raise ValueError(nasty)
 
-    lab.setitem(alphagrad_cli.COMMANDS, "ls", fail)
+    lab.setattr("alphagrad.lab.commands.ls.main", fail)
     failed = cli("ls")
     assert (failed.status, len(failed.err.splitlines())) == (1, 1)
     assert not OBEYED & set(failed.err)
-    for lines in (PlainLines(nasty), ProgressLine(nasty)):
+    for lines in (LineAMinute(nasty), ProgressLine(nasty)):
         lines.start(10)
         lines.update(1, nasty)
 

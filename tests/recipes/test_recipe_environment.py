@@ -8,7 +8,8 @@ import sys
 import gymnasium as gym
 import numpy as np
 import pytest
-from alphagrad.recipes.envs import EnvStack, make_env
+from alphagrad.recipes.environment import make_env
+from alphagrad.recipes.envs import EnvStack
 
 from alphagrad.common.errors import Terminated
 from alphagrad.common.interrupts import closing_runs_on_signals

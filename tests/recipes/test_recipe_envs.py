@@ -6,7 +6,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from alphagrad.recipes import envs
-from alphagrad.recipes.envs import EnvStack, evaluate_episodes, make_env
+from alphagrad.recipes.environment import make_env
+from alphagrad.recipes.envs import EnvStack, evaluate_episodes
 
 from alphagrad.harness import metrics
 

@@ -17,7 +17,8 @@ from torch import nn
 
 from alphagrad import variants
 from alphagrad.harness import metrics
-from alphagrad.harness.stack import Observation, OptimizerSpec, RunSpec, RunStack
+from alphagrad.harness.driver import Observation, OptimizerSpec
+from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.harness.state import pack
 from alphagrad.optimizer import AlphaGrad
 

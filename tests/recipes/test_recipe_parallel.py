@@ -8,7 +8,8 @@ import pytest
 import test_recipe_image
 import text_cases
 import torch
-from alphagrad.recipes.supervised.learner import LoopLearner, Training
+from alphagrad.recipes.supervised.learner import Training
+from alphagrad.recipes.supervised.looped import LoopLearner
 from alphagrad.recipes.supervised.parallel import Parallel, blocks, parallel_of
 from alphagrad.recipes.supervised.precision import Numbers
 from gloo import in_processes
@@ -17,7 +18,8 @@ from torch import nn
 
 from alphagrad import AlphaGrad, Rule
 from alphagrad.alpha import Saturation, SqrtDim
-from alphagrad.harness.stack import Observation, OptimizerSpec, RunSpec, RunStack
+from alphagrad.harness.driver import Observation, OptimizerSpec
+from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.normalization import PerModule
 
 RULES = {"alphagrad": Rule(), "adaptive": Rule(PerModule(), Saturation(SqrtDim(), tau=0.5))}

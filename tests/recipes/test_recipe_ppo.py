@@ -11,11 +11,12 @@ import torch
 import yaml
 from alphagrad.recipes import ppo as ppo_module
 from alphagrad.recipes import rollout as rollout_module
+from alphagrad.recipes.actor_critic import ActorCritic
 from alphagrad.recipes.advantages import generalized_advantages
 from alphagrad.recipes.envs import EnvStack
 from alphagrad.recipes.gradients import gradients_of
 from alphagrad.recipes.normalize import ObservationNormalizer
-from alphagrad.recipes.ppo import PPO, ActorCritic, PPOSettings
+from alphagrad.recipes.ppo import PPO, PPOSettings
 from alphagrad.recipes.rollout import Rollout
 from gymnasium import wrappers
 from test_recipe_dqn import Recorder, assert_same_history, largest_gap
@@ -24,7 +25,8 @@ from torch.distributions import Normal
 
 from alphagrad import variants
 from alphagrad.harness import metrics
-from alphagrad.harness.stack import Observation, OptimizerSpec, RunSpec, RunStack
+from alphagrad.harness.driver import Observation, OptimizerSpec
+from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.harness.tensors import split
 from alphagrad.optimizer import AlphaGrad
 

@@ -19,7 +19,9 @@ from torch import nn
 
 from alphagrad import variants
 from alphagrad.harness import metrics
-from alphagrad.harness.stack import Observation, OptimizerSpec, RunSpec, RunStack, StackOptimizer
+from alphagrad.harness.driver import Observation, OptimizerSpec
+from alphagrad.harness.sharing import StackOptimizer
+from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.harness.tensors import split
 from alphagrad.optimizer import AlphaGrad
 

@@ -12,12 +12,14 @@ import pytest
 import torch
 import yaml
 from alphagrad.recipes.supervised.held_out import divided
-from alphagrad.recipes.vision.batches import Images, MemoryBatches, MemorySweep, Orders, Pixels
+from alphagrad.recipes.supervised.orders import Orders
+from alphagrad.recipes.vision.batches import Images, MemoryBatches, MemorySweep, Pixels
 from alphagrad.recipes.vision.data import DataSettings, InMemory, OnDisk, dataset, spread
 from alphagrad.recipes.vision.folders import _Files, find_folders, training_transform
 from PIL import Image as Picture
 
-from alphagrad.harness.stack import OptimizerSpec, RunSpec, RunStack
+from alphagrad.harness.driver import OptimizerSpec
+from alphagrad.harness.stack import RunSpec, RunStack
 
 CONF = Path(__file__).resolve().parents[2] / "conf/data"
 CPU = torch.device("cpu")

@@ -12,7 +12,8 @@ from alphagrad.recipes.lm import LM, LMSettings
 from alphagrad.recipes.text import Text, TextSettings
 
 from alphagrad import variants
-from alphagrad.harness.stack import Observation, OptimizerSpec, RunSpec, RunStack
+from alphagrad.harness.driver import Observation, OptimizerSpec
+from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.optimizer import AlphaGrad
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

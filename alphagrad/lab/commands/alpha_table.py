@@ -11,8 +11,8 @@ from torch import nn
 
 from alphagrad import alpha as policies
 from alphagrad.common.words import cell
+from alphagrad.harness.driver import rule_of
 from alphagrad.lab.config.build import build
-from alphagrad.optimizer import AlphaGrad
 from alphagrad.values import TensorInfo
 
 RULES: dict[str, policies.Alpha] = {
@@ -27,10 +27,10 @@ RULES: dict[str, policies.Alpha] = {
 
 def alpha_table(config: DictConfig) -> list[Table]:
     """One table for each network of the recipe: d, fan-in and α by rule; the chosen optimizer's α last."""
-    job = build(config)
-    probe = job.optimizer.build([("probe.weight", nn.Parameter(nn.Linear(2, 2).weight.detach()))])
-    chosen = probe.param_groups[0]["rule"].alpha if isinstance(probe, AlphaGrad) else None
-    networks = job.recipe.networks()
+    setup = build(config)
+    rule = rule_of(setup.optimizer)
+    chosen = None if rule is None else rule.alpha
+    networks = setup.recipe.networks()
     total = sum(p.numel() for network in networks.values() for p in network.parameters())
     return [
         network_table(f"{config.recipe.name}: {name}", network, chosen, str(config.optimizer.name), total)

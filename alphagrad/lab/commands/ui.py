@@ -1,4 +1,4 @@
-"""MLflow's server on the store in use, on this machine only."""
+"""`alphagrad ui`: MLflow's server on the store in use, on this machine only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,24 @@ import urllib.request
 from typing import IO
 
 from alphagrad.common.errors import ConfigError
+from alphagrad.common.interrupts import closing_runs_on_signals
+from alphagrad.lab.commands.arguments import add_store_options, parser
 from alphagrad.lab.commands.leashed import leashed
 from alphagrad.lab.store.address import hide, is_server, masked, sqlite_file, store_uri
 from alphagrad.lab.store.connection import open_existing
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
+
+
+def main(argv: list[str]) -> int:
+    """`alphagrad ui`."""
+    p = parser("ui", "Starts MLflow's server on the store in use, on this machine only.", "alphagrad ui --port 5001")
+    p.add_argument("--port", type=int, default=5000, help="default %(default)s")
+    add_store_options(p)
+    args = p.parse_args(argv)
+    with closing_runs_on_signals():
+        return serve(args.uri, args.output_root, args.experiment, args.port)
 
 
 def serve(uri: str | None, output_root: str, experiment: str, port: int) -> int:

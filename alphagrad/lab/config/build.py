@@ -13,12 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from torch import nn
 
-from alphagrad.common import torchrun as processes
+from alphagrad.common import ranks
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut, shown, squeezed
 from alphagrad.harness import memory, metrics
+from alphagrad.harness.driver import Observation, OptimizerSpec
 from alphagrad.harness.recipe import Recipe, Settings
-from alphagrad.harness.stack import Observation, OptimizerSpec
 from alphagrad.lab.config import targets
 from alphagrad.lab.config.optimizers import optimizer_spec
 from alphagrad.lab.config.shape import SECTIONS, check_shape
@@ -86,8 +86,8 @@ class JobSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Job:
-    """One run, ready to start."""
+class Setup:
+    """What a configuration makes: all that a run of it trains with."""
 
     settings: JobSettings
     recipe: Recipe
@@ -100,7 +100,7 @@ class Job:
         return Observation(self.settings.instruments.tensors, self.settings.instruments.tau)
 
 
-def build(config: DictConfig) -> Job:
+def build(config: DictConfig) -> Setup:
     """Checks the whole configuration and constructs what it names.
 
     Raises:
@@ -126,7 +126,7 @@ def build(config: DictConfig) -> Job:
         wrong = problems[-1].partition("=")[0].removeprefix("optimizer.")
         if OmegaConf.is_interpolation(config.optimizer, wrong):
             problems.pop()  # it is the recipe's value, which is told already
-    if processes.count() > 1 and "parallel" not in config.recipe:
+    if ranks.count() > 1 and "parallel" not in config.recipe:
         problems.append(f"recipe={config.recipe.name}: trains in one process, and torchrun has started several")
     if settings is not None and recipe is not None and settings.checkpoint.best is not None:
         best = settings.checkpoint.best
@@ -134,7 +134,7 @@ def build(config: DictConfig) -> Job:
     if problems:
         raise ConfigError("\n".join(problems))
     assert device is not None
-    return Job(settings, recipe, optimizer, device)
+    return Setup(settings, recipe, optimizer, device)
 
 
 def check_metric(told: str, name: str, config: DictConfig, recipe: Recipe) -> None:
@@ -147,24 +147,24 @@ def check_metric(told: str, name: str, config: DictConfig, recipe: Recipe) -> No
     raise ConfigError(f"{told}: recipe {config.recipe.name} has no such metric; it has {has}{near}")
 
 
-def fits_in_memory(job: Job, runs: int) -> bool:
+def fits_in_memory(setup: Setup, runs: int) -> bool:
     """Whether so many runs of a job take no more memory than there is, as far as their recipe can tell."""
-    return _bytes_of(job, runs) <= memory.memory()
+    return _bytes_of(setup, runs) <= memory.memory()
 
 
-def check_stack(job: Job, runs: int) -> None:
+def check_stack(setup: Setup, runs: int) -> None:
     """:class:`ConfigError` where so many runs of a job take more memory than there is and their recipe can tell."""
-    if not fits_in_memory(job, runs):
-        needed, there = memory.size(_bytes_of(job, runs)), memory.size(memory.memory())
+    if not fits_in_memory(setup, runs):
+        needed, there = memory.size(_bytes_of(setup, runs)), memory.size(memory.memory())
         raise ConfigError(
-            f"stack.max_runs={job.settings.stack.max_runs}: a stack of {runs} runs takes about "
+            f"stack.max_runs={setup.settings.stack.max_runs}: a stack of {runs} runs takes about "
             f"{needed} of memory, and this machine has {there}; give less"
         )
 
 
-def _bytes_of(job: Job, runs: int) -> float:
-    known = hasattr(job.recipe, "bytes_of")
-    return float(job.recipe.bytes_of(job.recipe.settings, runs)) if known else 0.0  # type: ignore[attr-defined]
+def _bytes_of(setup: Setup, runs: int) -> float:
+    known = hasattr(setup.recipe, "bytes_of")
+    return float(setup.recipe.bytes_of(setup.recipe.settings, runs)) if known else 0.0  # type: ignore[attr-defined]
 
 
 def job_settings(config: DictConfig) -> JobSettings:
@@ -251,10 +251,10 @@ def device_of(name: str) -> torch.device:
     """The torch device; *auto* is CUDA where there is one, else the CPU. Under torchrun: this process's."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if processes.count() > 1:
+    if ranks.count() > 1:
         if name not in ("cpu", "cuda"):
             raise ConfigError(f"device={name}: must be auto, cpu or cuda under torchrun; each process has its own GPU")
-        name = f"cuda:{processes.local()}" if name == "cuda" else name
+        name = f"cuda:{ranks.local()}" if name == "cuda" else name
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()

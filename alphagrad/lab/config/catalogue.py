@@ -6,9 +6,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from alphagrad.common.errors import ConfigError
+from alphagrad.common.files import text_of
 from alphagrad.common.words import say
 from alphagrad.lab.config.compose import user_conf
-from alphagrad.lab.records.folder import text_of
 
 
 def described(group: str) -> dict[str, tuple[str, str]]:

@@ -1,12 +1,183 @@
-"""Which setting a constructor complains of, and the complaint under the name that the user knows."""
+"""Errors of Hydra and of constructors as one line that names the setting, as its user knows it, and what is allowed."""
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from alphagrad.common.words import shown
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from alphagrad.common.errors import ConfigError
+from alphagrad.common.words import cut, listed, shown, squeezed
+
+SLOTS = ("normalization", "alpha", "transform")
+DATA = ("data", "model")
+"""Groups of recipes that learn from examples."""
+GROUPS = re.compile(r"(recipe|optimizer|experiment|normalization|alpha|transform|data|model|hydra/launcher)=")
+Compose = Callable[[Sequence[str]], DictConfig]
+
+
+def one_line(error: Exception, overrides: Sequence[str], compose: Compose) -> str:
+    """The message of an error that composing ``overrides`` raised; ``compose`` composes what is offered instead."""
+    text = str(error)
+    missing = re.search(r"Could not find '([^']+)'", text)
+    if missing:
+        return _no_option(missing[1], text)
+    struct = re.search(r"Could not override '([^']+)'", text)
+    if struct:
+        return _no_setting(struct[1], error, overrides, compose)
+    absent = re.search(r"Could not delete (?:from config\. )?'([^']*)'", text)
+    if absent:
+        return f"~{absent[1]}: there is nothing to delete, it is null or not there"
+    if "Config group override must be a string" in text:
+        return _no_name(overrides, compose)
+    if text.startswith("Only one of"):  # flags, no setting
+        return squeezed(text)
+    names = [o for o in overrides if not o.startswith("hydra.")]
+    if isinstance(error, RecursionError):
+        names, text = [o for o in overrides if "${" in o], "refers to itself"
+    return f"{listed(map(cut, names or overrides))}: {squeezed(text.removeprefix('Error merging override '), 500)}"
+
+
+def as_set(text: str, overrides: Sequence[str]) -> str:
+    """A complaint of a setting, with the words that deleted or emptied something, where they led to it."""
+    emptied = [word for word in overrides if word.startswith("~") or re.search(r"=null$", word, re.IGNORECASE)]
+    others = [re.split(r"[=@]", word, maxsplit=1)[0].lstrip("+") for word in overrides if word not in emptied]
+    if not emptied or any(word in text for word in emptied) or any(text.startswith(key) for key in others):
+        return text
+    return f"{listed(map(cut, emptied))}: {text}"
+
+
+def _no_option(path: str, text: str) -> str:
+    """A group has no option of this name."""
+    group, _, option = path.rpartition("/")
+    found = text.partition("Available options")[2].partition("Config search path")[0]
+    options = [line.strip() for line in found.splitlines() if line.startswith("\t")]
+    options = [o for o in options if not o.startswith("_")]
+    meant = nearest(option, options)
+    return f"{group}={cut(option)}: no such {group}; {meant}there are {listed(options)}"
+
+
+def _no_name(overrides: Sequence[str], compose: Compose) -> str:
+    """A group is given what is no name."""
+    for word in overrides:
+        group, equals, value = word.partition("=")
+        options = GlobalHydra.instance().config_loader().get_group_options(group) if equals else []
+        if options and (value.lower() == "null" or re.fullmatch(r"[-+\d.e]+|true|false|[{\[].*", value, re.IGNORECASE)):
+            meant = _leaf_of(group, value, overrides, compose)
+            names = listed(o for o in options if not o.startswith("_"))
+            return f"{group}={cut(value)}: must be a name; {meant}there are {names}"
+    return f"{listed(map(cut, overrides))}: a group must be given a name"
+
+
+def _no_setting(key: str, error: Exception, overrides: Sequence[str], compose: Compose) -> str:
+    """There is no setting or group of this name."""
+    text, source = str(error), f"{error.__cause__ or error}"
+    unknown = "No match in the defaults list" in text
+    value = next((v for k, _, v in (o.partition("=") for o in overrides) if k.lstrip("+") == key), "")
+    pointed = _pointed(key, overrides, compose)
+    if pointed is not None:
+        return f"{key}: is set where it stands, as {pointed}={cut(value)}"
+    slot = key.partition(".")[0]
+    if slot in DATA and (unknown or f"Key '{slot}'" in source + text):
+        recipe = next((o for o in overrides if o.startswith("recipe=")), "the recipe")
+        return f"{key}: {recipe} has no {slot}, recipe=image has"
+    if slot in SLOTS and (unknown or f"Key '{slot}'" in source + text):
+        optimizer = next((o for o in overrides if o.startswith("optimizer=")), "the optimizer")
+        return f"{key}: {optimizer} has no {slot}, only the variants of AlphaGrad that use it do"
+    leaf = _leaf_of(key, value, overrides, compose)
+    if leaf:
+        return f"{key}={cut(value)}: {key} is a section; {leaf.removesuffix('; ')}"
+    if unknown or "not in struct" in source + text or "not a DictConfig" in source:
+        return f"{key}: no such setting{_siblings(key, value, overrides, compose)}"
+    return f"{key}={cut(value)}: {squeezed(source, 500)}"
+
+
+def _composed(overrides: Sequence[str], without: str, compose: Compose) -> DictConfig | None:
+    """What the groups among the overrides make; None if they are wrong as well."""
+    try:
+        return compose([o for o in overrides if GROUPS.match(o) and o.partition("=")[0] != without])
+    except ConfigError:
+        return None
+
+
+def _pointed(key: str, overrides: Sequence[str], compose: Compose) -> str | None:
+    """Where a setting stands whose section points to another: ``recipe.env.id`` is ``env.id``."""
+    config = _composed(overrides, key, compose)
+    if config is None:
+        return None
+    node: Any = config
+    parts = key.split(".")
+    for number, part in enumerate(parts[:-1], start=1):
+        if not isinstance(node, DictConfig) or part not in node:
+            return None
+        if OmegaConf.is_interpolation(node, part):
+            raw = str(OmegaConf.to_container(node, resolve=False)[part])  # type: ignore[index,call-overload]
+            target = re.fullmatch(r"\$\{(?:oc\.select:)?(\w+)(?:,null)?\}", raw)
+            return (
+                ".".join([target[1], *parts[number:]])
+                if target and OmegaConf.select(config, target[1]) is not None
+                else None
+            )
+        node = node[part]
+    return None
+
+
+def _leaf_of(section: str, value: str, overrides: Sequence[str], compose: Compose) -> str:
+    """``give env.id=VALUE; `` where the section has a setting that a value like this would fit."""
+    config = _composed(overrides, section, compose)
+    node = OmegaConf.select(config, section) if config is not None and "/" not in section else None
+    if not isinstance(node, DictConfig) or value.lower() in ("", "null"):
+        return ""
+    try:
+        kind: type = type(float(value)) if value.lower() not in ("true", "false") else bool
+    except ValueError:
+        kind = str
+    for name, current in node.items():
+        numbers = kind is float and isinstance(current, (int, float)) and not isinstance(current, bool)
+        if (
+            not str(name).startswith("_")
+            and name != "name"
+            and (numbers or (kind is not float and type(current) is kind))
+        ):
+            return f"give {section}.{name!s}={cut(value)}; "
+    return ""
+
+
+def _siblings(key: str, value: str, overrides: Sequence[str], compose: Compose) -> str:
+    """What stands where ``key`` was looked for, and where else a setting of its name stands."""
+    config = _composed(overrides, key, compose)
+    if config is None:
+        return ""
+    parent, _, name = key.rpartition(".")
+    while parent and not isinstance(OmegaConf.select(config, parent), DictConfig):
+        parent, _, name = parent.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    names = [str(k) for k in node if not str(k).startswith("_") and k != "hydra"]
+    last = key.rpartition(".")[2]
+    elsewhere = [
+        f"{s!s}.{last}" for s in config if s != "hydra" and isinstance(config[s], DictConfig) and last in config[s]
+    ]
+    if last in ("launcher", "sweeper"):
+        elsewhere = [f"hydra/{last}"]
+    meant = nearest(name, names)
+    if not meant and elsewhere:
+        meant = f"did you mean {' or '.join(f'{e}={cut(value)}' for e in elsewhere)}? "
+    return f"; {meant}{parent or 'the configuration'} has {listed(names) or 'none'}"
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """``did you mean adam? `` of a name that is nearly one of the names, such as Adam or torch.optim.Adam."""
+    small = {known.casefold(): known for known in names}
+    word = name.casefold().removesuffix(".yaml")
+    if word not in small and word.rpartition(".")[2] in small:
+        word = word.rpartition(".")[2]
+    near = difflib.get_close_matches(word[:100], list(small), n=1)
+    return f"did you mean {small[near[0]]}? " if near else ""
 
 
 def culprit(settings: Mapping[str, Any], make: Callable[[dict[str, Any]], Any]) -> str | None:

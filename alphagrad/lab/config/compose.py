@@ -15,6 +15,7 @@ from hydra import initialize_config_module
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -23,19 +24,19 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from alphagrad.common.errors import ConfigError
+from alphagrad.common.files import is_folder
 from alphagrad.common.words import cut
-from alphagrad.lab.config import advice, open_settings
+from alphagrad.lab.config import complaints
 from alphagrad.lab.config.overrides import parsed
 from alphagrad.lab.config.shape import check_shape, check_used
-from alphagrad.lab.launching.alike import Alike
 
 CONFIG_MODULE = "alphagrad.conf"
 CONFIG_NAME = "config"
 # What does not change the numbers of a run: where it is written and by what it is followed.
 BOOKKEEPING = ("seed", "output_root", "tracking", "checkpoint", "study", "stack", "hydra")
-JOB_KEY = "alphagrad.job"
-"""Tag of a job: equal for equal configurations and seeds."""
-SLOTS = advice.SLOTS
+SLOTS = complaints.SLOTS
+OPEN = ("env.kwargs.",)
+"""Below these any name can be set without Hydra's ``+``."""
 
 
 class UserConf(SearchPathPlugin):
@@ -58,24 +59,27 @@ def user_conf() -> Path | None:
     return folder
 
 
-def is_folder(path: Path) -> bool:
-    """Whether there is a folder of this name, which may be longer than any."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
-
-
 def register() -> None:
     """Makes our resolver and search path known to Hydra; needed before anything is composed."""
-    plugins = Plugins.instance()  # its search loads Hydra's modules anew: ours may be imported only after it
-    from hydra_plugins.alphagrad import FarmLauncher, StackedLauncher, StudySweeper
-
-    # registered by hand, because that search does not see through an editable install
-    for plugin in (UserConf, StudySweeper, StackedLauncher, FarmLauncher):
-        plugins.register(plugin)
-    open_settings.register()
+    Plugins.instance().register(UserConf)
+    _open_settings()
     OmegaConf.register_new_resolver("alphagrad.hash", lambda *, _root_: config_hash(_root_), replace=True)
+
+
+def _open_settings() -> None:
+    """Makes Hydra take ``env.kwargs.gain=5`` as ``++env.kwargs.gain=5``."""
+    if getattr(ConfigLoaderImpl, "alphagrad_open", False):
+        return
+    apply = ConfigLoaderImpl._apply_overrides_to_config
+
+    def opened(overrides: Sequence[Override], cfg: Any) -> None:
+        for override in overrides:
+            if override.key_or_group.startswith(OPEN) and override.type == OverrideType.CHANGE:
+                override.type = OverrideType.FORCE_ADD
+        apply(list(overrides), cfg)
+
+    ConfigLoaderImpl._apply_overrides_to_config = staticmethod(opened)  # type: ignore[method-assign]
+    ConfigLoaderImpl.alphagrad_open = True  # type: ignore[attr-defined]
 
 
 def config_hash(config: DictConfig) -> str:
@@ -135,7 +139,7 @@ def hydra_initialized(config_dir: str | None = None) -> Iterator[None]:
     register()
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         if config_dir is not None:
-            if not is_folder(Path(config_dir)):
+            if not is_folder(config_dir):
                 raise ConfigError(f"--config-dir={cut(config_dir)}: no such folder")
             loader = GlobalHydra.instance().config_loader()
             assert isinstance(loader, ConfigLoaderImpl)
@@ -152,34 +156,28 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: an override names what does not exist, or has a value that cannot be used.
     """
-    return _checked(_composed(overrides), overrides)
+    return checked(composed(overrides), overrides)
 
 
-def _checked(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def checked(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The composed configuration; :class:`ConfigError` where it is none that a job can have."""
     try:
         check_shape(config)  # dangling ${...} show here
         check_used(config)  # only here: in what a run has noted nothing points to anything any more
     except ConfigError as error:
-        raise ConfigError(advice.as_set(str(error), overrides)) from error
+        raise ConfigError(complaints.as_set(str(error), overrides)) from error
     return config
 
 
-def _composed(overrides: Sequence[str], whole: bool = False) -> DictConfig:
+def composed(overrides: Sequence[str], whole: bool = False) -> DictConfig:
+    """What Hydra makes of the overrides; with its own part if ``whole``. Raises as :func:`compose`."""
     parsed(overrides)
     try:
         return hydra_compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=whole)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, OSError, RecursionError) as error:
-        raise ConfigError(advice.one_line(error, overrides, hydra_config)) from error
-
-
-def compose_all(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
-    """Each job's configuration, as :func:`compose` has it, in little time (:class:`Alike`)."""
-    loader = GlobalHydra.instance().config_loader()
-    assert isinstance(loader, ConfigLoaderImpl)
-    alike = Alike(_composed, loader)
-    return [_checked(alike(job), job) for job in jobs]
+        raise ConfigError(complaints.one_line(error, overrides, hydra_config)) from error
 
 
 def hydra_config(overrides: Sequence[str]) -> DictConfig:
     """The configuration with Hydra's own part; raises as :func:`compose`."""
-    return _composed(overrides, whole=True)
+    return composed(overrides, whole=True)

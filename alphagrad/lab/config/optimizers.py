@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import listed, shown, squeezed
-from alphagrad.harness.stack import STACKINGS, OptimizerSpec
+from alphagrad.harness.driver import STACKINGS, OptimizerSpec, mixes_elements
 from alphagrad.lab.config import targets
 from alphagrad.lab.config.complaints import complaint, culprit, path_of
 from alphagrad.rule import Rule
@@ -62,6 +62,11 @@ def optimizer_spec(config: DictConfig, device: torch.device) -> OptimizerSpec:
         if value != defaults[key] and not fits(value, hints.get(key, Any), defaults[key]):
             raise ConfigError(f"optimizer.{key}={shown(value)}: must be {allowed(hints.get(key), defaults[key])}")
     _try(target, name, settings, section, device)
+    if spec.stacking == "elementwise" and mixes_elements(spec.build, device):
+        raise ConfigError(
+            f"optimizer.stacking=elementwise: {name} mixes the elements of a tensor, and so the runs of a stack; "
+            "must be per_run"
+        )
     return spec
 
 

@@ -15,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut, is_plain, plain, shown, squeezed
 
+HYDRA = ("hydra.", "hydra/")
+"""How settings of Hydra's own begin; it applies them to every job itself."""
 OURS = ("hydra/launcher", "hydra.run.dir", "hydra.sweep.dir")
 """Settings of Hydra's own that may be given, besides those below :data:`BELOW`; its others say what code it runs,
 where it looks for configuration and what it writes."""
@@ -57,7 +59,7 @@ def _one(word: str) -> Override:
     value = override.value()
     if isinstance(value, str) and len(value.encode()) > LONGEST_NAME and override.package is None and "." not in key:
         raise ConfigError(f"{key}={cut(value)}: is longer than any file's name")
-    if key == "hydra" or key.startswith(("hydra.", "hydra/")):
+    if key == "hydra" or key.startswith(HYDRA):
         _check_hydra(word, key, override)
     return override
 

@@ -11,13 +11,13 @@ from rich.table import Table
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cell, listed, plain
 from alphagrad.harness import metrics
-from alphagrad.lab.evidence.results import Results, Study, interval
+from alphagrad.lab.evidence.results import Comparison, Results, interval
 
 SHOWN = metrics.HEADLINES
 """Columns with an interval, where any run has them, and how their numbers are written."""
 
 
-def table(study: Study) -> Table:
+def study_table(study: Comparison) -> Table:
     """One row for each configuration: runs finished, and the mean of each metric with its interval."""
     present = [m for m in SHOWN if any(group.values(m) for group in study.groups)]
     caption = "mean over seeds [95 % bootstrap interval]"
@@ -46,7 +46,7 @@ def summary(values: list[float], form: str) -> str:
     return mean if bounds is None else f"{mean} [{form.format(bounds[0])}, {form.format(bounds[1])}]"
 
 
-def plot(results: Results, study: Study, metric: str, file: Path) -> None:
+def plot(results: Results, study: Comparison, metric: str, file: Path) -> None:
     """Mean of a metric over the steps with a band of its 95 % interval, one line a configuration.
 
     Raises:

@@ -14,7 +14,9 @@ from scipy import stats
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut, squeezed
-from alphagrad.lab.records.lifecycle import NEWEST_FIRST
+from alphagrad.lab.records.lifecycle import Life, life_of
+from alphagrad.lab.records.search import PARENT, search
+from alphagrad.lab.records.study import KIND
 from alphagrad.lab.store.connection import open_existing
 
 CONFIDENCE = 0.95
@@ -27,7 +29,7 @@ class Run:
 
     id: str
     name: str
-    status: str
+    life: Life
     seed: int
     metrics: dict[str, float]
     """Last value of each metric."""
@@ -46,7 +48,7 @@ class Group:
 
     def finished(self) -> list[Run]:
         """The runs that count."""
-        return [run for run in self.runs if run.status == "FINISHED"]
+        return [run for run in self.runs if run.life.finished]
 
     def values(self, metric: str) -> list[float]:
         """The last values of a metric over the finished runs."""
@@ -54,8 +56,8 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Study:
-    """A multirun, or all single runs of an experiment."""
+class Comparison:
+    """The runs of a study, or all single runs of an experiment, in groups that differ in more than the seed."""
 
     title: str
     groups: list[Group]
@@ -76,20 +78,20 @@ class Results:
             raise ConfigError(f"tracking.experiment={experiment}: not in this store; there are {squeezed(names, 1000)}")
         self.experiment_id = found.experiment_id
 
-    def study(self, run_id: str | None = None) -> Study:
+    def study(self, run_id: str | None = None) -> Comparison:
         """The multirun with this parent run id (or a beginning of it); by default the newest one.
 
         An experiment without a multirun is one study of all its runs.
         """
         parent = self.parent(run_id)
         if parent is not None:
-            runs = self._search(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
-            return Study(f"{parent.info.run_name} ({parent.info.run_id[:8]})", grouped(runs))
-        return Study("all runs", grouped(self._search("")))
+            runs = search(self.client, self.experiment_id, PARENT, parent.info.run_id)
+            return Comparison(f"{parent.info.run_name} ({parent.info.run_id[:8]})", grouped(runs))
+        return Comparison("all runs", grouped(search(self.client, self.experiment_id)))
 
     def parent(self, run_id: str | None = None) -> Any:
         """The parent run of a multirun, found as by :meth:`study`; None in an experiment without one."""
-        parents = self._search("tags.`alphagrad.kind` = 'study'")
+        parents = search(self.client, self.experiment_id, KIND, "study")
         if run_id is not None:
             parents = [p for p in parents if p.info.run_id.startswith(run_id)]
             if len(parents) != 1:
@@ -97,19 +99,6 @@ class Results:
                     f"{cut(run_id)}: {len(parents)} studies have a run id that begins so; give one study's"
                 )
         return parents[0] if parents else None
-
-    def _search(self, condition: str) -> list[Any]:
-        """All matching runs, newest first."""
-        found: list[Any] = []
-        token = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment_id], condition, max_results=1000, order_by=list(NEWEST_FIRST), page_token=token
-            )
-            found += page
-            token = page.token
-            if not token:
-                return found
 
     def history(self, run: Run, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values of a metric, in order of steps."""
@@ -145,7 +134,7 @@ def grouped(found: Sequence[Any]) -> list[Group]:
             earlier[key] += 1
         else:
             values = {name: as_logged(value) for name, value in entry.data.metrics.items()}
-            counted[key, seed] = Run(info.run_id, info.run_name, info.status, seed, values, dict(tags))
+            counted[key, seed] = Run(info.run_id, info.run_name, life_of(entry), seed, values, dict(tags))
     groups: dict[str, list[Run]] = {}
     for (key, _), run in reversed(counted.items()):
         groups.setdefault(key, []).append(run)

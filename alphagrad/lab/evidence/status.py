@@ -13,39 +13,39 @@ from rich.table import Table
 
 from alphagrad.common.words import cell, cut
 from alphagrad.lab.evidence.results import Results
-from alphagrad.lab.records.run import FOLDER
-from alphagrad.lab.records.study import MISSING, JobState, children, job_states, mark_if_dead, titles_of
+from alphagrad.lab.records.search import FOLDER, PARENT, search
+from alphagrad.lab.records.study import JobState, job_states, life_now, titles_of
 
-ORDER = ("RUNNING", "FAILED", "KILLED", MISSING, "FINISHED")
+ORDER = ("RUNNING", "FAILED", "KILLED", "MISSING", "FINISHED")
 
 
 def summary(states: Iterable[JobState]) -> str:
     """``40 jobs: 35 finished, 5 failed``."""
     listed = list(states)
-    counts = Counter(state.status for state in listed)
+    counts = Counter(state.life.status for state in listed)
     told = [f"{counts[s]} {s.lower()}" for s in (*ORDER[-1:], *ORDER[:-1]) if counts[s]]
     return f"{len(listed)} job{'s' if len(listed) != 1 else ''}: {', '.join(told) or 'none'}"
 
 
-def table(states: Iterable[JobState], under: str) -> Table:
+def jobs_table(states: Iterable[JobState], under: str) -> Table:
     """A row for each job, those that need a look first; folders are told relative to ``under``."""
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("job", "state", "step", "time", "why", "where"):
         right = column in ("step", "time")
         whole = column not in ("job", "why")
         shown.add_column(column, overflow="fold", no_wrap=whole, justify="right" if right else "left")
-    for state in sorted(states, key=lambda s: ORDER.index(s.status) if s.status in ORDER else 0):
+    for state in sorted(states, key=lambda s: ORDER.index(s.life.status)):
         minutes, seconds = divmod(int(state.seconds), 60)
         time = f"{minutes}:{seconds:02d}" if state.run_id else ""
         where = os.path.relpath(state.folder, under) if state.folder else ""
-        row = (state.title, state.status.lower(), state.step, time, cut(state.reason, 500), where)
+        row = (state.title, state.life.status.lower(), state.step, time, cut(state.life.reason, 500), where)
         shown.add_row(*map(cell, row))
     return shown
 
 
-def show(states: Iterable[JobState], under: str) -> None:
+def show_jobs(states: Iterable[JobState], under: str) -> None:
     """Prints the table; steps and folders are never broken, even if that is wider than the terminal."""
-    shown, console = table(states, under), Console()
+    shown, console = jobs_table(states, under), Console()
     needed = Measurement.get(console, console.options.update(width=1000), shown).minimum
     Console(width=max(console.width, needed)).print(shown)
 
@@ -59,13 +59,12 @@ def common_folder(states: Iterable[JobState]) -> str:
 def progress(results: Results, study: str | None) -> tuple[str, list[JobState], str]:
     """A study's title, the states of its jobs and its folder; the newest study by default, else all runs there are."""
     client, parent = results.client, results.parent(study)
-    runs = children(client, results.experiment_id, parent.info.run_id if parent else None)
+    of_study = (PARENT, parent.info.run_id) if parent else ()
+    runs = search(client, results.experiment_id, *of_study)
     if parent is None:
         found = list(job_states(client, runs, {}).values())
         return "All runs", found, common_folder(found)
-    status = parent.info.status
-    if status == "RUNNING" and mark_if_dead(client, parent):
-        status = "KILLED"
+    status = life_now(client, parent).status
     folder = parent.data.tags.get(FOLDER, "")
     titles = titles_of(client, parent.info.run_id, folder)
     heading = f"Study {parent.info.run_name} ({parent.info.run_id[:8]}), {status.lower()}"

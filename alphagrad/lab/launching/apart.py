@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from omegaconf import OmegaConf
 
 from alphagrad.common.errors import ConfigError, StorageLost
 from alphagrad.lab.config.build import build
 from alphagrad.lab.records.run import reason_of
+from alphagrad.lab.training.job import Assignment, Outcome
 from alphagrad.lab.training.logfiles import log_files
-from alphagrad.lab.training.runner import Assignment, Outcome, StackBroken, run_stack
+from alphagrad.lab.training.progress import Progress
+from alphagrad.lab.training.runner import StackBroken, run_stack
+from alphagrad.lab.training.torchrun import Leader
 
 LOG = logging.getLogger("alphagrad")
 
 
-def run_apart(assignments: Sequence[Assignment], line: Any = None) -> list[Outcome]:
+def run_apart(
+    assignments: Sequence[Assignment], line: Progress | None = None, leader: Leader | None = None
+) -> list[Outcome]:
     """:func:`run_stack`, except that what one run raises is that run's outcome alone.
 
     An exception does not say which run of a stack raised it. So the stack is cut in half and both halves begin
@@ -31,7 +35,7 @@ def run_apart(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
     """
     with log_files([assignment.folder for assignment in assignments]):
         try:
-            return run_stack(assignments, line)
+            return run_stack(assignments, line, leader)
         except ConfigError:
             outcomes, parts = _unbuildable(assignments), 1
             if not outcomes or len(assignments) == 1:
@@ -51,7 +55,7 @@ def run_apart(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
     return [outcomes[row] for row in range(len(assignments))]
 
 
-def _part(assignments: Sequence[Assignment], line: Any) -> list[Outcome]:
+def _part(assignments: Sequence[Assignment], line: Progress | None) -> list[Outcome]:
     try:
         return run_apart(assignments, line)
     except StorageLost:
@@ -59,7 +63,7 @@ def _part(assignments: Sequence[Assignment], line: Any) -> list[Outcome]:
     except Exception as error:
         for assignment in assignments:  # now, while the others train
             LOG.warning("%s: failed, %s", assignment.folder, reason_of(error))
-        return [Outcome({}, reason_of(error))] * len(assignments)
+        return [Outcome.failed(reason_of(error))] * len(assignments)
 
 
 def _unbuildable(assignments: Sequence[Assignment]) -> dict[int, Outcome]:
@@ -69,5 +73,5 @@ def _unbuildable(assignments: Sequence[Assignment]) -> dict[int, Outcome]:
         try:
             build(OmegaConf.create(assignment.config))
         except ConfigError as error:
-            found[row] = Outcome({}, reason_of(error))
+            found[row] = Outcome.failed(reason_of(error))
     return found

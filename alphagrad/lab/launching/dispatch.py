@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -21,10 +20,11 @@ from alphagrad.lab.config.build import checked
 from alphagrad.lab.config.targets import ALLOWED, names_in
 from alphagrad.lab.launching.apart import run_apart
 from alphagrad.lab.launching.farms import FARMS
-from alphagrad.lab.launching.stacking import planned
+from alphagrad.lab.launching.plan import planned
 from alphagrad.lab.records.run import PARENT_RUN, reason_of
 from alphagrad.lab.store.address import store_uri
-from alphagrad.lab.training.runner import Assignment, Outcome
+from alphagrad.lab.training.job import Assignment, Outcome
+from alphagrad.lab.training.progress import Silent
 
 STORE = "MLFLOW_TRACKING_URI"
 HANDED = (PARENT_RUN, STORE, ALLOWED)
@@ -39,7 +39,7 @@ class Parcel:
     environment: dict[str, str]
 
 
-def check(launcher: DictConfig) -> None:
+def check_farm(launcher: DictConfig) -> None:
     """Raises :class:`ConfigError` if the configured launcher is a farm that cannot be used here."""
     if "farm" in launcher:
         options_of(launcher)
@@ -130,7 +130,7 @@ def train(parcel: Parcel) -> list[Outcome]:
         try:
             return run_apart(parcel.assignments, Silent())
         except (Exception, KeyboardInterrupt, SystemExit) as error:
-            return [Outcome({}, reason_of(error))] * len(parcel.assignments)
+            return [Outcome.failed(reason_of(error))] * len(parcel.assignments)
 
 
 @contextmanager
@@ -147,19 +147,3 @@ def driver_environment(variables: Mapping[str, str]) -> Iterator[None]:
         for name in HANDED:
             os.environ.pop(name, None)
         os.environ.update(own)
-
-
-class Silent:
-    """A progress line that shows nothing: many workers share one terminal, or have none."""
-
-    def __enter__(self) -> Silent:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        return None
-
-    def start(self, total: int) -> None:
-        """See :class:`alphagrad.lab.training.progress.ProgressLine`."""
-
-    def update(self, step: int, shown: str) -> None:
-        """See :class:`alphagrad.lab.training.progress.ProgressLine`."""

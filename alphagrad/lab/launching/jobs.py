@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-HYDRA = ("hydra.", "hydra/")
-"""How settings of Hydra's own begin; it applies them to every job itself."""
+from alphagrad.lab.config.overrides import HYDRA
 
 
 @dataclass(frozen=True)

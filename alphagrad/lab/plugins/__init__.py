@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from alphagrad.common.errors import JobFailed
-from alphagrad.lab.launching.alike import Alike
+from alphagrad.lab.config.alike import Alike
 from alphagrad.lab.launching.jobs import to_run
 
 if TYPE_CHECKING:
-    from alphagrad.lab.training.runner import Assignment, Outcome
+    from alphagrad.lab.training.job import Assignment, Outcome
 
 
 class StudySweeper(BasicSweeper):
@@ -51,7 +52,7 @@ class RunLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Runs the jobs; a failed one carries its exception, as Hydra expects."""
         from alphagrad.harness import metrics
-        from alphagrad.lab.training.runner import assignment_of
+        from alphagrad.lab.training.job import assignment_of
 
         returns, assignments = [], []
         study = Path(self.config.hydra.sweep.dir).expanduser().resolve()
@@ -76,11 +77,11 @@ class RunLauncher(Launcher):
 
 
 class StackedLauncher(RunLauncher):
-    """Trains the jobs that differ in seed and optimizer alone as stacks (:mod:`alphagrad.lab.launching.stacking`)."""
+    """Trains the jobs that differ in seed and optimizer alone as stacks (:mod:`alphagrad.lab.launching.plan`)."""
 
     def outcomes(self, assignments: Sequence[Assignment], folder: Path) -> list[Outcome]:
         from alphagrad.lab.launching.dispatch import Announced
-        from alphagrad.lab.launching.stacking import run_stacks
+        from alphagrad.lab.launching.workers import run_stacks
 
         ended = Announced(assignments, self.config.study.fail_fast)
         return run_stacks(assignments, self.config.stack.max_runs, self.config.stack.processes, ended)
@@ -96,3 +97,9 @@ class FarmLauncher(RunLauncher):
         from alphagrad.lab.launching.dispatch import run_on_farm
 
         return run_on_farm(self.options, assignments, folder, self.config.study.fail_fast)
+
+
+def register() -> None:
+    """Makes sweeper and launchers known to Hydra, whose own search does not see through an editable install."""
+    for plugin in (StudySweeper, StackedLauncher, FarmLauncher):
+        Plugins.instance().register(plugin)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 import pickle
 import re
 import time
@@ -15,7 +14,7 @@ from typing import Any, BinaryIO
 import torch
 
 from alphagrad.common.errors import ConfigError
-from alphagrad.lab.config.build import CheckpointSettings
+from alphagrad.common.files import atomic
 from alphagrad.lab.records.folder import DAMAGED, STATES, clear_states
 
 LOG = logging.getLogger("alphagrad")
@@ -36,20 +35,24 @@ class Checkpoints:
 
     Args:
         home: the folder.
-        settings: when they are due and how many are kept.
+        every_seconds: between two of them; None: not by time.
+        every_steps: likewise in steps.
+        keep_last: how many are kept of a run that goes on.
     """
 
-    def __init__(self, home: Path, settings: CheckpointSettings) -> None:
-        self.home, self.settings = home, settings
+    def __init__(
+        self, home: Path, every_seconds: float | None = None, every_steps: int | None = None, keep_last: int = LEAST
+    ) -> None:
+        self.home, self.every_seconds, self.every_steps, self.keep_last = home, every_seconds, every_steps, keep_last
         self._step, self._time = 0, time.monotonic()
-        self._pause = settings.every_seconds or 0.0
+        self._pause = every_seconds or 0.0
 
     def due(self, step: int) -> bool:
         """Whether a state is to be saved now that the run is at ``step``."""
-        steps = self.settings.every_steps
+        steps = self.every_steps
         if steps is not None and step // steps > self._step // steps:
             return True
-        return self.settings.every_seconds is not None and time.monotonic() - self._time >= self._pause
+        return self.every_seconds is not None and time.monotonic() - self._time >= self._pause
 
     def save(self, step: int, content: dict[str, Any]) -> None:
         """Saves a state and removes those that ``keep_last`` does not keep.
@@ -59,10 +62,10 @@ class Checkpoints:
         """
         start = time.monotonic()
         save_atomically({"version": VERSION, "step": step, **content}, self.home / f"state-{step:012d}.pt")
-        for old in self.files()[: -max(LEAST, self.settings.keep_last)]:
+        for old in self.files()[: -max(LEAST, self.keep_last)]:
             old.unlink(missing_ok=True)
         self._step, self._time = step, time.monotonic()
-        self._pause = max(self.settings.every_seconds or 0.0, (self._time - start) / LARGEST_SHARE)
+        self._pause = max(self.every_seconds or 0.0, (self._time - start) / LARGEST_SHARE)
 
     def postpone(self, seconds: float) -> None:
         """Nothing is due for so long."""
@@ -106,23 +109,12 @@ def save_atomically(content: Any, path: Path) -> None:
     Raises:
         OSError: it could not be written.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb+") as file:
+        with atomic(path) as temporary, temporary.open("wb+") as file:
             torch.save(content, file)
             _sign(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch has its own for a disk that is full
         raise OSError(f"{path} cannot be written: {' '.join(str(error).split())}") from error
-    finally:
-        temporary.unlink(missing_ok=True)  # of a run that was interrupted, too
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name, too
-    finally:
-        os.close(folder)
 
 
 class Damaged(ConfigError):

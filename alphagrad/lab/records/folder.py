@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from alphagrad.common.errors import ConfigError
+from alphagrad.common.files import UNFINISHED, text_of, write_whole
 from alphagrad.common.words import cut, is_plain, plain, squeezed
 
 LOG = logging.getLogger("alphagrad")
@@ -53,28 +54,6 @@ def run_id_of(folder: Path) -> str | None:
     if text and not re.fullmatch(r"[0-9a-zA-Z_-]{1,64}", text):
         raise ConfigError(f"{file}: is damaged, it holds no run id; the store's tags say whose folder it is")
     return text or None
-
-
-def text_of(file: Path) -> str:
-    """What a small file of a run's folder holds; :class:`ConfigError` if it is no regular file, or holds no text."""
-    if file.exists() and not file.is_file():  # to read a pipe would wait for ever
-        raise ConfigError(f"{file}: is no regular file")
-    try:
-        return file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({squeezed(error, 200)})") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: is damaged, it holds no text ({squeezed(error, 200)})") from error
-
-
-def is_folder(words: str) -> bool:
-    """Whether these words are the path of a folder; what is too long, or no path at all, is none."""
-    try:
-        return Path(words).is_dir()
-    except (OSError, ValueError):
-        return False
 
 
 @contextmanager
@@ -183,7 +162,7 @@ def disband(home: Path, folders: Sequence[Path]) -> None:
 
 def clear_states(home: Path) -> None:
     """Removes all states of a stack, and what a killed process was writing."""
-    for file in [*home.glob(STATES), *home.glob(STATES + DAMAGED), *home.glob("*.tmp")]:
+    for file in [*home.glob(STATES), *home.glob(STATES + DAMAGED), *home.glob(UNFINISHED), *home.glob("*.tmp")]:
         file.unlink(missing_ok=True)
 
 
@@ -210,16 +189,3 @@ def forget(folder: Path) -> None:
     for name in (RUN_ID, STACK, MEMBERS):
         (folder / name).unlink(missing_ok=True)
     clear_states(folder)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,63 +1,147 @@
-"""What the store's records of runs mean: which is the newest, which can go on, which is over."""
+"""How a run stands and how it ends: the one place that knows which runs are over and which can go on."""
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-LOG = logging.getLogger("alphagrad")
 REASON = "alphagrad.reason"
-"""Tag that says why a run did not finish."""
-NUMBER = "alphagrad.number"
-"""Tag that counts the runs of an experiment up: their order, whatever the clocks said."""
-NEWEST_FIRST = (f"tags.`{NUMBER}` DESC", "attributes.start_time DESC")
-PRUNED = "pruned"
-"""How the reason of a run that a tuning ended begins: KILLED, yet it does not go on."""
-DIVERGED = "diverged"
-"""How the reason of a run that turned non-finite begins: FAILED, and it cannot go on."""
-FOLDER, HOST = "output_folder", "host"
-"""Tags that say where a run is written, and on which machine it trains."""
+"""Tag that says why a run did not finish, for people."""
+STANDING = "alphagrad.standing"
+"""Tag with the :class:`Standing` of a run that has ended."""
 
 
-def next_number(client: Any, experiment: str) -> int:
-    """What comes after the runs there are; see :data:`NUMBER`."""
-    found = client.search_runs([experiment], "", run_view_type=3, max_results=1, order_by=list(NEWEST_FIRST))
-    return int(found[0].data.tags.get(NUMBER, "0")) + 1 if found else 1
+class Standing(StrEnum):
+    """How a run stands, or how it ended."""
+
+    MISSING = "missing"
+    """A job of a study that has no run."""
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    """Something raised."""
+    DIVERGED = "diverged"
+    """Its loss or its parameters are not finite."""
+    PRUNED = "pruned"
+    """A tuning ended it, because others are better."""
+    STOPPED = "stopped"
+    """By a signal, a store or disk that gave out, or the death of its process."""
+    TAKEN_BACK = "taken back"
+    """Deleted from the store, by its stack, whose runs are trained anew, or by the user."""
 
 
-def newest(client: Any, experiment: str, tag: str, value: str) -> Any:
-    """The newest run with this tag; None if there is none."""
-    quote = '"' if "'" in value else "'"
-    condition = f"tags.`{tag}` = {quote}{value}{quote}" if quote not in value else f"tags.`{tag}` LIKE '%'"
-    found = client.search_runs([experiment], condition, order_by=list(NEWEST_FIRST))
-    return next((run for run in found if run.data.tags[tag] == value), None)
+_STATUS = {
+    Standing.FAILED: "FAILED",
+    Standing.DIVERGED: "FAILED",
+    Standing.PRUNED: "KILLED",
+    Standing.STOPPED: "KILLED",
+    Standing.TAKEN_BACK: "KILLED",
+}
+"""MLflow's word, where it is not the standing itself."""
 
 
-def is_over(status: str, reason: str) -> bool:
-    """Whether a run of this status and reason can never go on, whoever asks for it."""
-    return status == "FINISHED" or reason.startswith((DIVERGED, PRUNED))
+@dataclass(frozen=True)
+class Life:
+    """How a run stands, and why it did not finish, in a line."""
+
+    standing: Standing
+    reason: str = ""
+
+    @property
+    def status(self) -> str:
+        """MLflow's word for it; MISSING for a job without a run."""
+        return _STATUS.get(self.standing, self.standing.upper())
+
+    @property
+    def finished(self) -> bool:
+        """Whether it trained to its end."""
+        return self.standing is Standing.FINISHED
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended by its own fault: something raised, or it diverged."""
+        return self.standing in (Standing.FAILED, Standing.DIVERGED)
+
+    @property
+    def pruned(self) -> bool:
+        """Whether a tuning ended it."""
+        return self.standing is Standing.PRUNED
+
+    @property
+    def running(self) -> bool:
+        """Whether it trains, as far as its record knows."""
+        return self.standing is Standing.RUNNING
+
+    @property
+    def taken_back(self) -> bool:
+        """Whether it was deleted from the store."""
+        return self.standing is Standing.TAKEN_BACK
+
+    @property
+    def over(self) -> bool:
+        """Whether it can never go on, whoever asks for it."""
+        return self.standing in (Standing.FINISHED, Standing.DIVERGED, Standing.PRUNED, Standing.TAKEN_BACK)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it goes on by itself when its job is started again: it was stopped, or trains as far as is known."""
+        return self.standing in (Standing.RUNNING, Standing.STOPPED)
+
+    def plain(self) -> dict[str, str]:
+        """As a saved state holds it; :func:`life_in` reads it."""
+        return {"standing": str(self.standing), "reason": self.reason}
 
 
-def can_go_on(run: Any) -> bool:
-    """Whether a run of the store was stopped, or still trains; one that was pruned has ended."""
-    over = is_over(run.info.status, run.data.tags.get(REASON, ""))
-    return run.info.status in ("RUNNING", "KILLED") and not over and not is_deleted(run)
+FINISHED = Life(Standing.FINISHED)
+DEAD = Life(Standing.STOPPED, "its process ended without a word")
 
 
-def recorded(client: Any, run_id: str, warn: bool = True) -> Any:
-    """A run of the store; None, with a warning if asked, if it has none of this id, as one that was set up anew."""
-    from mlflow.exceptions import MlflowException
+def life_of(run: Any) -> Life:
+    """How a run of the store stands.
 
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        if warn:
-            LOG.warning("run %s is not in the store any more", run_id)
-        return None
+    A run that an earlier alphagrad recorded has no :data:`STANDING`; its status and reason say it then.
+    """
+    status, tags = run.info.status, run.data.tags
+    reason = tags.get(REASON, "")
+    if run.info.lifecycle_stage != "active":
+        return Life(Standing.TAKEN_BACK, reason or "deleted from the store")
+    noted = tags.get(STANDING)
+    if noted in list(Standing):
+        life = Life(Standing(noted), reason)
+        if life.status == status:  # else somebody has changed the status since
+            return life
+    return _earlier(status, reason)
 
 
-def is_deleted(run: Any) -> bool:
-    """Whether a run of the store was taken back, by :meth:`Tracker.take_back` or by the user."""
-    return bool(run.info.lifecycle_stage != "active")
+def life_in(kept: Mapping[str, str] | str) -> Life:
+    """How a run stood that a saved state tells of; states of an earlier alphagrad hold the reason alone."""
+    if isinstance(kept, str):
+        return FINISHED if kept == "FINISHED" else _earlier("FAILED", kept)
+    return Life(Standing(kept["standing"]), kept["reason"])
+
+
+def _earlier(status: str, reason: str) -> Life:
+    """What an earlier alphagrad's record meant, whose reasons began with how the run ended."""
+    for standing in (Standing.DIVERGED, Standing.PRUNED):
+        if reason.startswith(standing):
+            return Life(standing, reason)
+    known = {"FINISHED": Standing.FINISHED, "FAILED": Standing.FAILED, "KILLED": Standing.STOPPED}
+    return Life(known.get(status, Standing.RUNNING), reason)
+
+
+def note_end(client: Any, run_id: str, life: Life) -> None:
+    """Writes how a run ended into the store."""
+    client.set_tag(run_id, STANDING, str(life.standing))
+    if life.reason:
+        client.set_tag(run_id, REASON, life.reason)
+    client.set_terminated(run_id, status=life.status)
+
+
+def note_beginning(client: Any, run_id: str, tags: Mapping[str, str]) -> None:
+    """Marks a run of the store, whose ``tags`` are given, as one that trains again."""
+    client.update_run(run_id, status="RUNNING")
+    for tag in (STANDING, REASON):
+        if tag in tags:
+            client.delete_tag(run_id, tag)  # what stopped it before

@@ -14,7 +14,9 @@ from typing import Any
 from alphagrad.common import interrupts
 from alphagrad.common.errors import ConfigError, StorageLost, Terminated
 from alphagrad.common.words import squeezed
-from alphagrad.lab.records.lifecycle import FOLDER, HOST, NUMBER, REASON, can_go_on, newest, next_number
+from alphagrad.lab.commands.ui import HOST
+from alphagrad.lab.records.lifecycle import FINISHED, Life, Standing, life_of, note_beginning, note_end
+from alphagrad.lab.records.search import FOLDER, NUMBER, PARENT, newest, next_number
 from alphagrad.lab.records.untracked import Untracked
 from alphagrad.lab.records.writer import NONFINITE, STEP, RunQueue, open_queue
 from alphagrad.lab.store.address import NONE, hide, store_uri
@@ -74,21 +76,22 @@ class Tracker:
     def run(
         self, name: str, params: Mapping[str, Any], tags: Mapping[str, str], resume: str | None = None
     ) -> Iterator[Tracker]:
-        """A run that is FINISHED or FAILED (an exception) once the block is left.
+        """A run that is finished, or has failed (an exception), once the block is left.
 
-        It is KILLED, which says that it can go on, after Ctrl-C, a signal or :class:`StorageLost`.
+        It is stopped, so that it can go on, after Ctrl-C, a signal or :class:`StorageLost`.
         """
         try:
             with interrupts.deferred():  # else a run that the store has just created could be left RUNNING
                 self._write(lambda: self.start(name, params, tags, resume))
             yield self
         except (KeyboardInterrupt, Terminated, StorageLost) as interruption:
-            self.end("KILLED", reason_of(interruption), 0.0 if isinstance(interruption, StorageLost) else LAST_SECONDS)
+            seconds = 0.0 if isinstance(interruption, StorageLost) else LAST_SECONDS
+            self.end(Life(Standing.STOPPED, reason_of(interruption)), seconds)
             raise
         except BaseException as error:
-            self.end("FAILED", reason_of(error))
+            self.end(Life(Standing.FAILED, reason_of(error)))
             raise
-        self.end("FINISHED")
+        self.end()
 
     def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str], resume: str | None = None) -> None:
         """Creates the run, a child of the study's if there is one; or goes on with the run ``resume``.
@@ -101,16 +104,14 @@ class Tracker:
         found: dict[str, str] = {}
         if resume is None:
             parent = os.environ.get(PARENT_RUN)
-            lineage = {"mlflow.parentRunId": parent} if parent else {}
+            lineage = {PARENT: parent} if parent else {}
             number = next_number(self.client, self.experiment_id) if self.number is None else self.number
             self.run_id = self._create(name, {**tags, **lineage, NUMBER: f"{number:012d}"})
         else:
             self.run_id = resume
             data = self.client.get_run(resume).data
             found = data.tags
-            self.client.update_run(resume, status="RUNNING")
-            if REASON in found:
-                self.client.delete_tag(resume, REASON)  # what stopped it before
+            note_beginning(self.client, resume, found)
             if HOST in tags:
                 self.client.set_tag(resume, HOST, tags[HOST])  # the others say where it began
             params = {key: value for key, value in params.items() if key not in data.params}
@@ -160,7 +161,7 @@ class Tracker:
     def open_run(self, folder: str) -> str | None:
         """The newest run in this folder that has not ended, by what the store knows."""
         found = newest(self.client, self.experiment_id, FOLDER, folder)
-        return found.info.run_id if found is not None and can_go_on(found) else None
+        return found.info.run_id if found is not None and life_of(found).can_go_on else None
 
     def another(self) -> Tracker:
         """A tracker for another run of the same experiment."""
@@ -175,19 +176,18 @@ class Tracker:
     def take_back(self, reason: str) -> None:
         """Ends the run and deletes it, because it is trained anew; MLflow can restore what it deletes."""
         if not self._ended:
-            self.end("KILLED", reason)
+            self.end(Life(Standing.TAKEN_BACK, reason))
             self.client.delete_run(self.run_id)
 
-    def end(self, status: str, reason: str = "", seconds: float | None = None) -> None:
-        """Writes what is left and gives the run its status; once ended, a run stays as it is.
+    def end(self, life: Life = FINISHED, seconds: float | None = None) -> None:
+        """Writes what is left and how the run ended; once ended, a run stays as it is.
 
         Args:
-            status: MLflow's.
-            reason: why it did not finish.
+            life: how it ended.
             seconds: how long a store that fails is tried at most.
 
         Raises:
-            StorageLost: a run that was to be FINISHED is KILLED, because not all of it could be written.
+            StorageLost: a run that was to be finished is stopped, because not all of it could be written.
         """
         if self._ended or not self.run_id:
             return
@@ -198,18 +198,17 @@ class Tracker:
                 if self._queue is not None:  # None where the run's creation failed half-way
                     self._queue.close(self.patience)
             except StorageLost as error:
-                if status == "FINISHED":
-                    lost, status, reason = error, "KILLED", reason_of(error)
+                if life.finished:
+                    lost, life = error, Life(Standing.STOPPED, reason_of(error))
                     self.patience.seconds = 0.0  # it has had its time
             try:
-                if reason:
-                    self.client.set_tag(self.run_id, REASON, hide(reason))
                 if self._position:
                     self.client.set_tag(self.run_id, STEP, self._position)
-                self.client.set_terminated(self.run_id, status=status)
+                note_end(self.client, self.run_id, Life(life.standing, hide(life.reason)))
             except Exception as error:  # that it ended shows in its folder
-                LOG.warning("run %s: %s could not be written to the store (%s)", self.run_id, status, reason_of(error))
-                if status == "FINISHED":
+                told = f"run {self.run_id}: that it is {life.standing} could not be written to the store"
+                LOG.warning("%s (%s)", told, reason_of(error))
+                if life.finished:
                     told = f"the run's end could not be written ({reason_of(error)})"
                     lost = StorageLost(f"{self.patience.what}: {told}")
         if lost is not None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from alphagrad.lab.records.lifecycle import FINISHED, Life
 from alphagrad.lab.store.bulk import Point
 
 
@@ -32,7 +33,7 @@ class Untracked:
     def take_back(self, reason: str) -> None:
         pass
 
-    def end(self, status: str, reason: str = "", seconds: float | None = None) -> None:
+    def end(self, life: Life = FINISHED, seconds: float | None = None) -> None:
         pass
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:

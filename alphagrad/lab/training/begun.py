@@ -14,33 +14,19 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from alphagrad.common.errors import ConfigError
+from alphagrad.common.files import text_of
 from alphagrad.common.words import squeezed
 from alphagrad.lab.config.build import job_settings
-from alphagrad.lab.config.compose import JOB_KEY, job_key
+from alphagrad.lab.config.compose import job_key
 from alphagrad.lab.config.shape import check_shape
-from alphagrad.lab.records.folder import CONFIG, MEMBERS, STACK, STATES, members_of, text_of
-from alphagrad.lab.records.lifecycle import REASON, can_go_on, is_deleted, is_over, recorded
+from alphagrad.lab.records.folder import CONFIG, MEMBERS, STACK, STATES, members_of
+from alphagrad.lab.records.lifecycle import Life, Standing, life_in, life_of
 from alphagrad.lab.records.run import Tracker
+from alphagrad.lab.records.search import JOB_KEY, recorded
 from alphagrad.lab.records.untracked import Untracked
-from alphagrad.lab.training.log import Watch
+from alphagrad.lab.training.job import Assignment
 
-
-@dataclass(frozen=True)
-class Assignment:
-    """A job as a launcher hands it over: plain data, so that it can go to another process."""
-
-    config: dict[str, Any]
-    """The composed configuration, Hydra's own part and resolution left out."""
-    title: str
-    """The variant and what the user changed: the label of the job's replicas."""
-    folder: str
-    """Its output folder."""
-    resume: bool = False
-    """Whether a run in that folder goes on even if it failed."""
-    new_store: bool = False
-    """Whether it goes on in a store that does not know it."""
-    watch: Watch | None = None
-    """May end the run early. Pickles, like the rest."""
+LOST = Life(Standing.TAKEN_BACK, "is not in the store any more")
 
 
 @dataclass(frozen=True)
@@ -49,8 +35,8 @@ class Begun:
 
     run_id: str
     """Empty for one that is not in the store."""
-    ended: str
-    """Why it does not go on, FINISHED or what it failed of; empty if it does."""
+    ended: Life | None
+    """How it ended; None for a run that goes on."""
 
 
 def plain_config(folder: Path) -> dict[str, Any]:
@@ -106,23 +92,22 @@ def begun(assignments: Sequence[Assignment], tracker: Tracker | Untracked, home:
         return []
     found: list[Begun] = []
     for assignment, member, run in zip(assignments, members, runs, strict=True):
-        if run is None or is_deleted(run):
+        life = LOST if run is None else life_of(run)
+        if run is None or life.taken_back:
             if not assignment.resume:
                 return []
-            found.append(Begun(member.run_id, "deleted from the store"))
+            found.append(Begun(member.run_id, life))
             continue
-        status, reason = run.info.status, run.data.tags.get(REASON, "")
-        again = assignment.resume and not is_over(status, reason)
-        goes_on = can_go_on(run) or again
+        goes_on = life.can_go_on or (assignment.resume and not life.over)
         if goes_on:
             _check_key(assignment, run.data.tags.get(JOB_KEY))
-        found.append(Begun(member.run_id, "" if goes_on else reason or status))
+        found.append(Begun(member.run_id, None if goes_on else life))
     return [] if all(run.ended for run in found) else found
 
 
 def unfinished(before: list[Begun], state: Mapping[str, Any] | None) -> list[Begun]:
     """Those that can go on; of runs that are in no store, their state says which have ended."""
-    ended = {} if state is None else state["failures"]
+    ended = {} if state is None else {row: life_in(kept) for row, kept in state["failures"].items()}
     return [
         replace(run, ended=ended[row]) if not run.run_id and row in ended else run for row, run in enumerate(before)
     ]
@@ -146,7 +131,7 @@ def _by_folder(assignments: Sequence[Assignment], home: Path) -> list[Begun]:
         folder = Path(assignment.folder)
         if (folder / CONFIG).exists():
             _check_key(assignment, job_key(OmegaConf.create(plain_config(folder))))
-    return [Begun("", "")] * len(assignments)
+    return [Begun("", None)] * len(assignments)
 
 
 def _unnoted(assignments: Sequence[Assignment], tracker: Tracker) -> list[Begun]:
@@ -156,5 +141,5 @@ def _unnoted(assignments: Sequence[Assignment], tracker: Tracker) -> list[Begun]
         folder = Path(assignment.folder)
         trained = (folder / STACK).exists() or (folder / MEMBERS).exists()  # in another stack
         created = (folder / CONFIG).exists() and not trained
-        found.append(Begun((created and tracker.open_run(assignment.folder)) or "", ""))
+        found.append(Begun((created and tracker.open_run(assignment.folder)) or "", None))
     return found if any(run.run_id for run in found) else []

@@ -13,27 +13,25 @@ from typing import Any
 import torch
 
 from alphagrad.common import interrupts
-from alphagrad.common import torchrun as processes
 from alphagrad.common.errors import StorageLost, Terminated
-from alphagrad.harness.stack import Observation
+from alphagrad.common.files import atomic
+from alphagrad.harness.driver import Observation
 from alphagrad.harness.state import pack, put_back
-from alphagrad.lab.config.build import Job
+from alphagrad.lab.config.build import Setup
 from alphagrad.lab.records.checkpoint import Checkpoints, save_atomically
-from alphagrad.lab.records.lifecycle import DIVERGED, PRUNED
+from alphagrad.lab.records.lifecycle import FINISHED, Life, Standing, life_in
 from alphagrad.lab.records.run import Tracker
 from alphagrad.lab.records.untracked import Untracked
 from alphagrad.lab.training.best import BEST, BestValues
+from alphagrad.lab.training.job import Pruner
 from alphagrad.lab.training.kept import KeptFiles
+from alphagrad.lab.training.torchrun import Leader, Word
 
 LOG = logging.getLogger("alphagrad")
 CHECKPOINT = "checkpoint.pt"
 """What a finished run leaves: its recipe's model."""
 RETRY_SECONDS = 10.0
 """Between attempts to save a state where the disk does not take it."""
-
-
-Watch = Callable[[int, Mapping[str, float]], str | None]
-"""Sees a run's metrics of each step; where it returns a reason, the run is ended as KILLED."""
 
 
 class Pruned(Exception):
@@ -46,31 +44,34 @@ class TrackedLog:
     Args:
         trackers: one for each run of the stack.
         line: takes the progress.
-        job: any of the stack's.
+        setup: any of the stack's.
+        leader: of the processes under torchrun.
         checkpoints: where states go; none without.
         folders: each run's.
         state: what the runs go on from; None for new ones.
-        watches: each run's :attr:`alphagrad.lab.training.runner.Assignment.watch`.
+        pruners: each run's, if it has one.
     """
 
     def __init__(
         self,
         trackers: Sequence[Tracker | Untracked],
         line: Any,
-        job: Job,
+        setup: Setup,
+        leader: Leader,
         checkpoints: Checkpoints | None = None,
         folders: Sequence[Path] = (),
         state: Mapping[str, Any] | None = None,
-        watches: Sequence[Watch | None] = (),
+        pruners: Sequence[Pruner | None] = (),
     ) -> None:
-        self._trackers, self._line, self._job = trackers, line, job
+        self._trackers, self._line, self._setup, self._leader = trackers, line, setup, leader
         self._checkpoints, self._folders, self._state = checkpoints, folders, state
-        self._watches = dict(enumerate(watches))
-        self.observation: Observation | None = job.observation
-        self.observe_every = job.settings.instruments.every
+        self._pruners = dict(enumerate(pruners))
+        self.observation: Observation | None = setup.observation
+        self.observe_every = setup.settings.instruments.every
         self.last: list[dict[str, float]] = [{} for _ in trackers]
-        self.failures: dict[int, str] = {}
-        self._best = BestValues(job.settings.checkpoint, len(trackers))
+        self.ended: dict[int, Life] = {}
+        """The runs that do not train any more, and why."""
+        self._best = BestValues(setup.settings.checkpoint, len(trackers))
         self._at: list[dict[str, int]] = [{} for _ in trackers]
         """The step of each last value."""
         self._made: list[set[str]] = [set() for _ in trackers]
@@ -78,62 +79,53 @@ class TrackedLog:
         self._reached: tuple[int, Mapping[str, Any]] | None = None
         self._disk_fails_since: float | None = None
         self._done = self._progress = 0
-        self._files = KeptFiles(job.settings.tracking.retry_seconds if checkpoints is not None else 0.0)
+        self._files = KeptFiles(setup.settings.tracking.retry_seconds if checkpoints is not None else 0.0)
 
     def metrics(self, run: int, step: int, values: Mapping[str, float]) -> None:
         interrupts.check()
-        if run in self.pruned:
+        if run in self.ended and self.ended[run].pruned:
             return
         self._trackers[run].metrics(step, values)
         self.last[run].update(values)
         self._at[run].update(dict.fromkeys(values, step))
-        watch = self._watches.get(run)
-        why = watch(step, values) if watch is not None and run not in self.failures else None
+        prune = self._pruners.get(run)
+        why = prune(step, values) if prune is not None and run not in self.ended else None
         if why is not None and not self._over(step):
-            self._failed(run, "KILLED", f"{PRUNED} at step {step}: {why}")
+            self._end(run, Life(Standing.PRUNED, f"pruned at step {step}: {why}"))
 
     def _over(self, step: int) -> bool:
         """Whether nothing is left to train when a metric of this step comes; recipes count from 0 or from 1."""
-        total = self._job.recipe.total_steps
+        total = self._setup.recipe.total_steps
         return max(step, self._done + 1, self._progress) >= total
 
-    @property
-    def pruned(self) -> set[int]:
-        """The runs that their watch has ended."""
-        return {run for run, reason in self.failures.items() if reason.startswith(PRUNED)}
-
     def diverged(self, run: int, step: int, reason: str) -> None:
-        self._failed(run, "FAILED", f"{DIVERGED} at step {step}: {reason}")
+        self._end(run, Life(Standing.DIVERGED, f"diverged at step {step}: {reason}"))
 
-    def _failed(self, run: int, status: str, reason: str) -> None:
+    def _end(self, run: int, life: Life) -> None:
         """Ends one run; once none is left, the training of the stack."""
-        self.failures[run] = reason
-        self._trackers[run].end(status, reason)
-        if run not in self.pruned:
-            LOG.warning("run %s %s", self._trackers[run].run_id, reason)
-        if len(self.failures) == len(self._trackers):
-            raise Pruned(reason) if self.pruned else FloatingPointError(reason)
+        self.ended[run] = life
+        self._trackers[run].end(life)
+        if not life.pruned:
+            LOG.warning("run %s %s", self._trackers[run].run_id, life.reason)
+        if len(self.ended) == len(self._trackers):
+            pruned = any(life.pruned for life in self.ended.values())
+            raise Pruned(life.reason) if pruned else FloatingPointError(life.reason)
 
     def progress(self, step: int, shown: str) -> None:
         interrupts.check()
         self._progress = step
         self._line.update(step, shown)
         for tracker in self._trackers:
-            tracker.position(step, self._job.recipe.total_steps)
+            tracker.position(step, self._setup.recipe.total_steps)
 
     def artifact(self, run: int, name: str, write: Callable[[Path], None]) -> None:
-        if run in self.failures:
+        if run in self.ended:
             return
         path = self._folders[run] / name
-        temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")  # the suffix says what is drawn
 
         def make() -> None:
-            try:
+            with atomic(path) as temporary:
                 write(temporary)
-                temporary.replace(path)
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
 
         self._keep(run, path, make)
 
@@ -147,10 +139,10 @@ class TrackedLog:
         self._files.write(path, make, made)
 
     def restore(self, parts: Mapping[str, Any]) -> int:
-        processes.shared(self._state)
+        self._leader.restore(self._state)
         if self._state is None:
             return 0
-        step, now = put_back(self._state, parts, self._job.device), int(time.time() * 1000)
+        step, now = put_back(self._state, parts, self._setup.device), int(time.time() * 1000)
         for run, kept in enumerate(self._state["runs"]):
             tracker = self._trackers[run]
             self.last[run], self._best.values[run] = dict(kept["last"]), kept["best"]
@@ -164,7 +156,7 @@ class TrackedLog:
             tracker.send(tuple(point) for point in kept["pending"])
             for name in waiting:
                 tracker.upload(self._folders[run] / name)
-        self.failures.update(self._state["failures"])
+        self.ended.update({run: life_in(kept) for run, kept in self._state["failures"].items()})
         self._done = step
         self._state = None  # its memory is not needed any more
         self.progress(step, "resumed")
@@ -179,13 +171,13 @@ class TrackedLog:
         try:
             self._files.again()
             for run, tracker in enumerate(self._trackers):
-                if run not in self.failures:
+                if run not in self.ended:
                     tracker.check()
         except (OSError, StorageLost) as error:
             raise self.stopped(error) from error
         if self._checkpoints.due(step):
             self._save(step, parts)
-        processes.tell(processes.ON)
+        self._leader.say(Word.TRAIN_ON)
 
     def stopped(self, error: Exception) -> StorageLost:
         """Saves the state reached whether it is due or not; the error with what the user can do about it."""
@@ -194,7 +186,7 @@ class TrackedLog:
         again = self._save_reached()
         if again is not None and str(again) not in told:
             told += f"; {again}"
-        processes.tell(processes.END)
+        self._leader.say(Word.ENDED)
         files = self._checkpoints.files()
         kept = "no state kept"
         if files:
@@ -204,7 +196,7 @@ class TrackedLog:
         return StorageLost(f"{told}; {kept}; once that is put right, `alphagrad resume {self._folders[0]}` goes on")
 
     def finish(self, results: Sequence[Mapping[str, Any]]) -> None:
-        """Ends the runs that are left as FINISHED, once all there is of them is in their folders and the store.
+        """Ends the runs that are left as finished, once all there is of them is in their folders and the store.
 
         Args:
             results: each run's model.
@@ -212,7 +204,7 @@ class TrackedLog:
         Raises:
             StorageLost: it cannot be; the state is kept.
         """
-        left = [run for run in range(len(self._trackers)) if run not in self.failures]
+        left = [run for run in range(len(self._trackers)) if run not in self.ended]
         try:
             for run in left:
                 path = self._folders[run] / CHECKPOINT
@@ -224,13 +216,13 @@ class TrackedLog:
             for run in left:
                 self._trackers[run].drain()
             for run in left:
-                self._trackers[run].end("FINISHED")
+                self._trackers[run].end(FINISHED)
         except (OSError, StorageLost) as error:
             raise self.stopped(error) from error
         except (KeyboardInterrupt, Terminated):
             self._save_reached()
             raise
-        processes.tell(processes.ON)
+        self._leader.say(Word.TRAIN_ON)
 
     def _save_reached(self) -> OSError | None:
         """Saves the state at the end of the last iteration; the error if the disk does not take it."""
@@ -252,20 +244,24 @@ class TrackedLog:
             if self._disk_fails_since is None:
                 self._disk_fails_since = now
                 LOG.warning("%s; trying on", error)
-            if now - self._disk_fails_since >= self._job.settings.tracking.retry_seconds:
+            if now - self._disk_fails_since >= self._setup.settings.tracking.retry_seconds:
                 raise self.stopped(error) from error
             self._checkpoints.postpone(RETRY_SECONDS)
 
     def _content(self, parts: Mapping[str, Any]) -> dict[str, Any]:
-        processes.tell(processes.STATE)
-        content: dict[str, Any] = {"parts": {}, "torch": torch.get_rng_state(), "failures": dict(self.failures)}
+        self._leader.say(Word.GATHER_STATE)
+        content: dict[str, Any] = {
+            "parts": {},
+            "torch": torch.get_rng_state(),
+        }
+        content["failures"] = {run: life.plain() for run, life in self.ended.items()}
         for name, part in parts.items():
             try:
                 content["parts"][name] = pack(part)
             except TypeError as error:
                 raise TypeError(f"{name}: {error}") from error
-        if self._job.device.type == "cuda":
-            content["cuda"] = torch.cuda.get_rng_state(self._job.device)
+        if self._setup.device.type == "cuda":
+            content["cuda"] = torch.cuda.get_rng_state(self._setup.device)
         content["runs"] = [
             {
                 "run_id": tracker.run_id,
@@ -282,9 +278,9 @@ class TrackedLog:
 
     def _keep_best(self, step: int, result: Callable[[int], dict[str, Any]]) -> None:
         for run, values in enumerate(self.last):
-            if run in self.failures or not self._best.improve(run, values):
+            if run in self.ended or not self._best.improve(run, values):
                 continue
-            processes.tell(processes.RESULT)
+            self._leader.say(Word.GATHER_RESULT)
             content = {**pack(result(run)), "steps": step, str(self._best.settings.best): self._best.values[run]}
             path = self._folders[run] / BEST
             try:

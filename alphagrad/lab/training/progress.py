@@ -7,9 +7,11 @@ import time
 from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
+from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 from rich.text import Text
 
 from alphagrad.common.words import plain, say
@@ -23,13 +25,45 @@ def rate(steps_per_second: float) -> str:
     return f"{steps_per_second:,.0f} steps/s" if steps_per_second >= 10 else f"{steps_per_second:.2g} steps/s"
 
 
+class Progress(Protocol):
+    """Shows how far a stack is; a context, within which it is called."""
+
+    def __enter__(self) -> Progress: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+    def start(self, total: int) -> None:
+        """Says how many steps there are."""
+
+    def update(self, step: int, shown: str) -> None:
+        """Says how far it is, with a few words; called often."""
+
+
+class Silent:
+    """Shows nothing: many workers share one terminal, or have none."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        return None
+
+    def start(self, total: int) -> None:
+        pass
+
+    def update(self, step: int, shown: str) -> None:
+        pass
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text(rate(speed) if speed else "", style="progress.data.speed")
 
 
-class PlainLines:
+class LineAMinute:
     """Progress for a file or a pipe: ``title: step 450 of 3,000 (15 %), 0.63 steps/s, 1:07:28 left, loss 3.54``."""
 
     def __init__(self, title: str) -> None:
@@ -63,8 +97,8 @@ class ProgressLine:
     """``with ProgressLine(title) as line: line.start(total); line.update(step, "return 35")``."""
 
     def __init__(self, title: str) -> None:
-        self._plain = None if sys.stderr.isatty() else PlainLines(title)
-        self._progress = Progress(
+        self._plain = None if sys.stderr.isatty() else LineAMinute(title)
+        self._progress = Bars(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f}%"),

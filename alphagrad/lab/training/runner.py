@@ -1,4 +1,4 @@
-"""Runs one job: configuration → recipe and optimizer → MLflow."""
+"""Trains a stack of jobs in this process: claimed, restored, recorded, trained, finished."""
 
 from __future__ import annotations
 
@@ -6,53 +6,34 @@ import logging
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from alphagrad.common import interrupts
-from alphagrad.common import torchrun as processes
+from alphagrad.common import interrupts, ranks
 from alphagrad.common.errors import ConfigError, StorageLost
+from alphagrad.common.files import write_whole
 from alphagrad.harness.stack import RunSpec, RunStack
-from alphagrad.lab.config.build import Job, build, check_stack
-from alphagrad.lab.config.compose import JOB_KEY, config_hash, job_key, settings_of
+from alphagrad.lab.commands.ui import HOST
+from alphagrad.lab.config.build import Setup, build, check_stack
+from alphagrad.lab.config.compose import config_hash, job_key, settings_of
 from alphagrad.lab.records.checkpoint import Checkpoints
-from alphagrad.lab.records.folder import (
-    CONFIG,
-    LOCK,
-    RUN_ID,
-    claimed,
-    disband,
-    forget,
-    home_of,
-    write_members,
-    write_whole,
-)
-from alphagrad.lab.records.lifecycle import FOLDER, HOST, next_number
+from alphagrad.lab.records.folder import CONFIG, LOCK, RUN_ID, claimed, disband, forget, home_of, write_members
+from alphagrad.lab.records.lifecycle import FINISHED
 from alphagrad.lab.records.provenance import provenance
 from alphagrad.lab.records.run import Tracker, reason_of, tracker_of
+from alphagrad.lab.records.search import FOLDER, JOB_KEY, next_number
 from alphagrad.lab.records.untracked import Untracked
-from alphagrad.lab.store.address import kept_uri
 from alphagrad.lab.store.patience import Patience
-from alphagrad.lab.training.begun import Assignment, begun, going_on, unfinished
+from alphagrad.lab.training.begun import Begun, begun, going_on, unfinished
 from alphagrad.lab.training.cpu import computing
-from alphagrad.lab.training.following import announce
+from alphagrad.lab.training.job import Assignment, Outcome
 from alphagrad.lab.training.log import Pruned, TrackedLog
-from alphagrad.lab.training.progress import ProgressLine
+from alphagrad.lab.training.progress import Progress, ProgressLine
+from alphagrad.lab.training.torchrun import TAG, Leader, note_processes
 
 LOG = logging.getLogger("alphagrad")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended: the last value of each metric, or why it failed."""
-
-    metrics: dict[str, float]
-    failure: str | None = None
-    pruned: bool = False
-    """Ended by :attr:`Assignment.watch`."""
 
 
 class StackBroken(Exception):
@@ -68,7 +49,9 @@ class StackBroken(Exception):
         """Row → outcome of the runs that had ended before."""
 
 
-def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outcome]:
+def run_stack(
+    assignments: Sequence[Assignment], line: Progress | None = None, leader: Leader | None = None
+) -> list[Outcome]:
     """Trains jobs that differ in seed and optimizer alone as one stack, each recorded as a run of its own.
 
     Jobs whose folders hold runs that were stopped go on from their last state, and the stack must then be
@@ -77,6 +60,7 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
     Args:
         assignments: the jobs.
         line: takes the progress in place of a :class:`ProgressLine`.
+        leader: of the processes under torchrun.
 
     Raises:
         ConfigError: a setting is wrong, or another process trains one of them; nothing was recorded.
@@ -84,85 +68,133 @@ def run_stack(assignments: Sequence[Assignment], line: Any = None) -> list[Outco
         StackBroken: whatever several runs raised.
         Exception: whatever a run alone raised, FloatingPointError if it turned non-finite.
     """
-    if processes.count() > 1 and len(assignments) > 1:
-        raise ConfigError(f"{assignments[0].folder}: holds a stack of {len(assignments)} runs; torchrun trains one run")
-    configs = [OmegaConf.create(a.config) for a in assignments]
-    jobs = [build(config) for config in configs]
-    job = jobs[0]
-    if len(jobs) > 1:
-        check_stack(job, len(jobs))
-    # where a CUDA toolkit stands without a GPU, compiling warns of it
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    shared = provenance()
-    folders = [Path(a.folder) for a in assignments]
-    home = home_of(folders)
-    checkpoints = Checkpoints(home, job.settings.checkpoint)
-    first = tracker_of(job.settings.tracking, job.settings.output_root)
-    trackers = [first, *(first.another() for _ in jobs[1:])]
-    with computing(job.settings.threads), ExitStack() as runs:
-        runs.enter_context(_with_advice(folders[0]))
-        # the folder of a run that has ended may be another's by now
-        for folder in going_on(folders, begun(assignments, first, home)):
-            runs.enter_context(claimed(folder / LOCK))
-        before = begun(assignments, first, home)  # again, now that nobody else can be at it
-        state = checkpoints.load() if before else None
-        before = unfinished(before, state)
-        if not before:
-            for folder in {home, *folders}:
+    stack = _Stack(assignments, leader or Leader())
+    with computing(stack.setup.settings.threads), _with_advice(stack.folders[0]), ExitStack() as held:
+        stack.claim(held)
+        stack.restore()
+        stack.record(held)
+        with line or ProgressLine(stack.title) as shown:
+            stack.train(shown)
+        stack.finish()
+    stack.clear()  # nothing is left to go on from
+    return stack.outcomes()
+
+
+class _Stack:
+    """The jobs of one stack on their way through :func:`run_stack`; nothing is recorded by making it."""
+
+    log: TrackedLog
+
+    def __init__(self, assignments: Sequence[Assignment], leader: Leader) -> None:
+        if ranks.count() > 1 and len(assignments) > 1:
+            raise ConfigError(
+                f"{assignments[0].folder}: holds a stack of {len(assignments)} runs; torchrun trains one run"
+            )
+        self.assignments, self.leader = assignments, leader
+        self.configs = [OmegaConf.create(a.config) for a in assignments]
+        self.setups = [build(config) for config in self.configs]
+        self.setup = self.setups[0]
+        if len(assignments) > 1:
+            check_stack(self.setup, len(assignments))
+        self.folders = [Path(a.folder) for a in assignments]
+        self.home, saved = home_of(self.folders), self.setup.settings.checkpoint
+        self.checkpoints = Checkpoints(self.home, saved.every_seconds, saved.every_steps, saved.keep_last)
+        first = tracker_of(self.setup.settings.tracking, self.setup.settings.output_root)
+        self.trackers = [first, *(first.another() for _ in assignments[1:])]
+        self.before: list[Begun] = []
+        self.state: Mapping[str, Any] | None = None
+        self.results: Sequence[Mapping[str, Any]] = []
+
+    @property
+    def title(self) -> str:
+        """What the progress line calls it."""
+        several = len(self.assignments) > 1
+        name = f"{len(self.assignments)} runs" if several else self.assignments[0].title
+        return f"{self.configs[0].recipe.name} {name}"
+
+    def claim(self, held: ExitStack) -> None:
+        """Locks the folders of the runs that are to be trained; one that has ended may be another's by now."""
+        for folder in going_on(self.folders, begun(self.assignments, self.trackers[0], self.home)):
+            held.enter_context(claimed(folder / LOCK))
+
+    def restore(self) -> None:
+        """Finds out what the runs go on from, now that nobody else can be at it; removes what nobody goes on from."""
+        before = begun(self.assignments, self.trackers[0], self.home)
+        self.state = self.checkpoints.load() if before else None
+        self.before = unfinished(before, self.state)
+        if not self.before:
+            for folder in {self.home, *self.folders}:
                 forget(folder)
+
+    def record(self, held: ExitStack) -> None:
+        """Begins every run in the store and in its folder, and notes in the folders which runs belong together."""
+        # where a CUDA toolkit stands without a GPU, compiling warns of it
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        first, shared = self.trackers[0], provenance()
         number = next_number(first.client, first.experiment_id) if isinstance(first, Tracker) else 0
-        failures: dict[int, str] = {}
-        for run, (assignment, config, own, tracker) in enumerate(
-            zip(assignments, configs, jobs, trackers, strict=True)
-        ):
-            if before and (ended := before[run].ended):
-                tracker.leave(before[run].run_id)
-                failures[run] = ended
+        for run, tracker in enumerate(self.trackers):
+            if self.before and self.before[run].ended:
+                tracker.leave(self.before[run].run_id)
             else:
-                resume = (before[run].run_id or None) if before else None
+                resume = (self.before[run].run_id or None) if self.before else None
                 tracker.number = number + run
-                runs.enter_context(_recorded(tracker, assignment, config, own, shared, resume))
-        home.mkdir(exist_ok=True)
-        ids = [tracker.run_id for tracker in trackers]
-        titles = [a.title for a in assignments]
-        members = list(zip(folders, titles, ids, strict=True))
-        disk = Patience(str(home), job.settings.tracking.retry_seconds)
-        disk.persist(lambda: write_members(home, members, going_on(folders, before)))
-        stack = RunStack([RunSpec(own.settings.seed, own.optimizer) for own in jobs], job.device)
-        name = assignments[0].title if len(jobs) == 1 else f"{len(jobs)} runs"
-        with line or ProgressLine(f"{configs[0].recipe.name} {name}") as shown:
-            shown.start(job.recipe.total_steps)
-            log = TrackedLog(trackers, shown, job, checkpoints, folders, state, [a.watch for a in assignments])
-            log.failures.update(failures)
-            results: Sequence[dict[str, Any]] = []
-            announce(assignments[0].config)
-            try:
-                with interrupts.no_exit():
-                    results = job.recipe.train(stack, log)
-            except Pruned:
-                pass  # the results are nobody's: every run has ended before
-            except (ConfigError, StorageLost):
+                held.enter_context(
+                    _recorded(tracker, self.assignments[run], self.configs[run], self.setups[run], shared, resume)
+                )
+        self.home.mkdir(exist_ok=True)
+        ids, titles = [tracker.run_id for tracker in self.trackers], [a.title for a in self.assignments]
+        members = list(zip(self.folders, titles, ids, strict=True))
+        disk = Patience(str(self.home), self.setup.settings.tracking.retry_seconds)
+        disk.persist(lambda: write_members(self.home, members, going_on(self.folders, self.before)))
+
+    def train(self, line: Progress) -> None:
+        """Trains to the end, or until no run is left."""
+        line.start(self.setup.recipe.total_steps)
+        specs = [RunSpec(own.settings.seed, own.optimizer) for own in self.setups]
+        pruners = [a.pruner for a in self.assignments]
+        self.log = TrackedLog(
+            self.trackers, line, self.setup, self.leader, self.checkpoints, self.folders, self.state, pruners
+        )
+        self.log.ended.update({run: told.ended for run, told in enumerate(self.before) if told.ended})
+        self.leader.begin(self.assignments[0].config)
+        try:
+            with interrupts.no_exit():
+                self.results = self.setup.recipe.train(RunStack(specs, self.setup.device), self.log)
+        except Pruned:
+            return  # the results are nobody's: every run has ended before
+        except (ConfigError, StorageLost):
+            raise
+        except Exception as error:
+            if len(self.trackers) == 1:
                 raise
-            except Exception as error:
-                if len(jobs) == 1:
-                    raise
-                if len(log.failures) < len(jobs):
-                    with interrupts.deferred():  # a stack is broken up whole or not at all
-                        broken = _broken(log, trackers, reason_of(error))
-                        checkpoints.clear()
-                        disband(home, folders)
-                    raise broken from error
-        if results:
-            log.progress(job.recipe.total_steps, "")
-        log.finish(results)
-    checkpoints.clear()  # nothing is left to go on from
-    disband(home, folders)
-    return [_outcome(log, run) for run in range(len(jobs))]
+            if len(self.log.ended) < len(self.trackers):
+                with interrupts.deferred():  # a stack is broken up whole or not at all
+                    broken = self._broken(reason_of(error))
+                    self.clear()
+                raise broken from error
 
+    def finish(self) -> None:
+        """Ends the runs that are left, once all there is of them is in their folders and the store."""
+        if self.results:
+            self.log.progress(self.setup.recipe.total_steps, "")
+        self.log.finish(self.results)
 
-def _outcome(log: TrackedLog, run: int) -> Outcome:
-    why = log.failures.get(run)
-    return Outcome(log.last[run], None if why == "FINISHED" else why, run in log.pruned)
+    def _broken(self, reason: str) -> StackBroken:
+        """Takes back the runs that still train; what to raise."""
+        ended = {run: Outcome(self.log.last[run], life) for run, life in self.log.ended.items()}
+        for run, tracker in enumerate(self.trackers):
+            if run not in ended:
+                tracker.take_back(f"its stack ended with {reason}")
+        return StackBroken(reason, ended)
+
+    def clear(self) -> None:
+        """Removes what the runs would go on from, and what held them together."""
+        self.checkpoints.clear()
+        disband(self.home, self.folders)
+
+    def outcomes(self) -> list[Outcome]:
+        """How each job ended."""
+        return [Outcome(last, self.log.ended.get(run, FINISHED)) for run, last in enumerate(self.log.last)]
 
 
 @contextmanager
@@ -177,26 +209,17 @@ def _with_advice(folder: Path) -> Iterator[None]:
         raise StorageLost(f"{error}; once that is put right, {again}") from error
 
 
-def _broken(log: TrackedLog, trackers: Sequence[Tracker | Untracked], reason: str) -> StackBroken:
-    """Takes back the runs that still train; what to raise."""
-    ended = {run: _outcome(log, run) for run in log.failures}
-    for run, tracker in enumerate(trackers):
-        if run not in ended:
-            tracker.take_back(f"its stack ended with {reason}")
-    return StackBroken(reason, ended)
-
-
 @contextmanager
 def _recorded(
     tracker: Tracker | Untracked,
     assignment: Assignment,
     config: DictConfig,
-    job: Job,
+    setup: Setup,
     shared: Mapping[str, str],
     resume: str | None,
 ) -> Iterator[None]:
     """A job's run in the store and its folder's first files, as a context."""
-    seed, variant, folder = job.settings.seed, job.optimizer.name, Path(assignment.folder)
+    seed, variant, folder = setup.settings.seed, setup.optimizer.name, Path(assignment.folder)
     tags = {
         "variant": variant,
         "recipe": str(config.recipe.name),
@@ -206,15 +229,15 @@ def _recorded(
         JOB_KEY: job_key(config),
         FOLDER: str(folder),
         HOST: platform.node(),
-        "device": str(job.device),
-        processes.TAG: str(processes.count()),
+        "device": str(setup.device),
+        TAG: str(ranks.count()),
         **shared,
     }
     name = f"{variant} seed={seed}{assignment.title.removeprefix(variant)}"
-    disk = Patience(str(folder), job.settings.tracking.retry_seconds)
+    disk = Patience(str(folder), setup.settings.tracking.retry_seconds)
     disk.persist(lambda: write_whole(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True)))
     with tracker.run(name, settings_of(config), tags, resume):
-        processes.note(tracker, assignment.folder, resume is not None)
+        note_processes(tracker, assignment.folder, resume is not None)
         if tracker.run_id:
             disk.persist(lambda: write_whole(folder / RUN_ID, tracker.run_id + "\n"))
         if resume is None or not tracker.has_artifact(CONFIG):
@@ -222,16 +245,3 @@ def _recorded(
         LOG.info("run %s %s: %s in %s", tracker.run_id, "goes on" if resume else "started", name, folder)
         yield
     LOG.info("run %s ended", tracker.run_id)
-
-
-def assignment_of(config: DictConfig, overrides: Sequence[str], folder: Path) -> Assignment:
-    """What a launcher needs to hand over of a composed job."""
-    plain = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(plain, dict)
-    # where it was, from wherever it goes on; a password stays out of files and messages
-    plain["tracking"]["uri"] = kept_uri(plain["tracking"]["uri"], plain["output_root"])
-    plain["output_root"] = str(Path(plain["output_root"]).expanduser().resolve())
-    shown: tuple[str, ...] = ("recipe=", "optimizer=", "experiment=", "seed=", "output_root=", "tracking.", "threads=")
-    shown += ("device=", "stack.", "checkpoint.", "study.", "hydra.", "hydra/")
-    title = " ".join([str(config.optimizer.name), *(o for o in overrides if not o.startswith(shown))])
-    return Assignment({str(k): v for k, v in plain.items() if k != "hydra"}, title, str(folder))

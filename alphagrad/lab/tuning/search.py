@@ -26,28 +26,30 @@ from alphagrad.common.words import cut, say
 from alphagrad.harness import metrics
 from alphagrad.lab.config import compose
 from alphagrad.lab.config.build import JobSettings, StackSettings, build, check_metric
-from alphagrad.lab.config.overrides import parsed
+from alphagrad.lab.config.overrides import HYDRA, parsed
 from alphagrad.lab.config.sweep import jobs_of
 from alphagrad.lab.launching.apart import run_apart
-from alphagrad.lab.launching.jobs import HYDRA
-from alphagrad.lab.launching.stacking import check_stacks, run_stacks, stacks_of
+from alphagrad.lab.launching.plan import check_stacks, stacks_of
+from alphagrad.lab.launching.study import as_parent
+from alphagrad.lab.launching.workers import run_stacks
 from alphagrad.lab.records.folder import forget
-from alphagrad.lab.records.lifecycle import FOLDER, is_deleted, recorded
+from alphagrad.lab.records.lifecycle import life_of
 from alphagrad.lab.records.provenance import provenance
 from alphagrad.lab.records.run import Tracker, reason_of, tracker_of
-from alphagrad.lab.records.study import KIND, LOCK_TAG, as_parent
+from alphagrad.lab.records.search import FOLDER, recorded
+from alphagrad.lab.records.study import KIND, LOCK_TAG
 from alphagrad.lab.store.address import masked, store_uri
 from alphagrad.lab.store.connection import check_places
-from alphagrad.lab.training.runner import Assignment, Outcome, assignment_of
+from alphagrad.lab.training.job import Assignment, Outcome, assignment_of
 from alphagrad.lab.tuning.spaces import check_equal, space_of
-from alphagrad.lab.tuning.verdict import FAILURE, Contender, Plan, Verdict, judge, spent_trials
+from alphagrad.lab.tuning.verdict import FAILURE, Contender, TuningPlan, Verdict, judge, spent_trials
 
 SAMPLERS = ("tpe", "random")
 STARTUP_TRIALS = 4
 """Trials of a study before one is pruned: a median of fewer says little."""
 
 
-def tune(overrides: Sequence[str], plan: Plan) -> list[Verdict]:
+def tune(overrides: Sequence[str], plan: TuningPlan) -> list[Verdict]:
     """Runs what is missing of a tuning, and judges; the same words go on with one that was interrupted.
 
     Raises:
@@ -109,7 +111,7 @@ def checked_contenders(overrides: Sequence[str]) -> tuple[list[Contender], JobSe
     return contenders, settings
 
 
-def key_of(contenders: Sequence[Contender], plan: Plan, uri: str) -> str:
+def key_of(contenders: Sequence[Contender], plan: TuningPlan, uri: str) -> str:
     """What identifies a tuning; the budget is left out, so that it can be raised."""
     told = [uri, plan.metric, plan.minimize, plan.sampler, plan.prune]
     told += [[compose.job_key(c.config), c.space.plain()] for c in contenders]
@@ -118,7 +120,7 @@ def key_of(contenders: Sequence[Contender], plan: Plan, uri: str) -> str:
 
 def _tune(
     contenders: list[Contender],
-    plan: Plan,
+    plan: TuningPlan,
     settings: JobSettings,
     key: str,
     storage: str,
@@ -140,7 +142,7 @@ def _tune(
     tags = {**provenance(), KIND: "tuning", FOLDER: str(folder), LOCK_TAG: lock}
     begun = first.user_attrs.get("run_id")
     known = recorded(tracker.client, begun) if begun and isinstance(tracker, Tracker) else None
-    with tracker.run(name, {}, tags, resume=begun if known is not None and not is_deleted(known) else None):
+    with tracker.run(name, {}, tags, resume=begun if known is not None and not life_of(known).taken_back else None):
         first.set_user_attr("run_id", tracker.run_id)
         with as_parent(tracker):
             while round_ := [
@@ -172,7 +174,7 @@ def _check_finished(verdicts: Sequence[Verdict], studies: Sequence[Any]) -> None
 def _run_round(
     round_: list[tuple[Contender, int]],
     studies: dict[tuple[str, int], Any],
-    plan: Plan,
+    plan: TuningPlan,
     settings: JobSettings,
     storage: str,
     folder: Path,
@@ -191,9 +193,9 @@ def _run_round(
         place = folder / f"{contender.name}-study{number}-trial{spent}"
         forget(place)  # a trial that was cut off is trained anew, so that it reports to the pruner all it did
         plain = assignment_of(compose.compose(overrides), drawn, place)
-        watch = Watch(storage, study.study_name, trial._trial_id, plan) if plan.prune else None
+        pruner = MedianPruner(storage, study.study_name, trial._trial_id, plan) if plan.prune else None
         title = plain.title.replace(contender.name, f"{contender.name} study={number} trial={spent}", 1)
-        assignments.append(replace(plain, title=title, watch=watch))
+        assignments.append(replace(plain, title=title, pruner=pruner))
         trials.append((study, trial))
     outcomes = _train(assignments, settings.stack)
     for (study, trial), assignment, outcome in zip(trials, assignments, outcomes, strict=True):
@@ -209,16 +211,16 @@ def _train(assignments: list[Assignment], stack: StackSettings) -> list[Outcome]
         try:
             results = run_apart([assignments[n] for n in members])
         except Exception as error:
-            results = [Outcome({}, reason_of(error))] * len(members)
+            results = [Outcome.failed(reason_of(error))] * len(members)
         outcomes.update(zip(members, results, strict=True))
     return [outcomes[number] for number in range(len(assignments))]
 
 
-def _tell(study: Any, trial: Any, assignment: Assignment, outcome: Outcome, plan: Plan) -> None:
+def _tell(study: Any, trial: Any, assignment: Assignment, outcome: Outcome, plan: TuningPlan) -> None:
     from optuna.trial import TrialState
 
     trial.set_user_attr("folder", assignment.folder)
-    if outcome.pruned:
+    if outcome.life.pruned:
         study.tell(trial, state=TrialState.PRUNED)
     elif outcome.failure is not None:
         trial.set_user_attr(FAILURE, outcome.failure)
@@ -232,13 +234,13 @@ def _tell(study: Any, trial: Any, assignment: Assignment, outcome: Outcome, plan
 
 
 @dataclass(frozen=True)
-class Watch:
+class MedianPruner:
     """Ends a trial that is below the median of its study at the same step; works in any process."""
 
     storage: str
     study: str
     trial: int
-    plan: Plan
+    plan: TuningPlan
 
     def __call__(self, step: int, values: Any) -> str | None:
         if self.plan.metric not in values:
@@ -249,13 +251,13 @@ class Watch:
 
 
 @lru_cache
-def _trial(storage: str, study: str, trial: int, plan: Plan) -> Any:
+def _trial(storage: str, study: str, trial: int, plan: TuningPlan) -> Any:
     from optuna.trial import Trial
 
     return Trial(_study(storage, study, plan), trial)
 
 
-def _study(storage: str, name: str, plan: Plan) -> Any:
+def _study(storage: str, name: str, plan: TuningPlan) -> Any:
     """A new study, or what the storage has of it."""
     import optuna
 
@@ -269,7 +271,7 @@ def _study(storage: str, name: str, plan: Plan) -> Any:
     )
 
 
-def _sampler(plan: Plan, seed: int) -> Any:
+def _sampler(plan: TuningPlan, seed: int) -> Any:
     """Seeded anew for each trial, so that an interrupted tuning draws what an uninterrupted one would have drawn."""
     import optuna
 
@@ -278,7 +280,7 @@ def _sampler(plan: Plan, seed: int) -> Any:
         return {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}[plan.sampler](seed=seed)
 
 
-def _left(study: Any, plan: Plan) -> bool:
+def _left(study: Any, plan: TuningPlan) -> bool:
     return len(spent_trials(study)) < plan.trials
 
 

@@ -21,7 +21,7 @@ MOST = 10_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class TuningPlan:
     """The budget, equal for all optimizers, and what is searched for."""
 
     trials: int
@@ -77,7 +77,7 @@ def spent_trials(study: Any) -> list[Any]:
     return [t for t in study.get_trials(deepcopy=False) if t.state in ended or FAILURE in t.user_attrs]
 
 
-def judge(contender: Contender, studies: Sequence[Any], plan: Plan) -> Verdict:
+def judge(contender: Contender, studies: Sequence[Any], plan: TuningPlan) -> Verdict:
     """The median over the studies of the best among each one's first ``plan.trials`` trials."""
     from optuna.trial import TrialState
 
@@ -98,7 +98,7 @@ def judge(contender: Contender, studies: Sequence[Any], plan: Plan) -> Verdict:
     return Verdict(contender, [None if b is None else b[0] for b in bests], median, settings, counts)
 
 
-def table(verdicts: Sequence[Verdict], plan: Plan) -> Any:
+def verdict_table(verdicts: Sequence[Verdict], plan: TuningPlan) -> Any:
     """The verdicts as a table, best median first."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

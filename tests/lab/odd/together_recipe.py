@@ -8,7 +8,8 @@ import time
 from typing import Any, Literal
 
 import torch
-from alphagrad.recipes.supervised.learner import LoopLearner, Training
+from alphagrad.recipes.supervised.learner import Training
+from alphagrad.recipes.supervised.looped import LoopLearner
 from alphagrad.recipes.supervised.parallel import parallel_of
 from alphagrad.recipes.supervised.precision import Numbers
 from torch import nn

@@ -1,10 +1,6 @@
-"""What `alphagrad --help` shows, and tab completion. Imports nothing heavy."""
+"""What `alphagrad --help` shows. Imports nothing."""
 
 from __future__ import annotations
-
-import os
-import re
-from collections.abc import Callable, Sequence
 
 HELP = """\
 alphagrad: a laboratory for the AlphaGrad optimizer and its variants
@@ -33,28 +29,3 @@ Examples
 Environment: ALPHAGRAD_CONF (a folder of your own configuration, searched first), ALPHAGRAD_DATA (data sets),
 MLFLOW_TRACKING_URI.
 """
-
-COMPLETION = """\
-_alphagrad() {
-    local IFS=$'\\n'
-    COMPREPLY=($(COMP_LINE="$COMP_LINE" COMP_POINT="$COMP_POINT" alphagrad complete 2>/dev/null))
-    [[ ${COMPREPLY[0]} == *= || ${COMPREPLY[0]} == */ || ${COMPREPLY[0]} == *. ]] && compopt -o nospace
-    return 0
-}
-COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
-complete -F _alphagrad alphagrad
-"""
-
-
-def complete(commands: Sequence[str], run: Callable[[list[str]], None]) -> None:
-    """Answers the completion script: words for $COMP_LINE."""
-    point = os.environ.get("COMP_POINT", "")
-    line = os.environ.get("COMP_LINE", "")[: int(point) or None if re.fullmatch(r"[0-9]{1,9}", point) else None]
-    words = line.split(" ")
-    if len(words) <= 2:
-        print("\n".join(c for c in commands if c.startswith(words[-1])))
-    elif words[1] in ("run", "alpha", "tune"):
-        # Hydra completes settings, but knows nothing of the subcommand
-        os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
-        os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-        run(["-sc", "query=bash"])

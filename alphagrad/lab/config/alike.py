@@ -6,13 +6,14 @@ import copy
 from collections.abc import Callable, Sequence
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from alphagrad.lab.config.overrides import parsed
-from alphagrad.lab.launching.jobs import HYDRA
+from alphagrad.lab.config.compose import checked, composed
+from alphagrad.lab.config.overrides import HYDRA, parsed
 
 
 class Alike:
@@ -66,3 +67,11 @@ class Alike:
         config.hydra.job.override_dirname = get_overrides_dirname(
             own, list(style.exclude_keys), style.item_sep, style.kv_sep
         )
+
+
+def compose_all(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
+    """Each job's configuration, as :func:`compose` has it, in little time (:class:`Alike`)."""
+    loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, ConfigLoaderImpl)
+    alike = Alike(composed, loader)
+    return [checked(alike(job), job) for job in jobs]

@@ -12,29 +12,29 @@ from typing import Any
 
 import pytest
 
-from alphagrad.lab.launching import stacking
-from alphagrad.lab.training.runner import Assignment, Outcome
+from alphagrad.lab.launching.workers import run_stacks
+from alphagrad.lab.training.job import Assignment, Outcome
+from alphagrad.lab.training.progress import Progress
 
 
-def killed_or_done(index: int, assignments: Sequence[Assignment]) -> list[Outcome]:
+def killed_or_done(assignments: Sequence[Assignment], line: Progress) -> list[Outcome]:
     if assignments[0].title == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     return [Outcome({"done": 1.0}) for _ in assignments]
 
 
 @pytest.mark.parametrize(("processes", "rest"), [(1, 1), pytest.param(2, 2, marks=pytest.mark.slow)])
-def test_a_killed_process_costs_its_own_stack_alone(processes: int, rest: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stacking, "_train", killed_or_done)
+def test_a_killed_process_costs_its_own_stack_alone(processes: int, rest: int) -> None:
     jobs: list[Any] = [
         Assignment({"group": group, "optimizer": {}}, title, "")
         for group, title in enumerate(["killed", *["done"] * rest])
     ]
-    killed, *others = stacking.run_stacks(jobs, max_runs=1, processes=processes)
-    assert "BrokenProcessPool" in (killed.failure or "")
+    killed, *others = run_stacks(jobs, max_runs=1, processes=processes, train=killed_or_done)
+    assert "its process ended without a result, with status -9" in (killed.failure or "")
     assert [outcome.metrics for outcome in others] == [{"done": 1.0}] * rest
 
 
-def whose(index: int, assignments: Sequence[Assignment]) -> list[Outcome]:
+def whose(assignments: Sequence[Assignment], line: Progress) -> list[Outcome]:
     """Each run's outcome tells its process; one whose time has come is killed while it has nothing to do."""
     if assignments[0].title == "killed afterwards":
         stop = f"import os, time; time.sleep(0.5); os.kill({os.getpid()}, {int(signal.SIGKILL)})"
@@ -42,15 +42,15 @@ def whose(index: int, assignments: Sequence[Assignment]) -> list[Outcome]:
     return [Outcome({"process": float(os.getpid())}) for _ in assignments]
 
 
-def test_a_process_trains_one_stack_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stacking, "_train", whose)
+def test_a_process_trains_one_stack_after_the_other() -> None:
+    train = whose
     jobs: list[Any] = [Assignment({"group": group, "optimizer": {}}, "", "") for group in range(3)]
-    outcomes = stacking.run_stacks(jobs, max_runs=1, processes=1)
+    outcomes = run_stacks(jobs, max_runs=1, processes=1, train=train)
     assert len({outcome.metrics["process"] for outcome in outcomes}) == 1
 
 
-def test_a_process_killed_between_two_stacks_costs_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stacking, "_train", whose)
+def test_a_process_killed_between_two_stacks_costs_none() -> None:
+    train = whose
     jobs: list[Any] = [
         Assignment({"group": group, "optimizer": {}}, title, "")
         for group, title in enumerate(["killed afterwards", "", ""])
@@ -60,20 +60,20 @@ def test_a_process_killed_between_two_stacks_costs_none(monkeypatch: pytest.Monk
         time.sleep(2)
         return False
 
-    outcomes = stacking.run_stacks(jobs, max_runs=1, processes=1, ended=slow)
+    outcomes = run_stacks(jobs, max_runs=1, processes=1, ended=slow, train=train)
     first, *others = [outcome.metrics["process"] for outcome in outcomes]
     assert len(set(others)) == 1
     assert first not in others
 
 
-def whose_it_fails(index: int, assignments: Sequence[Assignment]) -> list[Outcome]:
+def whose_it_fails(assignments: Sequence[Assignment], line: Progress) -> list[Outcome]:
     raise ValueError(os.getpid())
 
 
-def test_a_job_that_fails_leaves_its_process_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_fails_leaves_its_process_to_the_next() -> None:
     """Each that waits would hold its memory to the study's end."""
-    monkeypatch.setattr(stacking, "_train", whose_it_fails)
+    train = whose_it_fails
     jobs: list[Any] = [Assignment({"group": group, "optimizer": {}}, "", "") for group in range(3)]
-    outcomes = stacking.run_stacks(jobs, max_runs=1, processes=1)
+    outcomes = run_stacks(jobs, max_runs=1, processes=1, train=train)
     assert len({outcome.failure for outcome in outcomes}) == 1
     assert "ValueError" in (outcomes[0].failure or "")

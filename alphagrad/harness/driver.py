@@ -1,0 +1,220 @@
+"""The one driver of an optimizer: all that a recipe does with one goes through it, whichever it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from alphagrad.harness import metrics
+from alphagrad.harness.tensors import split, whole
+from alphagrad.observe import signals
+from alphagrad.optimizer import AlphaGrad
+from alphagrad.rule import Rule
+
+STACKINGS = ("batch_dims", "elementwise", "per_run")
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """How a run's optimizer is built, and how several runs share one.
+
+    Attributes:
+        name: the variant or baseline.
+        build: named parameters → optimizer; with ``stacking="batch_dims"`` it also takes ``batch_dims``.
+        stacking: *batch_dims*: AlphaGrad knows that the first dimension counts runs. *elementwise*: the
+            update of an element depends on its own gradients alone, so a stack is one more tensor; see
+            :func:`mixes_elements`. *per_run*: it mixes elements, so each run gets an optimizer of its own.
+        clip_grad_norm: the largest L2 norm of a run's whole gradient, or None.
+    """
+
+    name: str
+    build: Callable[..., Optimizer]
+    stacking: str = "per_run"
+    clip_grad_norm: float | None = None
+
+    @property
+    def decays(self) -> bool:
+        """Whether the optimizer is configured to decay weights."""
+        return bool(self.build([("probe", torch.zeros(1, 1))]).defaults.get("weight_decay"))
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Which signals the optimizers report at a step: the ``tensors`` largest, saturated beyond ``tau``."""
+
+    tensors: int
+    tau: float
+
+
+class Driver:
+    """An optimizer at work on named tensors: of one run, or of neighbouring runs that share it.
+
+    Args:
+        spec: the optimizer.
+        params: what it updates, by name.
+        compile: whether AlphaGrad's step is compiled.
+        undecayed: names of tensors that weight decay, where the optimizer has it, leaves alone.
+        runs: how many runs the first dimension of every tensor counts; None for tensors of one run.
+        shown: the tensors by the names that signals are told under, where ``params`` holds them as one.
+
+    Raises:
+        ValueError: the optimizer makes its own parameter groups, so that ``undecayed`` cannot be one.
+    """
+
+    def __init__(
+        self,
+        spec: OptimizerSpec,
+        params: Mapping[str, Tensor],
+        compile: bool = False,
+        undecayed: frozenset[str] = frozenset(),
+        runs: int | None = None,
+        shown: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.spec, self.params, self.runs = spec, dict(params), runs
+        self.shown = self.params if shown is None else dict(shown)
+        self.optimizer = _built(spec, self.params, undecayed, spec.stacking == "batch_dims" and runs is not None)
+        if compile and isinstance(self.optimizer, AlphaGrad):
+            self.optimizer.defaults["compile"] = True
+            for group in self.optimizer.param_groups:
+                group["compile"] = True
+
+    def clip(self) -> None:
+        """Scales the run's gradients in place so that their norm over all tensors is at most ``clip_grad_norm``."""
+        if self.spec.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.params.values(), self.spec.clip_grad_norm)
+
+    def step(self) -> None:
+        """One update from the gradients that stand now."""
+        self.optimizer.step()
+
+    @contextmanager
+    def observed(self, observe: Observation | None) -> Iterator[dict[str, Tensor]]:
+        """Signals of the step that is taken within: metric → a number, or one for each run [R]; none without."""
+        seen: dict[str, Tensor] = {}
+        if observe is None:
+            yield seen
+            return
+        names = largest(self.shown, observe.tensors)
+        # before the step: some optimizers overwrite the gradient
+        for name, grad in self._gradients(names).items():
+            seen[metrics.per_tensor(metrics.GRAD_NORM, name)] = self._norm(grad)
+        for name, row in self._signals(observe.tau).items():
+            if name in names:
+                seen.update({metrics.per_tensor(quantity, name): value for quantity, value in row.items()})
+        before = {name: self.shown[name].detach().clone() for name in names}
+        yield seen
+        for name, old in before.items():
+            seen[metrics.per_tensor(metrics.UPDATE_NORM, name)] = self._norm(self.shown[name].detach() - old)
+
+    def _gradients(self, names: list[str]) -> dict[str, Tensor]:
+        grads = {name: self.shown[name].grad for name in names}
+        return {name: grad for name, grad in grads.items() if grad is not None}
+
+    def _signals(self, tau: float) -> dict[str, dict[str, Tensor]]:
+        return signals(self.optimizer, tau) if isinstance(self.optimizer, AlphaGrad) else {}
+
+    def _norm(self, x: Tensor) -> Tensor:
+        """‖x‖₂, of each run's part where there are several."""
+        if self.runs is not None:
+            return torch.linalg.vector_norm(x.flatten(1), dim=-1)
+        return whole(torch.linalg.vector_norm(x))
+
+    def scale_lr(self, factor: float) -> None:
+        """Sets every learning rate to ``factor`` times what it was configured to be."""
+        for group in self.optimizer.param_groups:
+            rate = factor * group.setdefault("initial_lr", float(group["lr"]))
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    @property
+    def learning_rate(self) -> float:
+        """The present rate of the first parameter group."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def skipped(self) -> list[dict[str, float]]:
+        """For each run how often each tensor's update was skipped for a non-finite gradient, where any was."""
+        counts = self.optimizer.skipped() if isinstance(self.optimizer, AlphaGrad) else {}
+        found: list[dict[str, float]] = [{} for _ in range(1 if self.runs is None else self.runs)]
+        rows = torch.stack(list(counts.values())).tolist() if counts else []
+        for name, row in zip(counts, rows, strict=True):
+            for run, count in enumerate(row if isinstance(row, list) else [row]):
+                if count:
+                    found[run][metrics.per_tensor(metrics.SKIPPED, name)] = float(count)
+        return found
+
+    def slots(self) -> dict[str, dict[str, Any]]:
+        """What the optimizer keeps of each tensor, by name."""
+        return {name: dict(self.optimizer.state[p]) for name, p in self.params.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's."""
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes it back."""
+        self.optimizer.load_state_dict(state)
+
+
+def _built(spec: OptimizerSpec, params: Mapping[str, Tensor], undecayed: frozenset[str], stacked: bool) -> Optimizer:
+    """A spec's optimizer over named tensors, those that are not decayed in a parameter group of their own."""
+    extra = {"batch_dims": 1} if stacked else {}
+    optimizer = spec.build(list(params.items()), **extra)
+    exempt = undecayed & set(params)
+    if not exempt or not optimizer.defaults.get("weight_decay"):
+        return optimizer
+    if len(optimizer.param_groups) > 1:
+        raise ValueError(f"recipe.decay=weights: {spec.name} makes its own parameter groups; use recipe.decay=all")
+    decayed = [(name, p) for name, p in params.items() if name not in exempt]
+    others = [(name, p) for name, p in params.items() if name in exempt]
+    groups: list[dict[str, Any]] = [{"params": others, "weight_decay": 0.0}]
+    return spec.build([{"params": decayed}, *groups] if decayed else groups, **extra)
+
+
+def rule_of(spec: OptimizerSpec) -> Rule | None:
+    """The rule by which an AlphaGrad of this spec moves matrices; None for another optimizer."""
+    probe = spec.build([("probe.weight", nn.Parameter(torch.zeros(2, 2)))])
+    return probe.param_groups[0]["rule"] if isinstance(probe, AlphaGrad) else None
+
+
+PROBE = (("hidden.weight", (3, 2)), ("hidden.bias", (3,)), ("head.weight", (2, 3)))
+"""The tensors of a small network, on which an optimizer is tried."""
+
+
+@torch.no_grad()
+def mixes_elements(build: Callable[..., Optimizer], device: torch.device | str = "cpu") -> bool:
+    """Whether two runs that share an optimizer, as rows of one matrix, train otherwise than each with its own.
+
+    Seen after three steps on a small network, whose gradients are 30 times larger in the second run.
+    """
+    size = sum(math.prod(shape) for _, shape in PROBE)
+    start = torch.linspace(-1.0, 1.0, 2 * size, device=device).view(2, size)
+    grads = [torch.cos(start * (step + 2)) * torch.tensor([[1.0], [30.0]], device=device) for step in range(3)]
+
+    def train(params: dict[str, Tensor], parts: Callable[[Tensor], dict[str, Tensor]]) -> None:
+        optimizer = build(list(params.items()))
+        for grad in grads:
+            for name, part in parts(grad).items():
+                params[name].grad = part.clone()
+            optimizer.step()
+
+    together, alone = start.clone(), start.clone()
+    with torch.random.fork_rng(devices=[]):
+        train({"all": together}, lambda grad: {"all": grad})
+        for run in range(2):
+            train(split(alone[run], PROBE), lambda grad, run=run: split(grad[run], PROBE))  # type: ignore[misc]
+    return not torch.allclose(together, alone, rtol=1e-4, atol=1e-6)
+
+
+def largest(params: Mapping[str, Tensor], count: int) -> list[str]:
+    """The names of the ``count`` largest tensors, in the network's order."""
+    chosen = set(sorted(params, key=lambda n: -params[n].numel())[:count])
+    return [name for name in params if name in chosen]

@@ -1,0 +1,26 @@
+"""`alphagrad alpha`: the α of every tensor of a recipe's network."""
+
+from __future__ import annotations
+
+from alphagrad.lab.commands.arguments import parser
+
+
+def main(argv: list[str]) -> None:
+    """`alphagrad alpha`."""
+    description = "The α every tensor of a recipe's network gets under each rule, with d, fan-in and the total."
+    p = parser("alpha", description, "alphagrad alpha recipe=dqn_cartpole optimizer=sqrt_dim alpha.k=3")
+    p.add_argument("overrides", nargs="*", metavar="SETTING=VALUE", help="as for `alphagrad run`")
+    overrides = p.parse_args(argv).overrides
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    from alphagrad.lab.commands.alpha_table import alpha_table
+    from alphagrad.lab.config.compose import compose, hydra_initialized
+
+    with hydra_initialized():
+        tables = alpha_table(compose(overrides))
+    console = Console()
+    for table in tables:
+        # a number cut short would be a wrong number: wider than the terminal if need be
+        needed = Measurement.get(console, console.options.update(width=1000), table).maximum
+        Console(width=max(console.width, needed)).print(table)

@@ -1,0 +1,31 @@
+"""`alphagrad report`: a study's table and plots, from the store alone."""
+
+from __future__ import annotations
+
+from alphagrad.common.words import say
+from alphagrad.lab.commands.arguments import add_store_options, parser
+
+
+def main(argv: list[str]) -> None:
+    """`alphagrad report`."""
+    p = parser("report", "A study's table with intervals, from the store alone.", "alphagrad report --plot curves.png")
+    p.add_argument("study", nargs="?", help="a study's run id or its beginning; default: the newest")
+    p.add_argument("--plot", metavar="FILE", help="also draw the metric over the steps (png, pdf, svg)")
+    p.add_argument("--metric", default="eval/return", help="what to draw (default %(default)s)")
+    add_store_options(p)
+    args = p.parse_args(argv)
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from alphagrad.lab.evidence.report import plot, study_table
+    from alphagrad.lab.evidence.results import Results
+    from alphagrad.lab.store.address import store_uri
+
+    results = Results(store_uri(args.uri, args.output_root), args.experiment)
+    study = results.study(args.study)
+    say(f"Study {study.title}")
+    Console().print(study_table(study))
+    if args.plot:
+        plot(results, study, args.metric, Path(args.plot))
+        say(f"{args.metric} drawn in {args.plot}")

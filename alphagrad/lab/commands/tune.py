@@ -1,0 +1,30 @@
+"""`alphagrad tune`: each optimizer's settings searched with equal budgets."""
+
+from __future__ import annotations
+
+from alphagrad.lab.commands.arguments import parser
+
+
+def main(argv: list[str]) -> None:
+    """`alphagrad tune`."""
+    description = (
+        "Searches each optimizer's settings in a space of one size (tune/OPTIMIZER.yaml) with one number of trials, in "
+        "several independent studies; the median of the studies' best trials is what counts. The same words go on "
+        "with a tuning that was interrupted, or raise its budget."
+    )
+    p = parser("tune", description, "alphagrad tune recipe=dqn_cartpole optimizer=adam,alphagrad --trials 10")
+    p.add_argument("overrides", nargs="*", metavar="SETTING=VALUE", help="as for `alphagrad run -m`")
+    p.add_argument("--trials", type=int, default=20, metavar="N", help="of each study (default %(default)s)")
+    p.add_argument("--studies", type=int, default=5, metavar="N", help="of each optimizer (default %(default)s)")
+    p.add_argument("--metric", default="eval/return", help="a run's last value counts (default %(default)s)")
+    p.add_argument("--minimize", action="store_true", help="less is better")
+    p.add_argument("--sampler", choices=("tpe", "random"), default="tpe", help="default %(default)s")
+    p.add_argument("--no-pruning", action="store_true", help="train every trial to its end")
+    args = p.parse_intermixed_args(argv)
+    from rich.console import Console
+
+    from alphagrad.lab.tuning.search import tune as search
+    from alphagrad.lab.tuning.verdict import TuningPlan, verdict_table
+
+    plan = TuningPlan(args.trials, args.studies, args.metric, args.minimize, args.sampler, not args.no_pruning)
+    Console().print(verdict_table(search(args.overrides, plan), plan))

@@ -1,0 +1,66 @@
+"""Which jobs of a multirun train together: those that differ in seed and optimizer alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from alphagrad.lab.config.build import build, check_stack
+from alphagrad.lab.launching.interrupted import PlannedStack, interrupted
+from alphagrad.lab.training.job import Assignment
+
+# What may differ between the runs of a stack, or does not touch the numbers.
+OWN = ("seed", "optimizer", "normalization", "alpha", "transform", "stack")
+
+
+def stacks_of(assignments: Sequence[Assignment], max_runs: int, processes: int) -> list[list[int]]:
+    """The jobs' numbers, grouped: one list for each stack.
+
+    Jobs can share a stack when their configurations differ in seed and optimizer alone. Those of one
+    optimizer stay side by side, because they then share one optimizer too. A group is cut into as few parts
+    of at most ``max_runs`` as keep ``processes`` processes busy.
+    """
+    if max_runs == 1 or not assignments:
+        return [[number] for number in range(len(assignments))]
+    groups: dict[str, list[int]] = {}
+    configs = [_resolved(assignment.config) for assignment in assignments]
+    for number, config in enumerate(configs):
+        shared = {key: value for key, value in config.items() if key not in OWN}
+        groups.setdefault(json.dumps(shared, sort_keys=True), []).append(number)
+    busy = max(1, -(-processes // len(groups)))
+    stacks: list[list[int]] = []
+    for members in groups.values():
+        members.sort(key=lambda number: json.dumps(configs[number]["optimizer"], sort_keys=True))
+        parts = min(len(members), max(busy, -(-len(members) // max_runs)))
+        bounds = [len(members) * part // parts for part in range(parts + 1)]
+        stacks += [members[low:high] for low, high in pairwise(bounds)]
+    return stacks
+
+
+def check_stacks(configs: Sequence[DictConfig], max_runs: int, processes: int) -> None:
+    """:class:`ConfigError` where a stack of these jobs takes more memory than there is and their recipe can tell."""
+    plain = [{str(k): v for k, v in config.items_ex(resolve=False) if k != "hydra"} for config in configs]
+    for members in stacks_of([Assignment(own, "", "") for own in plain], max_runs, processes):
+        if len(members) > 1:
+            check_stack(build(configs[members[0]]), len(members))
+
+
+def planned(assignments: Sequence[Assignment], max_runs: int, processes: int) -> list[PlannedStack]:
+    """The stacks to train: those that were interrupted as they were, the other jobs as :func:`stacks_of` has them."""
+    stacks = interrupted(assignments)
+    taken = {number for stack in stacks for number in stack.jobs.values()}
+    left = [number for number in range(len(assignments)) if number not in taken]
+    for members in stacks_of([assignments[number] for number in left], max_runs, processes):
+        numbers = [left[n] for n in members]
+        stacks.append(PlannedStack([assignments[number] for number in numbers], dict(enumerate(numbers))))
+    return stacks
+
+
+def _resolved(config: Mapping[str, Any]) -> dict[str, Any]:
+    plain = OmegaConf.to_container(OmegaConf.create(dict(config)), resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}

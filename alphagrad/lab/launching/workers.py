@@ -1,0 +1,223 @@
+"""Stacks trained side by side, in worker processes of this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from alphagrad.common.errors import FailFast
+from alphagrad.common.interrupts import closing_runs_on_signals, follow, orphaned
+from alphagrad.lab.launching.apart import run_apart
+from alphagrad.lab.launching.interrupted import PlannedStack
+from alphagrad.lab.launching.plan import planned
+from alphagrad.lab.records.run import reason_of
+from alphagrad.lab.training.job import Assignment, Outcome
+from alphagrad.lab.training.logfiles import warn_on_stderr
+from alphagrad.lab.training.progress import LineAMinute, Progress
+
+Train = Callable[[Sequence[Assignment], Progress], list[Outcome]]
+
+
+class Worker:
+    """A process that trains one stack after the other: it takes 10 s to start.
+
+    Args:
+        context: what starts it.
+        reports: takes its progress, (stack, step, total or None, words).
+        train: what it does with a stack.
+    """
+
+    def __init__(self, context: SpawnContext, reports: Any, train: Train) -> None:
+        self._here, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(there, reports, train))
+        self._process.start()
+        there.close()  # the worker's own is then the only one, so that its death is heard
+
+    def train(self, index: int, assignments: Sequence[Assignment]) -> list[Outcome] | str:
+        """How each job of a stack ended, or why all of them failed."""
+        try:
+            self._here.send((index, assignments))
+            results: list[Outcome] | str = self._here.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            return f"its process ended without a result, with status {self._process.exitcode}: killed, or out of memory"
+        return results
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can train another stack."""
+        return self._process.is_alive()
+
+    def close(self) -> None:
+        """Lets it end, once it has closed its runs."""
+        self._here.close()
+        self._process.join()
+
+
+def _serve(driver: Connection, reports: Any, train: Train) -> None:
+    """In the worker: trains what the driver sends, until it sends nothing more."""
+    warn_on_stderr()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    with closing_runs_on_signals():
+        follow(parent.is_alive)
+        while True:
+            try:
+                index, assignments = driver.recv()
+            except EOFError:
+                return
+            results: list[Outcome] | str
+            try:
+                results = train(assignments, _Reporter(index, reports))
+            except (Exception, KeyboardInterrupt, SystemExit) as error:
+                results = reason_of(error)
+            if orphaned():
+                os._exit(1)  # nobody is left to take the outcome
+            driver.send(results)
+
+
+class _Reporter:
+    """Progress that is shown by another process."""
+
+    def __init__(self, index: int, reports: Any) -> None:
+        self._index, self._reports = index, reports
+
+    def __enter__(self) -> _Reporter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        return None
+
+    def start(self, total: int) -> None:
+        self._reports.put((self._index, 0, total, ""))
+
+    def update(self, step: int, shown: str) -> None:
+        self._reports.put((self._index, step, None, shown))
+
+
+def run_stacks(
+    assignments: Sequence[Assignment],
+    max_runs: int,
+    processes: int,
+    ended: Callable[[Mapping[int, Outcome]], bool] = lambda outcomes: False,
+    train: Train = run_apart,
+) -> list[Outcome]:
+    """Trains all jobs, stack by stack, ``processes`` at a time; returns how each ended, in their order.
+
+    A job that raises fails alone, and a stack whose process is killed does not stop the others. When
+    interrupted, every process closes its runs first.
+
+    Args:
+        assignments: the jobs.
+        max_runs: in one stack.
+        processes: at a time.
+        ended: gets number → outcome of the jobs of each stack as it ends; where it returns True, no other
+            stack is begun.
+
+    Raises:
+        FailFast: ``ended`` returned True; the stacks that trained then have ended, too.
+    """
+    stacks = planned(assignments, max_runs, processes)
+    context = multiprocessing.get_context("spawn")
+    reports: Any = context.Queue()
+    outcomes: dict[int, Outcome] = {}
+    workers: list[Worker] = []
+    idle: list[Worker] = []
+    starting, stopped, closing = threading.RLock(), threading.Event(), threading.Event()
+
+    def worker() -> Worker:
+        while idle:
+            found = idle.pop()
+            if found.alive:  # else killed while it had nothing to do
+                return found
+        workers.append(Worker(context, reports, train))
+        return workers[-1]
+
+    def work(index: int) -> None:
+        with starting:
+            if stopped.is_set():
+                return
+            own = worker()
+        results = own.train(index, stacks[index].assignments)
+        with starting:  # here, before this thread begins another stack
+            idle.append(own)
+            told = stacks[index].outcomes(results)
+            outcomes.update(told)
+            if not closing.is_set() and ended(told):
+                stopped.set()
+
+    with _Lines(reports, stacks), ThreadPoolExecutor(min(processes, len(stacks))) as threads:
+        futures = [threads.submit(work, index) for index in range(len(stacks))]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            with starting:  # so that no process starts behind our back
+                stopped.set()
+                closing.set()
+            for future in futures:
+                future.cancel()
+            for process in multiprocessing.active_children():
+                process.terminate()  # SIGTERM: the process closes its runs, then ends
+            raise
+        finally:
+            for own in workers:
+                own.close()
+    if len(outcomes) < len(assignments):
+        raise FailFast(next(outcome.failure for outcome in outcomes.values() if outcome.failure))
+    return [outcomes[number] for number in range(len(assignments))]
+
+
+class _Lines:
+    """A progress line for each stack, fed by their processes; plain ones where the output is no terminal."""
+
+    def __init__(self, reports: Any, stacks: Sequence[PlannedStack]) -> None:
+        self._reports, self._done = reports, threading.Event()
+        self._progress = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[shown]}"),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        titles = [f"stack {i + 1}/{len(stacks)}, {len(stack.assignments)} runs" for i, stack in enumerate(stacks)]
+        self._tasks = [self._progress.add_task(title, total=None, shown="waiting") for title in titles]
+        self._plain = [LineAMinute(title) for title in titles] if self._progress.disable else None
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> None:
+        self._progress.start()
+        self._thread.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._done.set()
+        self._thread.join()
+        self._progress.stop()
+
+    def _follow(self) -> None:
+        while not self._done.is_set():
+            try:
+                index, step, total, shown = self._reports.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            changes = {"total": total} if total else {}
+            if self._plain and total:
+                self._plain[index].start(total)
+            elif self._plain:
+                self._plain[index].update(step, shown)
+            self._progress.update(self._tasks[index], completed=step, shown=shown, **changes)

@@ -1,0 +1,68 @@
+"""A job as it is handed over to be trained, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from alphagrad.lab.records.lifecycle import FINISHED, Life, Standing
+from alphagrad.lab.store.address import kept_uri
+
+Pruner = Callable[[int, Mapping[str, float]], str | None]
+"""Sees a run's metrics of each step; where it returns a reason, the run is ended as pruned. Pickles."""
+UNTOLD = (
+    *("recipe=", "optimizer=", "experiment=", "seed=", "output_root=", "tracking.", "threads=", "device=", "stack."),
+    *("checkpoint.", "study.", "hydra.", "hydra/"),
+)
+"""Settings that a job's title leaves out: they are told elsewhere, or change no number."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A job as a launcher hands it over: plain data, so that it can go to another process."""
+
+    config: dict[str, Any]
+    """The composed configuration, Hydra's own part and resolution left out."""
+    title: str
+    """The variant and what the user changed: the label of the job's replicas."""
+    folder: str
+    """Its output folder."""
+    resume: bool = False
+    """Whether a run in that folder goes on even if it failed."""
+    new_store: bool = False
+    """Whether it goes on in a store that does not know it."""
+    pruner: Pruner | None = None
+    """May end the run early."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended, with the last value of each metric."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    life: Life = FINISHED
+
+    @classmethod
+    def failed(cls, reason: str) -> Outcome:
+        """That of a job which raised before it measured anything."""
+        return cls({}, Life(Standing.FAILED, reason))
+
+    @property
+    def failure(self) -> str | None:
+        """Why it did not finish; None if it did."""
+        return None if self.life.finished else self.life.reason
+
+
+def assignment_of(config: DictConfig, overrides: Sequence[str], folder: Path) -> Assignment:
+    """What a launcher needs to hand over of a composed job."""
+    plain = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(plain, dict)
+    # where it was, from wherever it goes on; a password stays out of files and messages
+    plain["tracking"]["uri"] = kept_uri(plain["tracking"]["uri"], plain["output_root"])
+    plain["output_root"] = str(Path(plain["output_root"]).expanduser().resolve())
+    title = " ".join([str(config.optimizer.name), *(o for o in overrides if not o.startswith(UNTOLD))])
+    return Assignment({str(k): v for k, v in plain.items() if k != "hydra"}, title, str(folder))
