@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from alphagrad.harness import metrics
 from alphagrad.harness.memory import check_memory
-from alphagrad.harness.recipe import EnvSettings, Log
+from alphagrad.harness.recipe import Capability, EnvSettings, Log, Objective
 from alphagrad.harness.recipe import Settings as BaseSettings
 from alphagrad.harness.stack import RunStack
 from alphagrad.harness.state import Stateful
@@ -43,7 +43,6 @@ class DQNSettings(BaseSettings):
     name: str
     env: EnvSettings
     total_steps: PositiveInt
-    lr: float = Field(ge=0)
     buffer_size: PositiveInt
     batch_size: PositiveInt
     gamma: float = Field(ge=0, le=1)
@@ -70,6 +69,9 @@ class DQN(Watchable):
     """
 
     Settings = DQNSettings
+    objective = Objective(metrics.EVAL_RETURN)
+    headlines = metrics.RETURNS
+    capabilities = (Capability.STACKED, Capability.PLAYED)
     logs = metrics.EPISODES | {*MEASURES, metrics.EPSILON}
 
     def __init__(self, settings: DQNSettings) -> None:

@@ -80,7 +80,7 @@ def quiet_mujoco() -> None:
     mujoco.set_mju_user_warning(lambda _: None)
 
 
-class Checked:
+class CheckedEnv:
     """An environment whose mistakes are told as such, with its name and the step.
 
     What it gives is checked against its own observation space and Gymnasium's interface. Numbers that are not

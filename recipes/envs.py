@@ -13,7 +13,7 @@ from alphagrad.harness.recipe import EnvSettings
 from alphagrad.harness.state import pack, unpack
 
 from .actions import Actions
-from .environment import Checked, make_env
+from .environment import CheckedEnv, make_env
 
 LONGEST = 100_000
 """Steps of an evaluation's episode; Gymnasium's own environments end after at most 1,600."""
@@ -47,7 +47,7 @@ class EnvStack:
     def __init__(self, env: EnvSettings | str, seeds: Sequence[int]) -> None:
         self.envs = [make_env(env) for _ in seeds]
         self.name = env if isinstance(env, str) else env.id
-        self._checked = [Checked(made, self.name) for made in self.envs]
+        self._checked = [CheckedEnv(made, self.name) for made in self.envs]
         self.observation_space = self.envs[0].observation_space
         self.action_space = self.envs[0].action_space
         shape = (len(seeds), *(self.observation_space.shape or ()))

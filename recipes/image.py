@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import nn
 
 from alphagrad.harness import metrics
 from alphagrad.harness.memory import check_memory
-from alphagrad.harness.recipe import Log
+from alphagrad.harness.recipe import Capability, Log, Objective
 from alphagrad.harness.stack import RunStack
 
 from .supervised import classify
 from .supervised.confusion import draw_confusion
 from .supervised.learner import Learner
 from .supervised.learners import learner_of
-from .supervised.loop import Plan, Target, fit
+from .supervised.loop import FitPlan, Target, fit
 from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers
 from .supervised.settings import MODEL_BYTES, SupervisedSettings, check_batch, part_of, training_of, vmaps
 from .vision.data import DataSettings, Sweep, dataset
-from .vision.models import STACKED, ModelSettings, Outline, build, outline
+from .vision.models import STACKED, ModelSettings, Outline, build_model, outline
 from .vision.pictures import MISTAKES, draw_mistakes
 
 LARGE = ("recipe.batch_size", "recipe.eval_batch_size", "model.hidden", "model.channels", "data.pad")
@@ -44,6 +45,9 @@ class Image:
     """A classifier of images, trained and tested as the settings say."""
 
     Settings = ImageSettings
+    objective = Objective(metrics.EVAL_ACCURACY)
+    headlines: ClassVar[Mapping[str, int]] = {metrics.EVAL_ACCURACY: 4, metrics.EVAL_LOSS: 4}
+    capabilities = (Capability.STACKED, Capability.SHARDED)
     logs = metrics.EXAMPLES | {
         *(metrics.EVAL_ACCURACY, metrics.EVAL_TOP5, metrics.CLEAN_LOSS, metrics.CLEAN_ACCURACY, metrics.GAP),
         *(metrics.TARGET_STEPS, metrics.TARGET_SECONDS, metrics.IMAGES_PER_SECOND),
@@ -55,7 +59,7 @@ class Image:
         check_batch(settings, self.data.count)
         self.outline = self._outline(settings)
         check_memory(settings, self.bytes_of, LARGE)
-        objective = classify.objective(settings.label_smoothing)
+        objective = classify.classification_objective(settings.label_smoothing)
         self.training = training_of(settings, self._model, objective, self._channels_last(self.outline.model))
         self.vmaps(runs=1)  # can it be as it is asked for?
 
@@ -87,7 +91,7 @@ class Image:
         return {"model": self._model()}
 
     def _model(self) -> nn.Module:
-        return build(self.settings.model, self.data.shape, len(self.data.classes))
+        return build_model(self.settings.model, self.data.shape, len(self.data.classes))
 
     def _channels_last(self, model: nn.Module) -> bool:
         s = self.settings
@@ -108,8 +112,8 @@ class Image:
         numbers = Numbers(s.precision, stack.device)
         learner = learner_of(stack, self.training, numbers, parallel, self.vmaps(len(stack)))
         batches = self.data.batches(stack, s.batch_size, parallel.share)
-        exam = Exam(self, stack, log)
-        plan = Plan(
+        exam = ImageExam(self, stack, log)
+        plan = FitPlan(
             total_steps=self.total_steps,
             schedule=s.schedule,
             log_every=s.log_every,
@@ -121,7 +125,7 @@ class Image:
         return fit(plan, learner, batches, exam, stack, log)
 
 
-class Exam:
+class ImageExam:
     """What is asked of the classifiers at an evaluation: the test images, and some they have seen.
 
     After the last step each run's confusion matrix and its most confident mistakes are drawn.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,18 +16,18 @@ from torch.nn import functional as F
 
 from alphagrad.harness import metrics
 from alphagrad.harness.memory import check_memory
-from alphagrad.harness.recipe import Log
+from alphagrad.harness.recipe import Capability, Log, Objective
 from alphagrad.harness.stack import RunStack
 
 from .language.batches import Packed, Sequences
 from .language.data import DataSettings, corpus
-from .language.models import CAUSAL, ModelSettings, causal, check, numbers_of
+from .language.models import CAUSAL, ModelSettings, causal, check_model, numbers_of
 from .language.sampling import Sampler
 from .language.speed import flops_per_token
 from .language.tokens import END_OF_TEXT, Kind, Tokenizer, stream, trained
 from .supervised.classify import MEASURES
 from .supervised.learner import Learner
-from .supervised.loop import Plan, fit
+from .supervised.loop import FitPlan, fit
 from .supervised.looped import LoopLearner
 from .supervised.orders import Orders
 from .supervised.parallel import parallel_of
@@ -65,13 +66,16 @@ class LM:
     """
 
     Settings = LMSettings
+    objective = Objective(metrics.EVAL_LOSS, "min")
+    headlines: ClassVar[Mapping[str, int]] = {metrics.EVAL_LOSS: 4, metrics.EVAL_BITS: 3}
+    capabilities = (Capability.STACKED, Capability.SHARDED)
     logs = metrics.EXAMPLES | {
         *(metrics.EVAL_PERPLEXITY, metrics.EVAL_BITS, metrics.TOKENS_PER_SECOND, metrics.MFU),
     }
 
     def __init__(self, settings: LMSettings) -> None:
         s = self.settings = settings
-        check(s.model, "lm", CAUSAL)
+        check_model(s.model, "lm", CAUSAL)
         if s.tokenizer == "words":
             raise ValueError("recipe.tokenizer=words: recipe lm has bpe and bytes, which can write every text")
         if s.model.name == "llama" and s.dropout:
@@ -110,13 +114,13 @@ class LM:
         """Trains all runs in lockstep; see :class:`alphagrad.harness.recipe.Recipe`."""
         s = self.settings
         parallel = parallel_of(s.parallel)
-        training = training_of(s, self._model, objective)
+        training = training_of(s, self._model, next_token_objective)
         learner = LoopLearner(stack, training, Numbers(s.precision, stack.device), parallel)
         rows = tokenized(s.data, s.tokenizer, s.vocabulary)
         packed, held_out = (Packed(row, s.length, stack.device) for row in rows)
         orders = Orders(stack.generators("minibatch"), len(packed), s.batch_size, parallel.share)
         tokens = s.batch_size * s.length
-        plan = Plan(
+        plan = FitPlan(
             total_steps=s.total_steps,
             schedule=s.schedule,
             log_every=s.log_every,
@@ -129,7 +133,7 @@ class LM:
         )
         for run in range(len(stack)):
             log.artifact(run, "tokenizer.json", self._write_tokenizer)
-        return fit(plan, learner, Sequences(packed, orders), Exam(self, held_out, learner, stack, log), stack, log)
+        return fit(plan, learner, Sequences(packed, orders), LMExam(self, held_out, learner, stack, log), stack, log)
 
     def share_of_peak(self, device: torch.device) -> float:
         """Training's FLOPs a token over the device's FLOP/s."""
@@ -143,7 +147,7 @@ class LM:
         path.write_text(self.tokens.described(), encoding="utf-8")
 
 
-class Exam:
+class LMExam:
     """The models' cross-entropy on the whole validation text; at intervals also a text that each writes."""
 
     def __init__(self, recipe: LM, held_out: Packed, learner: LoopLearner, stack: RunStack, log: Log) -> None:
@@ -193,7 +197,7 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def objective(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def next_token_objective(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy of logits [B, T, V] and tokens [B, T]; and what is logged: that, and the accuracy."""
     flat, expected = outputs.flatten(0, 1), targets.flatten()
     loss = F.cross_entropy(flat, expected)

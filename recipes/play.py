@@ -10,7 +10,7 @@ import numpy as np
 
 from alphagrad.harness.recipe import NotDrawable
 
-from .environment import Checked, make_env
+from .environment import CheckedEnv, make_env
 
 Policy = Callable[[np.ndarray], np.ndarray]
 """Observations [1, n] of a single run's environment → actions [1, ...]."""
@@ -36,7 +36,7 @@ class Watchable:
         """
         env_id, policy = self.settings.env.id, self.policy(checkpoint)
         env = make_env(self.settings.env, render_mode="rgb_array")
-        checked = Checked(env, env_id)
+        checked = CheckedEnv(env, env_id)
         try:
             observation = checked.reset(seed=seed)
             yield _frame(env, env_id), 0.0

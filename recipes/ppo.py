@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from alphagrad.harness import metrics
 from alphagrad.harness.memory import check_memory
-from alphagrad.harness.recipe import EnvSettings, Log
+from alphagrad.harness.recipe import Capability, EnvSettings, Log, Objective
 from alphagrad.harness.recipe import Settings as BaseSettings
 from alphagrad.harness.stack import RunStack
 
@@ -47,9 +47,6 @@ class PPOSettings(BaseSettings):
     name: str
     env: EnvSettings
     total_steps: PositiveInt
-    lr: float = Field(ge=0)
-    adam_eps: float = Field(ge=0)
-    clip_grad_norm: float | None = Field(gt=0)
     anneal_lr: bool
     num_steps: PositiveInt
     minibatches: PositiveInt
@@ -76,6 +73,9 @@ class PPO(Watchable):
     """
 
     Settings = PPOSettings
+    objective = Objective(metrics.EVAL_RETURN)
+    headlines = metrics.RETURNS
+    capabilities = (Capability.STACKED, Capability.PLAYED)
     logs = metrics.EPISODES | {*MEASURES, metrics.EXPLAINED_VARIANCE, metrics.LEARNING_RATE}
 
     def __init__(self, settings: PPOSettings) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,8 +17,16 @@ from .envs import EnvStack
 from .measures import Episodes
 from .normalize import ObservationNormalizer, RewardNormalizer
 
-if TYPE_CHECKING:
-    from .ppo import PPO
+
+class Player(Protocol):
+    """What a rollout asks of the recipe."""
+
+    settings: Any
+    n_observations: int
+    n_actions: int
+
+    def clip_actions(self, actions: np.ndarray) -> np.ndarray:
+        """Actions as the environment takes them."""
 
 
 class Rollout(Stateful):
@@ -26,7 +34,7 @@ class Rollout(Stateful):
 
     STATE = ("envs", "normalize", "normalize_rewards", "noise", "observation")
 
-    def __init__(self, recipe: PPO, stack: RunStack) -> None:
+    def __init__(self, recipe: Player, stack: RunStack) -> None:
         self.recipe, self.settings, self.stack = recipe, recipe.settings, stack
         s = self.settings
         self.envs = EnvStack(s.env, [int(rng.integers(2**31)) for rng in stack.generators("environment")])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from alphagrad.harness import metrics
 from alphagrad.harness.driver import Observation
 from alphagrad.harness.memory import check_memory
-from alphagrad.harness.recipe import EnvSettings, Log
+from alphagrad.harness.recipe import Capability, EnvSettings, Log, Objective
 from alphagrad.harness.recipe import Settings as BaseSettings
 from alphagrad.harness.stack import RunStack
 
@@ -47,7 +47,6 @@ class TD3Settings(BaseSettings):
     name: str
     env: EnvSettings
     total_steps: PositiveInt
-    lr: float = Field(ge=0)
     buffer_size: PositiveInt
     batch_size: PositiveInt
     gamma: float = Field(ge=0, le=1)
@@ -73,6 +72,9 @@ class TD3(Watchable):
     """
 
     Settings = TD3Settings
+    objective = Objective(metrics.EVAL_RETURN)
+    headlines = metrics.RETURNS
+    capabilities = (Capability.STACKED, Capability.PLAYED)
     logs = metrics.EPISODES | {*CRITIC_MEASURES, *ACTOR_MEASURES}
 
     def __init__(self, settings: TD3Settings) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,19 +13,19 @@ from torch import nn
 
 from alphagrad.harness import metrics
 from alphagrad.harness.memory import check_memory
-from alphagrad.harness.recipe import Log
+from alphagrad.harness.recipe import Capability, Log, Objective
 from alphagrad.harness.stack import RunStack
 
 from .language.batches import Padded, Sweep, Texts
 from .language.data import DataSettings, labelled, longest
-from .language.models import CLASSIFIERS, ModelSettings, check, classifier, numbers_of
+from .language.models import CLASSIFIERS, ModelSettings, check_model, classifier, numbers_of
 from .language.reading import Reading, encoded, tokenizer_of
 from .language.scores import macro_f1, write_confusion
 from .language.tokens import START, Kind
 from .supervised import classify
 from .supervised.confusion import draw_confusion
 from .supervised.learner import Learner
-from .supervised.loop import Plan, fit
+from .supervised.loop import FitPlan, fit
 from .supervised.looped import LoopLearner
 from .supervised.orders import Orders
 from .supervised.parallel import parallel_of
@@ -57,11 +58,14 @@ class Text:
     """
 
     Settings = TextSettings
+    objective = Objective(metrics.EVAL_ACCURACY)
+    headlines: ClassVar[Mapping[str, int]] = {metrics.EVAL_ACCURACY: 4, metrics.EVAL_F1: 4, metrics.EVAL_LOSS: 4}
+    capabilities = (Capability.STACKED, Capability.SHARDED)
     logs = metrics.EXAMPLES | {metrics.EVAL_ACCURACY, metrics.EVAL_TOP5, metrics.EVAL_F1, metrics.TOKENS_PER_SECOND}
 
     def __init__(self, settings: TextSettings) -> None:
         s = self.settings = settings
-        check(s.model, "text", CLASSIFIERS)
+        check_model(s.model, "text", CLASSIFIERS)
         if s.model.name == "pretrained":
             for setting, none in (("tokenizer", "auto"), ("vocabulary", None), ("dropout", None)):
                 if (value := getattr(s, setting)) != none:
@@ -113,13 +117,13 @@ class Text:
         """Trains all runs in lockstep; see :class:`alphagrad.harness.recipe.Recipe`."""
         s = self.settings
         parallel = parallel_of(s.parallel)
-        training = training_of(s, self._model, classify.objective(s.label_smoothing))
+        training = training_of(s, self._model, classify.classification_objective(s.label_smoothing))
         learner = LoopLearner(stack, training, Numbers(s.precision, stack.device), parallel)
         texts = self.texts("train", stack.device)
         orders = Orders(stack.generators("minibatch"), len(texts), s.batch_size, parallel.share)
         # a compiled model is compiled anew for every length
         batches = Padded(texts, orders, s.max_length if s.compile else None)
-        plan = Plan(
+        plan = FitPlan(
             total_steps=self.total_steps,
             schedule=s.schedule,
             log_every=s.log_every,
@@ -127,10 +131,10 @@ class Text:
             measures=classify.MEASURES,
             rates={metrics.TOKENS_PER_SECOND: s.batch_size * float(texts.lengths.double().mean())},
         )
-        return fit(plan, learner, batches, Exam(self, stack, log), stack, log)
+        return fit(plan, learner, batches, TextExam(self, stack, log), stack, log)
 
 
-class Exam:
+class TextExam:
     """The classifiers' scores on the whole test split; after the last step also their confusion matrices."""
 
     def __init__(self, recipe: Text, stack: RunStack, log: Log) -> None:

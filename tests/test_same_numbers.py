@@ -20,22 +20,20 @@ import hashlib
 import json
 import math
 import os
-import platform
 import re
 import shutil
 import warnings
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
 import torch
+from machine import differences, kind_of_machine
 
 FILE = Path(__file__).parent / "data/same_numbers.json"
 RECORD = "ALPHAGRAD_RECORD_NUMBERS"
-PACKAGES = ("torch", "numpy", "numba", "gymnasium", "mujoco", "scikit-learn", "tokenizers", "transformers")
 NEARLY = {"rel_tol": 1e-2, "abs_tol": 1e-3}
 """How near the first points of a metric are on machines of different kinds."""
 UNSTABLE = ("eval/return", "eval/length", "final/return")
@@ -124,6 +122,9 @@ SINGLE |= {
         "saturation",
         ("optimizer.clip_grad_norm=0.01", "instruments=full", "instruments.every=7"),
     ),
+}
+STACKED = {"dqn_cartpole stacked": ("dqn_cartpole", "alphagrad,adam", ("seed=0,1",))}
+SLOW = {
     "image mixed": (
         "image",
         "lion",
@@ -134,37 +135,11 @@ SINGLE |= {
             "recipe.precision=amp_bfloat16",
         ),
     ),
-}
-STACKED = {"dqn_cartpole stacked": ("dqn_cartpole", "alphagrad,adam", ("seed=0,1",))}
-SLOW = {
     "ppo_halfcheetah muon": ("ppo_halfcheetah", "muon", ()),
     "td3_hopper shampoo": ("td3_hopper", "shampoo", ()),
     "image stacked": ("image", "alphagrad,adam,shampoo", ("seed=0,1", "recipe.stack=vmap", "model.norm=group")),
 }
 CASES = {**SINGLE, **STACKED, **SLOW}
-
-
-def kind_of_machine() -> dict[str, str]:
-    """What decides about rounding: processor, threads and versions."""
-    found = {
-        "machine": platform.machine(),
-        "processor": vendor(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": os.environ.get("OMP_NUM_THREADS", ""),
-    }
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "none"
-    return found
-
-
-def vendor() -> str:
-    """Who made the processor: libraries of linear algebra choose by it."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "unknown")
 
 
 @pytest.fixture(scope="module")
@@ -287,9 +262,8 @@ def test_a_run_has_the_numbers_that_were_recorded(cli, place, case):
         else:
             assert_near(found[run], expected[run])
     if not alike:
-        known = kinds[0]["machine"]
-        other = ", ".join(f"{k} {own.get(k)} (recorded: {known[k]})" for k in known if own.get(k) != known[k])
-        warnings.warn(f"{case}: compared to rounding alone, this machine has {other}", stacklevel=1)
+        told = differences(kinds[0]["machine"])
+        warnings.warn(f"{case}: compared to rounding alone, this machine has {told}", stacklevel=1)
 
 
 def assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -102,7 +102,7 @@ _parent: list[Callable[[], bool]] = []
 """Whether the process that :func:`follow` follows lives."""
 
 
-def follow(lives: Callable[[], bool]) -> None:
+def end_with(lives: Callable[[], bool]) -> None:
     """In a worker: SIGTERM once another process no longer ``lives``, even by SIGKILL.
 
     So no run goes on behind the back of a study whose driver is gone.

@@ -3,7 +3,7 @@
 Steps are environment steps in reinforcement learning and optimizer steps in supervised learning.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 EPISODIC_RETURN = "episode/return"
 EPISODIC_LENGTH = "episode/length"
@@ -68,6 +68,8 @@ PER_TENSOR = (GRAD_NORM, UPDATE_NORM, SATURATION, ALPHA, SKIPPED)
 """Quantities of single tensors."""
 EPISODES = frozenset({EPISODIC_RETURN, EPISODIC_LENGTH, FINAL_RETURN, EVAL_RETURN, EVAL_LENGTH, STEPS_PER_SECOND})
 """What every recipe of reinforcement learning logs."""
+RETURNS = {FINAL_RETURN: 1, EVAL_RETURN: 1}
+"""Headlines of reinforcement learning, with the digits that are worth showing."""
 EXAMPLES = frozenset({TRAIN_LOSS, TRAIN_ACCURACY, EVAL_LOSS, LEARNING_RATE, STEPS_PER_SECOND})
 """What every recipe logs that learns from examples."""
 
@@ -77,29 +79,60 @@ def per_tensor(quantity: str, tensor: str) -> str:
     return f"{quantity}/{tensor}"
 
 
-HEADLINES = {
-    FINAL_RETURN: "{:.1f}",
-    EVAL_RETURN: "{:.1f}",
-    EVAL_ACCURACY: "{:.4f}",
-    EVAL_F1: "{:.4f}",
-    EVAL_LOSS: "{:.4f}",
-    EVAL_BITS: "{:.3f}",
-}
-"""The few metrics worth a column or a line, and how their numbers are written."""
-
-
-def headline(values: Mapping[str, float]) -> str:
-    """What a line about a finished run says."""
-    return ", ".join(f"{name} {form.format(values[name])}" for name, form in HEADLINES.items() if name in values)
-
-
 def is_logged(name: str, logs: Collection[str]) -> bool:
     """Whether a recipe that logs ``logs`` may log a metric, those of single tensors included."""
     return name in logs or name.partition("/")[0] in PER_TENSOR
 
 
-def objective(values: Mapping[str, float]) -> float | None:
-    """What an optimizing sweeper maximizes."""
-    if EVAL_RETURN in values or EVAL_ACCURACY in values:
-        return values.get(EVAL_RETURN, values.get(EVAL_ACCURACY))
-    return -values[EVAL_LOSS] if EVAL_LOSS in values else None
+TITLES = {
+    EPISODIC_RETURN: "episodic return",
+    EPISODIC_LENGTH: "episode length (steps)",
+    FINAL_RETURN: f"return (mean of the last {FINAL_EPISODES} training episodes)",
+    EVAL_RETURN: "evaluation return (mean over episodes)",
+    EVAL_LENGTH: "evaluation episode length (steps)",
+    TD_LOSS: "squared TD error (mean)",
+    TD_LOSS_MAX: "squared TD error (largest)",
+    Q_VALUES: "Q value (mean)",
+    EPSILON: "exploration ε",
+    POLICY_LOSS: "policy loss",
+    VALUE_LOSS: "value loss",
+    CRITIC_LOSS: "critic loss",
+    ACTOR_LOSS: "actor loss",
+    ENTROPY: "policy entropy (nats)",
+    APPROX_KL: "KL of old and new policy (nats)",
+    CLIP_FRACTION: "clipped share of the minibatch",
+    EXPLAINED_VARIANCE: "explained variance of returns",
+    TRAIN_LOSS: "training loss (nats)",
+    TRAIN_ACCURACY: "training accuracy (share)",
+    EVAL_LOSS: "evaluation loss (nats)",
+    EVAL_ACCURACY: "evaluation accuracy (share)",
+    EVAL_TOP5: "evaluation top-5 accuracy (share)",
+    CLEAN_LOSS: "loss on training examples (nats)",
+    CLEAN_ACCURACY: "accuracy on training examples (share)",
+    GAP: "generalization gap (accuracy)",
+    TARGET_STEPS: "optimizer steps to the target accuracy",
+    TARGET_SECONDS: "training time to the target accuracy (s)",
+    EVAL_F1: "evaluation macro F1",
+    EVAL_PERPLEXITY: "evaluation perplexity per token",
+    EVAL_BITS: "evaluation bits per byte",
+    TOKENS_PER_SECOND: "tokens per second",
+    MFU: "model FLOP/s over peak FLOP/s",
+    IMAGES_PER_SECOND: "images per second",
+    LEARNING_RATE: "learning rate",
+    STEPS_PER_SECOND: "steps per second",
+}
+"""What each metric is, with its unit: the words for axes and tables."""
+QUANTITIES = {
+    GRAD_NORM: "gradient norm ‖g‖₂",
+    UPDATE_NORM: "norm of the update ‖Δθ‖₂",
+    SATURATION: "saturation S(α) (share of components)",
+    ALPHA: "steepness α",
+    SKIPPED: "skipped updates (count)",
+}
+"""Likewise of the quantities of single tensors."""
+
+
+def title(metric: str) -> str:
+    """What a metric is, with its unit; the name itself of one that is not known here."""
+    quantity, _, tensor = metric.partition("/")
+    return TITLES.get(metric) or (f"{QUANTITIES[quantity]} of {tensor}" if quantity in QUANTITIES else metric)

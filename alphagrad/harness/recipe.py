@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic_core import PydanticCustomError
@@ -42,6 +44,30 @@ class EnvSettings(Settings):
 def check_signals() -> None:
     """Raises if a signal came: what a recipe asks before it takes an exception for that of a user's code."""
     interrupts.check()
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a recipe's runs are judged by: the last value of a metric, and whether more or less of it is better."""
+
+    metric: str
+    better: Literal["max", "min"] = "max"
+
+    def score(self, values: Mapping[str, float]) -> float | None:
+        """The value of a run, larger where it is better; None without one."""
+        value = values.get(self.metric)
+        return value if value is None or self.better == "max" else -value
+
+
+class Capability(StrEnum):
+    """What can be done with a recipe beside training one run of it in one process."""
+
+    STACKED = "stacked"
+    """Several runs train in one process, as one stack."""
+    SHARDED = "sharded"
+    """One run trains on several processes, under torchrun."""
+    PLAYED = "played"
+    """`alphagrad watch` shows its policy: the recipe has ``policy`` and ``play``."""
 
 
 class NotDrawable(Exception):
@@ -91,6 +117,10 @@ class Recipe(Protocol):
     """Something to train: constructed from its validated settings."""
 
     Settings: ClassVar[type[Settings]]
+    objective: ClassVar[Objective]
+    headlines: ClassVar[Mapping[str, int]]
+    """The few metrics worth a column in a table or a place in a line, with the digits after their points."""
+    capabilities: ClassVar[Collection[Capability]]
     # A recipe may name what it logs, but for what is measured on single tensors, in an attribute ``logs``: a setting
     # that asks for another metric is then refused at the start.
 

@@ -14,7 +14,7 @@ from alphagrad.harness.recipe import Settings
 from ..notes import note
 from ..supervised.held_out import divided
 from .embedded import pydocs, topics
-from .files import files_of, kind_of, text_of
+from .files import files_of, kind_of, read_text
 from .hub import load_split
 from .tables import READERS, as_texts, columns_of
 
@@ -183,7 +183,7 @@ def _documents(s: DataSettings, split: str) -> list[str]:
                 raise ValueError(f"data.text=null: {file} is a table; name the column with the text")
             documents += columns_of(f"data.{split}", file, [("data.text", s.text)])[0]
         else:
-            documents.append(text_of(f"data.{split}", file))
+            documents.append(read_text(f"data.{split}", file))
     return documents
 
 

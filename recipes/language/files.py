@@ -51,7 +51,7 @@ def kind_of(file: Path) -> str:
     return file.suffix.lower()
 
 
-def text_of(asked: str, file: Path) -> str:
+def read_text(asked: str, file: Path) -> str:
     """A text file whole, as it stands there but for UTF-8's byte order mark; ``asked`` is the setting that named it.
 
     Raises:

@@ -42,7 +42,7 @@ USES: Mapping[str, tuple[str, ...]] = {
 CLASSIFIERS, CAUSAL = ("mlp", "transformer", "pretrained"), ("gpt2", "llama")
 
 
-def check(s: ModelSettings, recipe: str, allowed: Sequence[str]) -> None:
+def check_model(s: ModelSettings, recipe: str, allowed: Sequence[str]) -> None:
     """Raises ``ValueError`` where the recipe has no such model, or a setting is missing, wrong or too many."""
     if s.name not in allowed:
         raise ValueError(f"model={s.name}: recipe {recipe} has {', '.join(allowed)}")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .files import kind_of, text_of
+from .files import kind_of, read_text
 
 BLOCK = 1 << 28
 """Bytes that pyarrow reads at a time; a row must fit."""
@@ -33,7 +33,7 @@ def columns_of(asked: str, file: Path, names: list[tuple[str, str]]) -> list[lis
         ValueError: it cannot be read, lacks a column, has two of one name, or a value is missing or no text.
     """
     wanted = [name for _, name in names]
-    text = "" if kind_of(file) == ".parquet" else text_of(asked, file)
+    text = "" if kind_of(file) == ".parquet" else read_text(asked, file)
     try:
         present, values = READERS[kind_of(file)](file, text, wanted)
     # pyarrow's own are ValueErrors, and a KeyError where two columns have one name

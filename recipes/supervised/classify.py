@@ -10,14 +10,14 @@ from torch.nn.functional import cross_entropy
 
 from alphagrad.harness import metrics
 
-from .learner import Objective
+from .learner import LossFunction
 
 MEASURES = {metrics.TRAIN_LOSS: "mean", metrics.TRAIN_ACCURACY: "mean"}
 """What :func:`objective` reports of a batch, and how a window of them is summed up."""
 TOP = 5
 
 
-def objective(label_smoothing: float) -> Objective:
+def classification_objective(label_smoothing: float) -> LossFunction:
     """Mean cross-entropy of logits [B, K] against classes [B], and [2]: itself, the accuracy."""
 
     def measured(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from alphagrad.harness.driver import Observation
 
-Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Outputs and targets of one run → loss, and what is logged of a batch [measures], without graph."""
 
 
@@ -19,7 +19,7 @@ class Training:
     """How a model is trained, whatever it is."""
 
     build: Callable[[], nn.Module]
-    objective: Objective
+    objective: LossFunction
     undecayed: frozenset[str]
     """Names of the parameters that weight decay leaves alone."""
     ema: float | None

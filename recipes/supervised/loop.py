@@ -28,7 +28,7 @@ class Batches(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class FitPlan:
     """How long runs train, and when what is told of them."""
 
     total_steps: int
@@ -100,7 +100,7 @@ class Clock(Stateful):
 
 
 def fit(
-    plan: Plan, learner: Learner, batches: Batches, evaluate: Evaluate, stack: RunStack, log: Log
+    plan: FitPlan, learner: Learner, batches: Batches, evaluate: Evaluate, stack: RunStack, log: Log
 ) -> list[dict[str, Any]]:
     """Trains the runs of a stack to the end of the plan, from wherever ``log`` has kept them; returns their results."""
     runs = len(stack)

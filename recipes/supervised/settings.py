@@ -10,7 +10,7 @@ from torch import nn
 
 from alphagrad.harness.recipe import Settings
 
-from .learner import Objective, Training, undecayed
+from .learner import LossFunction, Training, undecayed
 from .parallel import Kind, processes
 from .precision import Precision
 from .schedules import ScheduleSettings
@@ -23,9 +23,6 @@ class SupervisedSettings(Settings):
     """See conf/recipe/image.yaml for what each means."""
 
     name: str
-    lr: float = Field(ge=0)
-    sgd_lr: float = Field(ge=0)
-    alphagrad_lr: float = Field(ge=0)
     batch_size: PositiveInt
     accumulate: PositiveInt
     schedule: ScheduleSettings
@@ -41,7 +38,7 @@ class SupervisedSettings(Settings):
 
 
 def training_of(
-    s: SupervisedSettings, build: Callable[[], nn.Module], objective: Objective, channels_last: bool = False
+    s: SupervisedSettings, build: Callable[[], nn.Module], objective: LossFunction, channels_last: bool = False
 ) -> Training:
     """How a model is trained by these settings."""
     return Training(

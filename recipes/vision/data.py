@@ -205,7 +205,7 @@ def dataset(s: DataSettings) -> Dataset:
 def _in_memory(name: str, root: str | None, download: bool) -> tuple[Images, Images, list[str]]:
     """Read once a process, however many runs train on it."""
     train, test, names = load(name, root, download)
-    check(name, train, test)
+    check_data(name, train, test)
     count = KNOWN[name].classes if name in KNOWN else int(train[1].max()) + 1
     return Images.of(*train), Images.of(*test), names or [str(k) for k in range(count)]
 
@@ -215,7 +215,7 @@ def spread(count: int, wanted: int) -> np.ndarray:
     return np.arange(min(count, wanted)) * count // min(count, wanted)
 
 
-def check(name: str, train: Split, test: Split) -> None:
+def check_data(name: str, train: Split, test: Split) -> None:
     """Raises ``ValueError`` for splits that do not fit together or labels that are out of range."""
     for split, (images, labels) in (("train", train), ("test", test)):
         if len(images) != len(labels) or not len(labels):

@@ -33,7 +33,7 @@ class ModelSettings(Settings):
     """vit_tiny: side of a patch."""
 
 
-def build(s: ModelSettings, shape: tuple[int, int, int], classes: int) -> nn.Module:
+def build_model(s: ModelSettings, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """The model for images of ``shape`` [C, H, W].
 
     Raises:
@@ -179,7 +179,7 @@ def outline(s: ModelSettings, shape: tuple[int, int, int], classes: int, batch: 
 
     with torch.device("meta"):
         try:
-            net = build(s, shape, classes)
+            net = build_model(s, shape, classes)
         except RuntimeError as error:  # more numbers than 64 bits can count
             setting = next((name for name in ("hidden", "channels") if getattr(s, name) is not None), "name")
             told = " ".join(str(error).split())[:200]

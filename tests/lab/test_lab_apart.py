@@ -212,7 +212,7 @@ def test_a_lost_store_ends_the_halves_too(jobs, lab):
     """It is no failure of the jobs: they can go on."""
     begun = []
 
-    def lost(assignments, line):
+    def lost(assignments, line, leader):
         begun.append(len(assignments))
         raise StackBroken("x", {}) if len(begun) == 1 else StorageLost("gone")
 

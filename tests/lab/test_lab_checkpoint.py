@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.common.files import write_whole
 from alphagrad.harness import metrics
 from alphagrad.harness.state import pack, unpack
-from alphagrad.lab.config.build import CheckpointSettings
 from alphagrad.lab.records.checkpoint import Checkpoints, load_safely, save_atomically
 from alphagrad.lab.records.folder import CONFIG, MEMBERS, claimed, is_held, members_of
 from alphagrad.lab.store.address import store_uri
@@ -33,7 +33,7 @@ class Malicious:
 def test_a_malicious_pickle_is_refused(tmp_path):
     torch.save({"version": 1, "parts": Malicious(str(tmp_path / "ran"))}, tmp_path / "state-000000000001.pt")
     with pytest.raises(ConfigError, match=r"state-000000000001\.pt: refused") as caught:
-        Checkpoints(tmp_path, settings()).load()
+        states_of(tmp_path).load()
     assert "system" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
@@ -48,7 +48,7 @@ def test_a_damaged_file_is_named(tmp_path):
 def test_a_state_without_its_step_is_damaged(tmp_path):
     torch.save({"version": 1}, tmp_path / "state-000000000001.pt")
     with pytest.raises(ConfigError, match=r"state-000000000001\.pt: is damaged"):
-        Checkpoints(tmp_path, settings()).load()
+        states_of(tmp_path).load()
 
 
 @pytest.mark.parametrize("text", ["[", '[{"folder": "a"}]', "7"])
@@ -66,18 +66,17 @@ def test_a_damaged_configuration_is_named(tmp_path, text):
     assert "\n" not in str(caught.value)
 
 
-def settings(**changes) -> CheckpointSettings:
-    default = {"every_seconds": None, "every_steps": 10, "keep_last": 2, "best": None, "best_is": "max"}
-    return CheckpointSettings(**{**default, **changes})
+def states_of(folder: Path) -> Checkpoints:
+    return Checkpoints(folder, every_steps=10, keep_last=2)
 
 
 def test_the_last_ones_are_kept(tmp_path):
-    checkpoints = Checkpoints(tmp_path, settings())
+    checkpoints = states_of(tmp_path)
     for step in range(1, 46):
         if checkpoints.due(step):
             checkpoints.save(step, {"x": step})
     assert [f.name for f in checkpoints.files()] == ["state-000000000030.pt", "state-000000000040.pt"]
-    assert Checkpoints(tmp_path, settings()).load()["x"] == 40
+    assert states_of(tmp_path).load()["x"] == 40
     checkpoints.clear()
     assert os.listdir(tmp_path) == []
 

@@ -19,7 +19,7 @@ from servers import free_port, mlflow_server
 
 from alphagrad.lab.store.address import store_uri
 from alphagrad.lab.store.connection import open_store
-from alphagrad.lab.store.patience import root_of
+from alphagrad.lab.store.patience import cause_of
 
 STEPS, LOST_AT = 400, 149
 RUN = ("optimizer=adam", f"recipe.total_steps={STEPS}", "recipe.learning_starts=20", "recipe.log_every=10")
@@ -117,7 +117,7 @@ def test_what_lies_behind_an_error_of_the_store():
     full.__context__ = sqlite3.IntegrityError("UNIQUE constraint failed")
     wrapped, store = OSError("database or disk is full [SQL: INSERT ...]"), RuntimeError("the store's own")
     wrapped.__cause__, store.__cause__ = full, wrapped
-    assert root_of(store) == "OperationalError: database or disk is full"
+    assert cause_of(store) == "OperationalError: database or disk is full"
 
 
 def test_what_lies_behind_an_error_that_tells_of_another():
@@ -126,9 +126,9 @@ def test_what_lies_behind_an_error_that_tells_of_another():
     pool.__cause__ = refused
     store = RuntimeError(f"API request failed with exception {pool}")
     store.__context__ = pool
-    assert root_of(store) == "ConnectionRefusedError: [Errno 111] Connection refused"
+    assert cause_of(store) == "ConnectionRefusedError: [Errno 111] Connection refused"
     store.__context__ = OSError()  # in whose words is nothing that could be repeated
-    assert root_of(store).startswith("RuntimeError: API request failed")
+    assert cause_of(store).startswith("RuntimeError: API request failed")
 
 
 def test_a_disk_that_is_full_for_a_while(cli, disk, at, undisturbed, tmp_path, empty_store):

@@ -7,8 +7,7 @@ from itertools import product
 import pytest
 
 from alphagrad.common.errors import ConfigError
-from alphagrad.lab.config import compose
-from alphagrad.lab.config.alike import compose_all
+from alphagrad.lab.config import alike, compose
 from alphagrad.lab.config.sweep import jobs_of, sweep_parameters
 
 
@@ -183,12 +182,12 @@ def test_jobs_that_differ_in_values_are_composed_once(lab, monkeypatch):
     """And are what composing each of them gives."""
     jobs = seeds_and_values()
     with compose.hydra_initialized():
-        expected = [compose._composed(job) for job in jobs]
+        expected = [compose.composed(job) for job in jobs]
         composed = []
-        one = compose._composed
-        monkeypatch.setattr(compose, "_composed", lambda job: composed.append(job) or one(job))
-        monkeypatch.setattr(compose, "_checked", lambda config, job: config)
-        assert compose_all(jobs) == expected
+        one = compose.composed
+        monkeypatch.setattr(alike, "composed", lambda job: composed.append(job) or one(job))
+        monkeypatch.setattr(alike, "checked", lambda config, job: config)
+        assert alike.compose_all(jobs) == expected
     assert composed == [jobs[n] for n in (0, 3, 6, 7, 9, 13, 14, 15, 17, 18)]
     assert len({compose.job_key(config) for config in expected}) == len(jobs)
 
@@ -196,17 +195,15 @@ def test_jobs_that_differ_in_values_are_composed_once(lab, monkeypatch):
 def test_a_copy_is_checked_as_what_was_composed(lab):
     jobs = [["seed=1"], ["seed=2"], ["seed='${nowhere}'"]]
     with compose.hydra_initialized(), pytest.raises(ConfigError, match="nowhere"):
-        compose_all(jobs)
+        alike.compose_all(jobs)
     with compose.hydra_initialized(), pytest.raises(ConfigError, match="wrong"):
-        compose_all([["recipe.wrong=1"], ["recipe.wrong=2"]])
+        alike.compose_all([["recipe.wrong=1"], ["recipe.wrong=2"]])
 
 
 def test_the_launcher_gets_what_hydra_composes(lab):
     """Copies included: Hydra's notes of the job's settings, and names of folders made of them."""
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
-
-    from alphagrad.lab.config.alike import Alike
 
     jobs = [["seed=1", "recipe.gamma=0.5"], ["seed=2", "recipe.gamma=0.25"], ["recipe.gamma=0.1", "seed=3"]]
     with compose.hydra_initialized():
@@ -218,9 +215,9 @@ def test_the_launcher_gets_what_hydra_composes(lab):
             composed.append(job)
             return loader.load_sweep_config(master, job)
 
-        alike = Alike(compose_one, loader)
+        composing = alike.Alike(compose_one, loader)
         for job in jobs:
-            found, expected = alike(job), loader.load_sweep_config(master, job)
+            found, expected = composing(job), loader.load_sweep_config(master, job)
             plain = [OmegaConf.to_container(config, resolve=False) for config in (found, expected)]
             assert plain[0] == plain[1]
             assert found.hydra.sweep.subdir == expected.hydra.sweep.subdir
@@ -237,7 +234,6 @@ def test_the_launcher_gets_what_hydra_composes(lab):
     ids=str,
 )
 def test_settings_of_one_place_count_in_their_order(lab, first, second):
-    from alphagrad.lab.config.alike import Alike
 
     def outcome(compose_one, job):
         try:
@@ -246,9 +242,9 @@ def test_settings_of_one_place_count_in_their_order(lab, first, second):
             return str(error)
 
     with compose.hydra_initialized():
-        alike = Alike(compose._composed, compose.GlobalHydra.instance().config_loader())
+        composing = alike.Alike(compose.composed, compose.GlobalHydra.instance().config_loader())
         for job in (first, second):
-            assert outcome(alike, job) == outcome(compose._composed, job)
+            assert outcome(composing, job) == outcome(compose.composed, job)
 
 
 def test_malformed_overrides_are_named(lab):

@@ -11,7 +11,7 @@ import pytest
 from alphagrad.common.errors import ConfigError
 from alphagrad.lab.config import compose
 from alphagrad.lab.config.build import build
-from alphagrad.lab.config.catalogue import described
+from alphagrad.lab.config.catalogue import options_of
 from alphagrad.lab.records.lifecycle import DEAD
 from alphagrad.lab.records.study import life_now
 from alphagrad.lab.store.address import store_uri
@@ -42,7 +42,7 @@ def trials_of(root: Path) -> dict[str, list]:
 
 def test_every_optimizer_has_a_space_of_one_size(lab):
     with compose.hydra_initialized():
-        found = [spaces.space_of(name) for name in described("optimizer")]
+        found = [spaces.space_of(name) for name in options_of("optimizer")]
         spaces.check_equal(found)
         assert {space.shown() for space in found} == {"4 decades × 2 decades × 3 choices"}
 
@@ -50,7 +50,7 @@ def test_every_optimizer_has_a_space_of_one_size(lab):
 @pytest.mark.slow
 def test_every_value_of_a_space_can_be_used(lab):
     with compose.hydra_initialized():
-        for space in map(spaces.space_of, described("optimizer")):
+        for space in map(spaces.space_of, options_of("optimizer")):
             for corner in space.corners():
                 build(compose.compose([f"optimizer={space.optimizer}", *corner]))
 

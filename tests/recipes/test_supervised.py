@@ -127,7 +127,7 @@ def test_the_objective_is_torchs():
     torch.manual_seed(0)
     logits, labels = torch.randn(9, 4), torch.randint(4, (9,))
     for smoothing in (0.0, 0.3):
-        loss, (same, accuracy) = classify.objective(smoothing)(logits, labels)
+        loss, (same, accuracy) = classify.classification_objective(smoothing)(logits, labels)
         assert loss == same == nn.CrossEntropyLoss(label_smoothing=smoothing)(logits, labels)
         assert accuracy == pytest.approx((logits.argmax(-1) == labels).float().mean().item())
 

@@ -12,7 +12,7 @@ import pytest
 from alphagrad.recipes.language import data as language
 from alphagrad.recipes.language import files, tables
 from alphagrad.recipes.language.data import DataSettings, corpus, labelled
-from alphagrad.recipes.language.files import files_of, text_of
+from alphagrad.recipes.language.files import files_of, read_text
 from alphagrad.recipes.language.tables import columns_of
 from pyarrow import parquet
 
@@ -119,10 +119,10 @@ def test_a_text_file_is_its_text(tmp_path):
     file = tmp_path / "a.txt"
     text = "\r\n one\r\ntwo\u2028three \n\n"
     file.write_bytes(b"\xef\xbb\xbf" + text.encode())
-    assert text_of("data.train", file) == text
+    assert read_text("data.train", file) == text
     file.write_bytes("Grüße".encode("utf-16"))
     with pytest.raises(ValueError, match=r"data\.train: .*a.txt must be UTF-8, and is UTF-16"):
-        text_of("data.train", file)
+        read_text("data.train", file)
 
 
 def test_labels_that_differ_in_blanks_alone_are_told(tmp_path, capsys):
@@ -218,7 +218,7 @@ def test_a_text_that_memory_cannot_hold_is_refused_before_it_is_read(tmp_path, m
         file.truncate(10**6)  # a hole: zeros, were it read
     monkeypatch.setattr(files, "memory", lambda: 3.9e6)
     with pytest.raises(ValueError, match=r"has 1 MB, and this machine has memory for 975 kB of text"):
-        text_of("data.train", tmp_path / name)
+        read_text("data.train", tmp_path / name)
     monkeypatch.setattr(files, "memory", lambda: 4e6)
     with pytest.raises(ValueError, match="byte 0 of it is zero"):
-        text_of("data.train", tmp_path / name)
+        read_text("data.train", tmp_path / name)

@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from alphagrad.recipes.vision.models import GrayAsColour, ModelSettings, build, outline
+from alphagrad.recipes.vision.models import GrayAsColour, ModelSettings, build_model, outline
 from torch import nn
 
 CONF = Path(__file__).resolve().parents[2] / "conf/model"
 
 
 def model(name: str, shape: tuple[int, int, int], classes: int = 10, **changed) -> nn.Module:
-    return build(ModelSettings(**{**yaml.safe_load((CONF / f"{name}.yaml").read_text()), **changed}), shape, classes)
+    return build_model(
+        ModelSettings(**{**yaml.safe_load((CONF / f"{name}.yaml").read_text()), **changed}), shape, classes
+    )
 
 
 def size(module: nn.Module) -> int:
@@ -102,4 +104,4 @@ def test_a_model_that_cannot_train_on_such_images_says_so(name, shape, batch):
 
 def test_a_model_that_cannot_be_built_so_says_why():
     with pytest.raises(ValueError, match=r"model\.name=nope: no such model; there are mlp, cnn, resnet18"):
-        build(ModelSettings(name="nope"), (3, 8, 8), 10)
+        build_model(ModelSettings(name="nope"), (3, 8, 8), 10)

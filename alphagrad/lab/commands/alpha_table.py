@@ -54,11 +54,11 @@ def network_table(title: str, network: nn.Module, chosen: Any, optimizer: str, t
         rules = [*RULES.values(), *([chosen] if chosen else [])]
         alphas = [policy.initial(info) for policy in rules]
         shape = "×".join(map(str, p.shape))
-        table.add_row(cell(name), shape, f"{info.d:,}", f"{policies.fan_in(p.shape):,}", *(shown(a) for a in alphas))
+        table.add_row(cell(name), shape, f"{info.d:,}", f"{policies.fan_in(p.shape):,}", *(written(a) for a in alphas))
     return table
 
 
-def shown(alpha: float | tuple[float, ...]) -> str:
+def written(alpha: float | tuple[float, ...]) -> str:
     """An α, or one for each run."""
     values = alpha if isinstance(alpha, tuple) else (alpha,)
     return "/".join(f"{a:.1f}" if a < 100 else f"{a:.0f}" for a in values)

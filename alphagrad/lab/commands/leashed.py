@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from alphagrad.common.interrupts import follow
+from alphagrad.common.interrupts import end_with
 
 CLOSING_SECONDS = 10
 """From SIGTERM to SIGKILL."""
@@ -27,7 +27,7 @@ def main() -> int:
     parent, program = int(sys.argv[1]), sys.argv[2:]
     with subprocess.Popen(program) as running:
         signal.signal(signal.SIGTERM, _end)
-        follow(lambda: os.getppid() == parent)
+        end_with(lambda: os.getppid() == parent)
         return running.wait()
 
 

@@ -11,14 +11,15 @@ def main(argv: list[str]) -> None:
     p = parser("report", "A study's table with intervals, from the store alone.", "alphagrad report --plot curves.png")
     p.add_argument("study", nargs="?", help="a study's run id or its beginning; default: the newest")
     p.add_argument("--plot", metavar="FILE", help="also draw the metric over the steps (png, pdf, svg)")
-    p.add_argument("--metric", default="eval/return", help="what to draw (default %(default)s)")
+    p.add_argument("--metric", help="what to draw (default: what the runs are judged by)")
     add_store_options(p)
     args = p.parse_args(argv)
     from pathlib import Path
 
     from rich.console import Console
 
-    from alphagrad.lab.evidence.report import plot, study_table
+    from alphagrad.lab.evidence.figures import plot
+    from alphagrad.lab.evidence.report import study_table
     from alphagrad.lab.evidence.results import Results
     from alphagrad.lab.store.address import store_uri
 
@@ -27,5 +28,6 @@ def main(argv: list[str]) -> None:
     say(f"Study {study.title}")
     Console().print(study_table(study))
     if args.plot:
-        plot(results, study, args.metric, Path(args.plot))
-        say(f"{args.metric} drawn in {args.plot}")
+        metric = args.metric or study.objective()
+        plot(results, study, metric, Path(args.plot))
+        say(f"{metric} drawn in {args.plot}")

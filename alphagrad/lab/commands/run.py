@@ -109,7 +109,6 @@ def through_hydra(args: argparse.Namespace, task: Task) -> None:
 
 def task_of(leader: Leader | None = None) -> Task:
     """What Hydra calls for each job; it returns what an optimizing sweeper maximizes or minimizes."""
-    from alphagrad.harness import metrics
     from alphagrad.lab.records.run import reason_of
     from alphagrad.lab.training.job import assignment_of
     from alphagrad.lab.training.runner import run_stack
@@ -127,8 +126,8 @@ def task_of(leader: Leader | None = None) -> Task:
                 if config.study.fail_fast:
                     raise FailFast(reason_of(error)) from error
             raise
-        say(f"{folder}: {metrics.headline(outcome.metrics)}")
-        return metrics.objective(outcome.metrics)
+        say(f"{folder}: {outcome.told}")
+        return outcome.score
 
     return task
 

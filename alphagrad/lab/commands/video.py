@@ -66,13 +66,14 @@ def watch(
         raise ConfigError(f"--episodes={episodes}: must be at least 1")
     checkpoint = _checkpoint(folder, best)
     render_offscreen()
+    from alphagrad.harness.recipe import Capability
     from alphagrad.lab.config.build import build_recipe
     from alphagrad.lab.records.checkpoint import load_safely
     from alphagrad.lab.training.begun import plain_config
 
     config = OmegaConf.create(plain_config(folder))
     recipe: Any = build_recipe(config)
-    if not hasattr(recipe, "play"):
+    if Capability.PLAYED not in recipe.capabilities:
         raise ConfigError(f"{folder}: recipe {config.recipe.name} has no environment to watch")
     if artifact:  # found out before minutes of rendering
         run_id = run_id_of(folder)

@@ -18,7 +18,7 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut, shown, squeezed
 from alphagrad.harness import memory, metrics
 from alphagrad.harness.driver import Observation, OptimizerSpec
-from alphagrad.harness.recipe import Recipe, Settings
+from alphagrad.harness.recipe import Capability, Objective, Recipe, Settings
 from alphagrad.lab.config import targets
 from alphagrad.lab.config.optimizers import optimizer_spec
 from alphagrad.lab.config.shape import SECTIONS, check_shape
@@ -126,7 +126,7 @@ def build(config: DictConfig) -> Setup:
         wrong = problems[-1].partition("=")[0].removeprefix("optimizer.")
         if OmegaConf.is_interpolation(config.optimizer, wrong):
             problems.pop()  # it is the recipe's value, which is told already
-    if ranks.count() > 1 and "parallel" not in config.recipe:
+    if ranks.count() > 1 and recipe is not None and Capability.SHARDED not in recipe.capabilities:
         problems.append(f"recipe={config.recipe.name}: trains in one process, and torchrun has started several")
     if settings is not None and recipe is not None and settings.checkpoint.best is not None:
         best = settings.checkpoint.best
@@ -170,11 +170,11 @@ def _bytes_of(setup: Setup, runs: int) -> float:
 def job_settings(config: DictConfig) -> JobSettings:
     """What every job has; :class:`ConfigError` with a line for each wrong setting."""
     plain = OmegaConf.to_container(OmegaConf.masked_copy(config, list(SECTIONS)), resolve=True)
-    settings: JobSettings = checked(JobSettings, plain, "")
+    settings: JobSettings = validated(JobSettings, plain, "")
     return settings
 
 
-def checked(model: type[Settings], values: Any, prefix: str) -> Any:
+def validated(model: type[Settings], values: Any, prefix: str) -> Any:
     """``values`` as the model; :class:`ConfigError` with a line for each wrong one."""
     try:
         return model.model_validate(values)
@@ -208,9 +208,9 @@ def build_recipe(config: DictConfig) -> Recipe:
     target = recipe_class(section.pop("_target_", None))
     plain = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in section.items()}
     for name, value in plain.items():
-        targets.check(f"recipe.{name}", value, (_environment(),) if name == "env" else (nn.Module,))
+        targets.check_targets(f"recipe.{name}", value, (_environment(),) if name == "env" else (nn.Module,))
     try:
-        settings = checked(target.Settings, plain, "recipe.")
+        settings = validated(target.Settings, plain, "recipe.")
     except ConfigError as error:
         text = str(error)
         for key in section:
@@ -244,6 +244,12 @@ def recipe_class(name: object) -> Any:
     parts = all(hasattr(target, part) for part in ("networks", "train"))
     if not (isinstance(target, type) and isinstance(settings, type) and issubclass(settings, Settings) and parts):
         raise ConfigError(f"recipe._target_={name}: is no recipe, a class with Settings, networks and train")
+    says: Any = target
+    if not isinstance(getattr(says, "objective", None), Objective):
+        raise ConfigError(f"recipe._target_={name}: must say what its runs are judged by: objective = Objective(NAME)")
+    for part, form in (("headlines", "{METRIC: DIGITS}"), ("capabilities", "(Capability.STACKED,)")):
+        if not hasattr(says, part):
+            raise ConfigError(f"recipe._target_={name}: must have {part}, such as {form}; it may be empty")
     return target
 
 

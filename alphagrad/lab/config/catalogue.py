@@ -11,7 +11,7 @@ from alphagrad.common.words import say
 from alphagrad.lab.config.compose import user_conf
 
 
-def described(group: str) -> dict[str, tuple[str, str]]:
+def options_of(group: str) -> dict[str, tuple[str, str]]:
     """Option → (description, text of its file) for a configuration group, the user's own first."""
     folders = [Path(str(files("alphagrad.conf"))) / group]
     own = user_conf()
@@ -38,15 +38,15 @@ def description(text: str) -> str:
 
 def catalogue() -> dict[str, dict[str, str]]:
     """Heading → name → description."""
-    optimizers = described("optimizer")
+    optimizers = options_of("optimizer")
     variants = {name for name, (_, text) in optimizers.items() if "_alphagrad" in text or "alphagrad.AlphaGrad" in text}
     return {
-        "Recipes (recipe=...)": {name: d for name, (d, _) in described("recipe").items()},
+        "Recipes (recipe=...)": {name: d for name, (d, _) in options_of("recipe").items()},
         "Variants of AlphaGrad (optimizer=...)": {n: d for n, (d, _) in optimizers.items() if n in variants},
         "Baselines (optimizer=...)": {n: d for n, (d, _) in optimizers.items() if n not in variants},
-        "Data sets (data=...)": {name: d for name, (d, _) in described("data").items()},
-        "Models (model=...)": {name: d for name, (d, _) in described("model").items()},
-        "Studies (experiment=...)": {name: d for name, (d, _) in described("experiment").items()},
+        "Data sets (data=...)": {name: d for name, (d, _) in options_of("data").items()},
+        "Models (model=...)": {name: d for name, (d, _) in options_of("model").items()},
+        "Studies (experiment=...)": {name: d for name, (d, _) in options_of("experiment").items()},
     }
 
 

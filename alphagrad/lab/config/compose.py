@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from alphagrad.common.files import is_folder
 from alphagrad.common.words import cut
 from alphagrad.lab.config import complaints
 from alphagrad.lab.config.overrides import parsed
-from alphagrad.lab.config.shape import check_shape, check_used
+from alphagrad.lab.config.shape import DEFAULTS, check_shape, check_used, identity
 
 CONFIG_MODULE = "alphagrad.conf"
 CONFIG_NAME = "config"
@@ -85,7 +84,7 @@ def _open_settings() -> None:
 def config_hash(config: DictConfig) -> str:
     """Eight hexadecimal digits of the configuration, :data:`BOOKKEEPING` left out: equal for replicas."""
     plain = {key: _plain(config, key) for key in map(str, config) if key not in BOOKKEEPING}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(identity(plain).encode()).hexdigest()[:8]
 
 
 def _plain(config: DictConfig, key: str) -> Any:
@@ -111,7 +110,8 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
     """The configuration as a flat mapping ``a.b.c`` → value, resolved, each setting once.
 
     A node that is another's copy (env: ${env}) is told where that one stands, at the top; so the configuration
-    that a run has noted, in which nothing points to anything any more, gives the same settings.
+    that a run has noted, in which nothing points to anything any more, gives the same settings. What optimizers take
+    by default is left out: they tell what they took.
     """
     flat: dict[str, Any] = {}
     own = _without_hydra(config)
@@ -122,7 +122,7 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
             name = prefix + str(key)
             value = node[key]
             if isinstance(value, DictConfig):
-                told = OmegaConf.is_interpolation(node, str(key)) or (prefix and value in tops)
+                told = name == DEFAULTS or OmegaConf.is_interpolation(node, str(key)) or (prefix and value in tops)
                 if not told:
                     walk(value, f"{name}.")
             else:

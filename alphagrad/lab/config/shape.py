@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +19,12 @@ SECTIONS = ("seed", "device", "threads", "output_root", "stack", "tracking", "ch
 """What every job has, whatever its recipe and optimizer."""
 NEEDED = {"recipe": ("_target_", "name"), "optimizer": ("_target_", "name", "stacking")}
 """The sections that say what is trained, and what is ours in them."""
+DEFAULTS = "optimizer_defaults"
+"""The section with what a recipe gives optimizers that are not told otherwise."""
+EARLIER_DEFAULTS = ("lr", "sgd_lr", "alphagrad_lr", "adam_eps", "clip_grad_norm")
+"""What of it an earlier alphagrad had in the section of the recipe."""
+MOVED = {"alphagrad.lab.baselines.muon": "alphagrad.harness.baselines.muon"}
+"""Where a ``_target_`` of an earlier alphagrad is now."""
 PARTS = ("env", "normalization", "alpha", "transform", "data", "model")
 """Sections that recipes and optimizers point to."""
 LONGEST_VALUE = 4096
@@ -74,11 +81,37 @@ def check_used(config: DictConfig) -> None:
             "transform",
         }  # a word where the rule belongs has cut them off: it is what is wrong
     for name in map(str, raw):
-        if name not in (*NEEDED, *SECTIONS, "hydra") and name not in pointed:
+        if name not in (*NEEDED, *SECTIONS, DEFAULTS, "hydra") and name not in pointed:
             uses = [*SECTIONS, *NEEDED, *(part for part in PARTS if part in pointed)]
             raise ConfigError(
                 f"{cut(name)}: no such setting, neither recipe nor optimizer uses it; there are {listed(uses)}"
             )
+
+
+def identity(plain: dict[str, Any]) -> str:
+    """What of a plain configuration identifies it: the same words as with an earlier alphagrad, whose studies go on."""
+    own = dict(plain)
+    defaults, recipe = own.pop(DEFAULTS, None), own.get("recipe")
+    if isinstance(defaults, dict) and isinstance(recipe, dict):
+        own["recipe"] = {**recipe, **defaults}
+    text = json.dumps(own, sort_keys=True)
+    for earlier, now in MOVED.items():
+        text = text.replace(json.dumps(now), json.dumps(earlier))
+    return text
+
+
+def brought_up(config: DictConfig, recipe_has: Collection[str]) -> None:
+    """Changes a configuration that an earlier alphagrad noted to its present shape.
+
+    Args:
+        config: of a run.
+        recipe_has: the names of its recipe's settings.
+    """
+    if DEFAULTS in config or not isinstance(config.get("recipe"), DictConfig):
+        return
+    moved = [name for name in EARLIER_DEFAULTS if name in config.recipe and name not in recipe_has]
+    if moved:
+        config[DEFAULTS] = {name: config.recipe.pop(name) for name in moved}
 
 
 def _unresolved(config: DictConfig, error: Exception) -> str:

@@ -42,7 +42,7 @@ def jobs_of(overrides: Sequence[str], announce: bool = False) -> list[list[str]]
     for override in parsed(overrides):
         key = override.get_key_element()
         if override.is_discrete_sweep():
-            choices[key] = [f"{key}={value}" for value in values_of(override)]
+            choices[key] = [f"{key}={value}" for value in choices_of(override)]
         elif override.is_sweep_override():
             return []
         else:
@@ -54,7 +54,7 @@ def jobs_of(overrides: Sequence[str], announce: bool = False) -> list[list[str]]
     return _for_their_optimizers(jobs, swept, announce) if swept else jobs
 
 
-def values_of(override: Override) -> list[str]:
+def choices_of(override: Override) -> list[str]:
     """The values of a setting that is swept, as Hydra writes them.
 
     Raises:

@@ -21,6 +21,7 @@ from alphagrad.alpha import Alpha
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import shown, squeezed
 from alphagrad.lab.config.compose import user_conf
+from alphagrad.lab.config.shape import MOVED
 from alphagrad.normalization import Normalization
 from alphagrad.rule import Rule
 from alphagrad.transform import FromSaturation, Transform
@@ -114,6 +115,7 @@ def resolve(place: str, name: object, takes: Sequence[type]) -> Callable[..., An
     setting = f"{place}._target_"
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(f"{setting}={shown(name)}: must be the dotted name of a class or function")
+    name = MOVED.get(name, name)
     exact, modules = known()
     if name not in exact and not any(name.startswith(f"{module}.") for module in modules):
         raise ConfigError(
@@ -233,7 +235,7 @@ def _words(kinds: Sequence[type]) -> str:
     return " or ".join(f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}" for name in names)
 
 
-def check(place: str, node: Any, takes: Sequence[type]) -> None:
+def check_targets(place: str, node: Any, takes: Sequence[type]) -> None:
     """Raises :class:`ConfigError` for a ``_target_`` somewhere in a plain configuration that may not be called."""
     if isinstance(node, (Mapping, list)):
         plan(place, node, takes)

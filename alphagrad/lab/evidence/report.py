@@ -1,25 +1,21 @@
-"""Tables and pictures of a study, from the store alone."""
+"""The table of a study, from the store alone."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from alphagrad.common.errors import ConfigError
-from alphagrad.common.words import cell, listed, plain
+from alphagrad.common.words import cell
 from alphagrad.harness import metrics
-from alphagrad.lab.evidence.results import Comparison, Results, interval
-
-SHOWN = metrics.HEADLINES
-"""Columns with an interval, where any run has them, and how their numbers are written."""
+from alphagrad.lab.evidence.results import Comparison
+from alphagrad.lab.evidence.statistics import interval
 
 
 def study_table(study: Comparison) -> Table:
     """One row for each configuration: runs finished, and the mean of each metric with its interval."""
-    present = [m for m in SHOWN if any(group.values(m) for group in study.groups)]
+    headlines = study.headlines()
+    present = [m for m in headlines if any(group.values(m) for group in study.groups)]
     caption = "mean over seeds [95 % bootstrap interval]"
     if earlier := sum(group.earlier for group in study.groups):
         caption += f"; of runs of one job the newest counts, {earlier} earlier left out"
@@ -30,76 +26,17 @@ def study_table(study: Comparison) -> Table:
         shown.add_column(metric, justify="right")
     shown.add_column("steps/s", justify="right")
     for group in study.groups:
-        cells = [summary(group.values(metric), SHOWN[metric]) for metric in present]
+        cells = [mean_and_interval(group.values(metric), headlines[metric]) for metric in present]
         rates = group.values(metrics.STEPS_PER_SECOND)
         rate = f"{np.mean(rates):,.0f}" if rates else "–"
         shown.add_row(cell(group.label), f"{len(group.finished())}/{len(group.runs)}", *cells, rate)
     return shown
 
 
-def summary(values: list[float], form: str) -> str:
+def mean_and_interval(values: list[float], digits: int) -> str:
     """``mean [low, high]``; the mean alone for a single run."""
     if not values:
         return "–"
     bounds = interval(values)
-    mean = form.format(np.mean(values))
-    return mean if bounds is None else f"{mean} [{form.format(bounds[0])}, {form.format(bounds[1])}]"
-
-
-def plot(results: Results, study: Comparison, metric: str, file: Path) -> None:
-    """Mean of a metric over the steps with a band of its 95 % interval, one line a configuration.
-
-    Raises:
-        ConfigError: no finished run has the metric, or the file cannot be written.
-    """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 4.5), constrained_layout=True)
-    drawn = False
-    for group in study.groups:
-        curves = [results.history(run, metric) for run in group.finished()]
-        curves = [curve for curve in curves if len(curve[0])]
-        if not curves:
-            continue
-        steps, low, mean, high = band(curves)
-        (line,) = axes.plot(steps, mean, label=f"{unformatted(group.label)} (n={len(curves)})")
-        axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
-        bad = steps[~np.isfinite(mean)]  # where the line has a gap, a × at the upper edge
-        if len(bad):
-            axes.plot(bad, np.ones(len(bad)), "x", transform=axes.get_xaxis_transform(), color=line.get_color())
-        drawn = True
-    if not drawn:
-        known = sorted({m for group in study.groups for run in group.runs for m in run.metrics})
-        raise ConfigError(f"--metric={metric}: no finished run has it; there are {listed(known)}")
-    axes.set_xlabel("step")
-    axes.set_ylabel(unformatted(metric))
-    axes.set_title(unformatted(study.title), fontsize="small", wrap=True)
-    axes.legend(fontsize="small")
-    try:
-        figure.savefig(file, dpi=150)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--plot={file}: cannot be written ({error})") from error
-    plt.close(figure)
-
-
-def unformatted(text: str) -> str:
-    """The text for matplotlib, which to which ``$`` begins a formula and ``_`` a hidden label."""
-    shown = plain(text).replace("$", r"\$")
-    return f" {shown}" if shown.startswith("_") else shown
-
-
-def band(
-    curves: list[tuple[np.ndarray, np.ndarray]], points: int = 200
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Steps, lower bound, mean and upper bound of curves known at different steps, interpolated."""
-    start = max(steps[0] for steps, _ in curves)
-    end = min(steps[-1] for steps, _ in curves)
-    grid = np.unique(np.linspace(start, end, points).astype(int))
-    rows = np.array([np.interp(grid, steps, values) for steps, values in curves])
-    alone = len(curves) == 1
-    bounds = [interval(column) or ((column[0],) * 2 if alone else (np.nan,) * 2) for column in rows.T.tolist()]
-    low, high = np.array(bounds).T
-    return grid, low, rows.mean(0), high
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if bounds is None else f"{mean} [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]"

@@ -10,17 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut, squeezed
+from alphagrad.lab.records.judged import headlines_of, objective_of
 from alphagrad.lab.records.lifecycle import Life, life_of
 from alphagrad.lab.records.search import PARENT, search
 from alphagrad.lab.records.study import KIND
 from alphagrad.lab.store.connection import open_existing
-
-CONFIDENCE = 0.95
-RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,25 @@ class Comparison:
 
     title: str
     groups: list[Group]
+
+    def runs(self) -> list[Run]:
+        """All of them."""
+        return [run for group in self.groups for run in group.runs]
+
+    def headlines(self) -> dict[str, int]:
+        """The metrics that are worth a column, of all recipes in it, and the digits of their numbers."""
+        return {name: digits for run in self.runs() for name, digits in headlines_of(run.tags).items()}
+
+    def objective(self) -> str:
+        """The metric that most of its runs are judged by.
+
+        Raises:
+            ConfigError: it has no runs.
+        """
+        counts = Counter(objective_of(run.tags, run.metrics)[0] for run in self.runs())
+        if not counts:
+            raise ConfigError(f"{self.title}: has no runs yet, so there is nothing to draw")
+        return counts.most_common(1)[0][0]
 
 
 class Results:
@@ -145,20 +161,3 @@ def grouped(found: Sequence[Any]) -> list[Group]:
         return " ".join(word for word in label.split() if word not in shared) or label
 
     return [Group(told(labels[key]), runs, earlier[key]) for key, runs in groups.items()]
-
-
-def interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Percentile-bootstrap interval of the mean at 95 %; None for fewer than two values, or one that is not finite."""
-    if len(values) < 2 or not np.isfinite(values).all():
-        return None
-    if len(set(values)) == 1:
-        return values[0], values[0]
-    found = stats.bootstrap(
-        (np.asarray(values),),
-        np.mean,
-        confidence_level=CONFIDENCE,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(found.low), float(found.high)

@@ -14,7 +14,7 @@ from alphagrad.lab.config.alike import compose_all
 from alphagrad.lab.config.build import build, fits_in_memory, job_settings
 from alphagrad.lab.config.overrides import STACKED, check_hydra, check_study, parsed
 from alphagrad.lab.launching.dispatch import check_farm
-from alphagrad.lab.launching.jobs import Checked, Jobs
+from alphagrad.lab.launching.jobs import CheckedJob, Jobs
 from alphagrad.lab.launching.plan import check_stacks
 from alphagrad.lab.store.connection import check_places, check_writable
 
@@ -67,4 +67,4 @@ def checked_jobs(overrides: Sequence[str], multirun: bool, config_dir: str | Non
             folder = str(OmegaConf.select(full, setting))
             check_writable(setting, cut(folder), Path(folder).expanduser())
         pairs = zip(lists, configs, strict=True)
-        return Jobs({compose.job_key(config): Checked(tuple(job), config) for job, config in pairs})
+        return Jobs({compose.job_key(config): CheckedJob(tuple(job), config) for job, config in pairs})

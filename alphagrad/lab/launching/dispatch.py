@@ -15,8 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from alphagrad.common.errors import ConfigError, FailFast
 from alphagrad.common.interrupts import closing_runs_on_signals
 from alphagrad.common.words import cut, say
-from alphagrad.harness import metrics
-from alphagrad.lab.config.build import checked
+from alphagrad.lab.config.build import validated
 from alphagrad.lab.config.targets import ALLOWED, names_in
 from alphagrad.lab.launching.apart import run_apart
 from alphagrad.lab.launching.farms import FARMS
@@ -53,7 +52,7 @@ def options_of(launcher: Mapping[str, Any]) -> Any:
     plain.pop("_target_", None)
     if name not in FARMS:
         raise ConfigError(f"hydra.launcher.farm={cut(name)}: must be one of {', '.join(FARMS)}")
-    options = checked(FARMS[name].options, plain, "hydra.launcher.")
+    options = validated(FARMS[name].options, plain, "hydra.launcher.")
     if find_spec(FARMS[name].package) is None:
         raise ConfigError(
             f"hydra/launcher={options.choice}: needs the package {FARMS[name].package}; "
@@ -107,8 +106,7 @@ class Announced:
 
 def announce(assignment: Assignment, outcome: Outcome) -> None:
     """Prints how a job ended, in a line."""
-    said = metrics.headline(outcome.metrics) if outcome.failure is None else f"failed, {outcome.failure}"
-    say(f"{assignment.folder}: {said}")
+    say(f"{assignment.folder}: {outcome.told}")
 
 
 def parcel(assignments: list[Assignment]) -> Parcel:

@@ -13,14 +13,14 @@ from alphagrad.lab.config.overrides import HYDRA
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedJob:
     """A job that was composed and checked: its settings as they were given, and its configuration."""
 
     words: tuple[str, ...]
     config: DictConfig
 
 
-class Jobs(dict[str, Checked]):
+class Jobs(dict[str, CheckedJob]):
     """Key (:func:`alphagrad.lab.config.compose.job_key`) → job; of equal jobs the last stands for all."""
 
     def titles(self) -> dict[str, str]:

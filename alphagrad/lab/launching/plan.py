@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from alphagrad.lab.config.build import build, check_stack
+from alphagrad.harness.recipe import Capability
+from alphagrad.lab.config.build import build, check_stack, recipe_class
 from alphagrad.lab.launching.interrupted import PlannedStack, interrupted
 from alphagrad.lab.training.job import Assignment
 
 # What may differ between the runs of a stack, or does not touch the numbers.
-OWN = ("seed", "optimizer", "normalization", "alpha", "transform", "stack")
+OWN = ("seed", "optimizer", "optimizer_defaults", "normalization", "alpha", "transform", "stack")
 
 
 def stacks_of(assignments: Sequence[Assignment], max_runs: int, processes: int) -> list[list[int]]:
@@ -30,15 +32,22 @@ def stacks_of(assignments: Sequence[Assignment], max_runs: int, processes: int) 
     configs = [_resolved(assignment.config) for assignment in assignments]
     for number, config in enumerate(configs):
         shared = {key: value for key, value in config.items() if key not in OWN}
-        groups.setdefault(json.dumps(shared, sort_keys=True), []).append(number)
+        alone = "" if stacks(str(config["recipe"]["_target_"])) else str(number)
+        groups.setdefault(json.dumps(shared, sort_keys=True) + alone, []).append(number)
     busy = max(1, -(-processes // len(groups)))
-    stacks: list[list[int]] = []
+    found: list[list[int]] = []
     for members in groups.values():
         members.sort(key=lambda number: json.dumps(configs[number]["optimizer"], sort_keys=True))
         parts = min(len(members), max(busy, -(-len(members) // max_runs)))
         bounds = [len(members) * part // parts for part in range(parts + 1)]
-        stacks += [members[low:high] for low, high in pairwise(bounds)]
-    return stacks
+        found += [members[low:high] for low, high in pairwise(bounds)]
+    return found
+
+
+@cache
+def stacks(target: str) -> bool:
+    """Whether several runs of a recipe train together."""
+    return Capability.STACKED in recipe_class(target).capabilities
 
 
 def check_stacks(configs: Sequence[DictConfig], max_runs: int, processes: int) -> None:

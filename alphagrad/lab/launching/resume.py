@@ -15,7 +15,6 @@ from alphagrad.common import ranks
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.files import is_folder, text_of
 from alphagrad.common.words import cut, is_plain, say, squeezed
-from alphagrad.harness import metrics
 from alphagrad.lab.config.build import build
 from alphagrad.lab.config.compose import user_conf
 from alphagrad.lab.launching.apart import run_apart
@@ -187,8 +186,7 @@ def _resume_stack(folder: Path, leader: Leader, new_uri: str | None, new_store: 
     warn_on_stderr()
     outcomes = run_apart(assignments, leader=leader)
     for place, outcome in zip(folders, outcomes, strict=True):
-        told = f"failed, {outcome.failure}" if outcome.failure else metrics.headline(outcome.metrics)
-        say(f"{place}: {told}")
+        say(f"{place}: {outcome.told}")
     failed = sum(outcome.failure is not None for outcome in outcomes)
     if failed:
         raise RuntimeError(f"{failed} of {len(outcomes)} runs of the stack failed")

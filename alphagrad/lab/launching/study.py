@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from alphagrad.common.files import write_whole
-from alphagrad.lab.commands.ui import HOST
 from alphagrad.lab.config import compose, sweep
 from alphagrad.lab.launching.jobs import Jobs
 from alphagrad.lab.records.folder import RUN_ID, claimed, forget, run_id_of, tidy
 from alphagrad.lab.records.lifecycle import life_of
 from alphagrad.lab.records.provenance import provenance
 from alphagrad.lab.records.run import PARENT_RUN, Tracker, tracker_of
-from alphagrad.lab.records.search import FOLDER, PARENT, newest, search
+from alphagrad.lab.records.search import FOLDER, HOST, PARENT, newest, search
 from alphagrad.lab.records.study import ARGUMENTS, JOBS, KIND, LOCK_TAG, STUDY_KEY, JobState, job_states
 from alphagrad.lab.records.untracked import Untracked
 from alphagrad.lab.store.patience import Patience

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
 from types import TracebackType
@@ -19,7 +20,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from alphagrad.common.errors import FailFast
-from alphagrad.common.interrupts import closing_runs_on_signals, follow, orphaned
+from alphagrad.common.interrupts import closing_runs_on_signals, end_with, orphaned
 from alphagrad.lab.launching.apart import run_apart
 from alphagrad.lab.launching.interrupted import PlannedStack
 from alphagrad.lab.launching.plan import planned
@@ -63,8 +64,10 @@ class Worker:
 
     def close(self) -> None:
         """Lets it end, once it has closed its runs."""
-        self._here.close()
+        with suppress(OSError):  # it has ended
+            self._here.send(None)
         self._process.join()
+        self._here.close()
 
 
 def _serve(driver: Connection, reports: Any, train: Train) -> None:
@@ -72,21 +75,29 @@ def _serve(driver: Connection, reports: Any, train: Train) -> None:
     warn_on_stderr()
     parent = multiprocessing.parent_process()
     assert parent is not None
+    results: list[Outcome] | str
     with closing_runs_on_signals():
-        follow(parent.is_alive)
+        end_with(parent.is_alive)
         while True:
             try:
-                index, assignments = driver.recv()
+                sent = driver.recv()
             except EOFError:
                 return
-            results: list[Outcome] | str
+            if sent is None:
+                return
+            index, assignments = sent
+            interrupted = False
             try:
                 results = train(assignments, _Reporter(index, reports))
-            except (Exception, KeyboardInterrupt, SystemExit) as error:
+            except Exception as error:
                 results = reason_of(error)
+            except (KeyboardInterrupt, SystemExit) as error:
+                results, interrupted = reason_of(error), True
             if orphaned():
                 os._exit(1)  # nobody is left to take the outcome
             driver.send(results)
+            if interrupted:
+                return
 
 
 class _Reporter:
@@ -131,54 +142,72 @@ def run_stacks(
         FailFast: ``ended`` returned True; the stacks that trained then have ended, too.
     """
     stacks = planned(assignments, max_runs, processes)
-    context = multiprocessing.get_context("spawn")
-    reports: Any = context.Queue()
-    outcomes: dict[int, Outcome] = {}
-    workers: list[Worker] = []
-    idle: list[Worker] = []
-    starting, stopped, closing = threading.RLock(), threading.Event(), threading.Event()
-
-    def worker() -> Worker:
-        while idle:
-            found = idle.pop()
-            if found.alive:  # else killed while it had nothing to do
-                return found
-        workers.append(Worker(context, reports, train))
-        return workers[-1]
-
-    def work(index: int) -> None:
-        with starting:
-            if stopped.is_set():
-                return
-            own = worker()
-        results = own.train(index, stacks[index].assignments)
-        with starting:  # here, before this thread begins another stack
-            idle.append(own)
-            told = stacks[index].outcomes(results)
-            outcomes.update(told)
-            if not closing.is_set() and ended(told):
-                stopped.set()
-
-    with _Lines(reports, stacks), ThreadPoolExecutor(min(processes, len(stacks))) as threads:
-        futures = [threads.submit(work, index) for index in range(len(stacks))]
+    crew = _Crew(stacks, ended, train)
+    with _Lines(crew.reports, stacks), ThreadPoolExecutor(min(processes, len(stacks))) as threads:
+        futures = [threads.submit(crew.work, index) for index in range(len(stacks))]
         try:
             for future in futures:
                 future.result()
         except BaseException:
-            with starting:  # so that no process starts behind our back
-                stopped.set()
-                closing.set()
+            crew.interrupt()
             for future in futures:
                 future.cancel()
-            for process in multiprocessing.active_children():
-                process.terminate()  # SIGTERM: the process closes its runs, then ends
             raise
         finally:
-            for own in workers:
-                own.close()
-    if len(outcomes) < len(assignments):
-        raise FailFast(next(outcome.failure for outcome in outcomes.values() if outcome.failure))
-    return [outcomes[number] for number in range(len(assignments))]
+            crew.close()
+    if len(crew.outcomes) < len(assignments):
+        raise FailFast(next(outcome.failure for outcome in crew.outcomes.values() if outcome.failure))
+    return [crew.outcomes[number] for number in range(len(assignments))]
+
+
+class _Crew:
+    """The workers of a study, and what they have done; used by a thread for each of them."""
+
+    def __init__(
+        self, stacks: Sequence[PlannedStack], ended: Callable[[Mapping[int, Outcome]], bool], train: Train
+    ) -> None:
+        self._stacks, self._ended, self._train = stacks, ended, train
+        self._context = multiprocessing.get_context("spawn")
+        self.reports: Any = self._context.Queue()
+        self.outcomes: dict[int, Outcome] = {}
+        self._workers: list[Worker] = []
+        self._idle: list[Worker] = []
+        self._lock, self._stopped, self._interrupted = threading.RLock(), threading.Event(), threading.Event()
+
+    def work(self, index: int) -> None:
+        """Has a stack trained, unless no more is to be begun."""
+        with self._lock:
+            if self._stopped.is_set():
+                return
+            worker = self._worker()
+        results = worker.train(index, self._stacks[index].assignments)
+        with self._lock:  # here, before this thread begins another stack
+            self._idle.append(worker)
+            told = self._stacks[index].outcomes(results)
+            self.outcomes.update(told)
+            if not self._interrupted.is_set() and self._ended(told):
+                self._stopped.set()
+
+    def _worker(self) -> Worker:
+        while self._idle:
+            found = self._idle.pop()
+            if found.alive:  # else killed while it had nothing to do
+                return found
+        self._workers.append(Worker(self._context, self.reports, self._train))
+        return self._workers[-1]
+
+    def interrupt(self) -> None:
+        """Lets no process start behind our back, and tells those there are to close their runs."""
+        with self._lock:
+            self._stopped.set()
+            self._interrupted.set()
+        for process in multiprocessing.active_children():
+            process.terminate()  # SIGTERM
+
+    def close(self) -> None:
+        """Returns once all processes have ended."""
+        for worker in self._workers:
+            worker.close()
 
 
 class _Lines:

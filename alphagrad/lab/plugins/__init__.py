@@ -51,7 +51,6 @@ class RunLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Runs the jobs; a failed one carries its exception, as Hydra expects."""
-        from alphagrad.harness import metrics
         from alphagrad.lab.training.job import assignment_of
 
         returns, assignments = [], []
@@ -70,7 +69,7 @@ class RunLauncher(Launcher):
             returns.append(JobReturn(overrides=overrides, cfg=config, hydra_cfg=config, working_dir=str(folder)))
         for job, outcome in zip(returns, self.outcomes(assignments, study), strict=True):
             if outcome.failure is None:
-                job.status, job.return_value = JobStatus.COMPLETED, metrics.objective(outcome.metrics)
+                job.status, job.return_value = JobStatus.COMPLETED, outcome.score
             else:
                 job.status, job.return_value = JobStatus.FAILED, JobFailed(outcome.failure)
         return returns

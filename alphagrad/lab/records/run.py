@@ -14,9 +14,8 @@ from typing import Any
 from alphagrad.common import interrupts
 from alphagrad.common.errors import ConfigError, StorageLost, Terminated
 from alphagrad.common.words import squeezed
-from alphagrad.lab.commands.ui import HOST
 from alphagrad.lab.records.lifecycle import FINISHED, Life, Standing, life_of, note_beginning, note_end
-from alphagrad.lab.records.search import FOLDER, NUMBER, PARENT, newest, next_number
+from alphagrad.lab.records.search import FOLDER, HOST, NUMBER, PARENT, newest, next_number
 from alphagrad.lab.records.untracked import Untracked
 from alphagrad.lab.records.writer import NONFINITE, STEP, RunQueue, open_queue
 from alphagrad.lab.store.address import NONE, hide, store_uri

@@ -13,10 +13,9 @@ from typing import Any
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.files import text_of
 from alphagrad.common.words import squeezed
-from alphagrad.lab.commands.ui import HOST
 from alphagrad.lab.records.folder import is_held, is_training
 from alphagrad.lab.records.lifecycle import DEAD, Life, Standing, life_of, note_end
-from alphagrad.lab.records.search import FOLDER, JOB_KEY
+from alphagrad.lab.records.search import FOLDER, HOST, JOB_KEY
 from alphagrad.lab.records.writer import STEP
 
 KIND = "alphagrad.kind"

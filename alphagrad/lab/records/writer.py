@@ -13,7 +13,7 @@ from typing import Any
 
 from alphagrad.common.errors import StorageLost
 from alphagrad.lab.store.bulk import Point, log_points
-from alphagrad.lab.store.patience import Patience, is_final, root_of
+from alphagrad.lab.store.patience import Patience, cause_of, is_final
 
 LOG = logging.getLogger("alphagrad")
 BATCH = 1000
@@ -73,7 +73,7 @@ class RunQueue:
             behind = failure.__cause__ if isinstance(failure, StorageLost) else failure
             assert isinstance(behind, Exception)
             told = f"{self.writer.patience.what}: files and metrics can no longer be written"
-            raise StorageLost(f"{told} ({root_of(behind)})") from behind
+            raise StorageLost(f"{told} ({cause_of(behind)})") from behind
 
     def drain(self, patience: Patience) -> None:
         """Returns once everything queued is in the store; raises :class:`StorageLost` if it cannot be."""

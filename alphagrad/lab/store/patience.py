@@ -64,7 +64,7 @@ class Patience:
                 if time.monotonic() + delay > deadline:
                     raise self.lost(error) from error
                 if not told:
-                    LOG.warning("%s: cannot be used now (%s); trying on", self.what, root_of(error))
+                    LOG.warning("%s: cannot be used now (%s); trying on", self.what, cause_of(error))
                     told = True
             failed()
             (pause or self._pause)(delay)
@@ -72,7 +72,7 @@ class Patience:
 
     def lost(self, error: BaseException) -> StorageLost:
         """What to raise for good."""
-        return StorageLost(f"{self.what}: cannot be used ({root_of(error)})")
+        return StorageLost(f"{self.what}: cannot be used ({cause_of(error)})")
 
     @contextmanager
     def closing(self, seconds: float) -> Iterator[None]:
@@ -109,7 +109,7 @@ def is_final(error: Exception) -> bool:
     return known or getattr(error, "error_code", None) in FINAL
 
 
-def root_of(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
     """What lies behind an error of the store, in a line: MLflow and SQLAlchemy wrap it in theirs, with their SQL.
 
     What an error was raised *from* lies behind it, and what it repeats in its own words (MLflow's of a server).

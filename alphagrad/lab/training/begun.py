@@ -16,9 +16,9 @@ from yaml import YAMLError
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.files import text_of
 from alphagrad.common.words import squeezed
-from alphagrad.lab.config.build import job_settings
+from alphagrad.lab.config.build import job_settings, recipe_class
 from alphagrad.lab.config.compose import job_key
-from alphagrad.lab.config.shape import check_shape
+from alphagrad.lab.config.shape import brought_up, check_shape
 from alphagrad.lab.records.folder import CONFIG, MEMBERS, STACK, STATES, members_of
 from alphagrad.lab.records.lifecycle import Life, Standing, life_in, life_of
 from alphagrad.lab.records.run import Tracker
@@ -53,6 +53,8 @@ def plain_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, DictConfig) or not config:
         raise ConfigError(f"{file}: holds no settings")
     with naming(folder):
+        check_shape(config)
+        brought_up(config, recipe_class(config.recipe._target_).Settings.model_fields)
         plain = check_shape(config)
         job_settings(config)
     return plain

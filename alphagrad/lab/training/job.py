@@ -45,11 +45,20 @@ class Outcome:
 
     metrics: dict[str, float] = field(default_factory=dict)
     life: Life = FINISHED
+    headline: str = ""
+    """The metrics that are worth a place in a line."""
+    score: float | None = None
+    """By the recipe's objective, larger where it is better."""
 
     @classmethod
     def failed(cls, reason: str) -> Outcome:
         """That of a job which raised before it measured anything."""
         return cls({}, Life(Standing.FAILED, reason))
+
+    @property
+    def told(self) -> str:
+        """How it ended, in a line."""
+        return self.headline if self.life.finished else f"failed, {self.life.reason}"
 
     @property
     def failure(self) -> str | None:

@@ -15,15 +15,15 @@ from alphagrad.common import interrupts, ranks
 from alphagrad.common.errors import ConfigError, StorageLost
 from alphagrad.common.files import write_whole
 from alphagrad.harness.stack import RunSpec, RunStack
-from alphagrad.lab.commands.ui import HOST
 from alphagrad.lab.config.build import Setup, build, check_stack
 from alphagrad.lab.config.compose import config_hash, job_key, settings_of
 from alphagrad.lab.records.checkpoint import Checkpoints
 from alphagrad.lab.records.folder import CONFIG, LOCK, RUN_ID, claimed, disband, forget, home_of, write_members
+from alphagrad.lab.records.judged import tags_of, told
 from alphagrad.lab.records.lifecycle import FINISHED
 from alphagrad.lab.records.provenance import provenance
 from alphagrad.lab.records.run import Tracker, reason_of, tracker_of
-from alphagrad.lab.records.search import FOLDER, JOB_KEY, next_number
+from alphagrad.lab.records.search import FOLDER, HOST, JOB_KEY, next_number
 from alphagrad.lab.records.untracked import Untracked
 from alphagrad.lab.store.patience import Patience
 from alphagrad.lab.training.begun import Begun, begun, going_on, unfinished
@@ -155,7 +155,7 @@ class _Stack:
         self.log = TrackedLog(
             self.trackers, line, self.setup, self.leader, self.checkpoints, self.folders, self.state, pruners
         )
-        self.log.ended.update({run: told.ended for run, told in enumerate(self.before) if told.ended})
+        self.log.ended.update({run: own.ended for run, own in enumerate(self.before) if own.ended})
         self.leader.begin(self.assignments[0].config)
         try:
             with interrupts.no_exit():
@@ -194,7 +194,11 @@ class _Stack:
 
     def outcomes(self) -> list[Outcome]:
         """How each job ended."""
-        return [Outcome(last, self.log.ended.get(run, FINISHED)) for run, last in enumerate(self.log.last)]
+        recipe = self.setup.recipe
+        return [
+            Outcome(last, self.log.ended.get(run, FINISHED), told(last, recipe.headlines), recipe.objective.score(last))
+            for run, last in enumerate(self.log.last)
+        ]
 
 
 @contextmanager
@@ -231,6 +235,7 @@ def _recorded(
         HOST: platform.node(),
         "device": str(setup.device),
         TAG: str(ranks.count()),
+        **tags_of(setup.recipe),
         **shared,
     }
     name = f"{variant} seed={seed}{assignment.title.removeprefix(variant)}"

@@ -43,7 +43,7 @@ def lead(work: Callable[[Leader], None]) -> None:
     """Does ``work``, which trains one run at most, in the first process; the others follow that run."""
     with interrupts.closing_runs_on_signals(), _connected():
         if not ranks.is_first():
-            follow()
+            follow_leader()
             return
         leader = Leader()
         try:
@@ -77,7 +77,7 @@ class Leader:
             _broadcast(None)
 
 
-def follow() -> None:
+def follow_leader() -> None:
     """Trains the run that the leader begins, if it does."""
     config = _broadcast()
     if config is None:

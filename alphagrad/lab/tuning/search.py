@@ -49,8 +49,11 @@ STARTUP_TRIALS = 4
 """Trials of a study before one is pruned: a median of fewer says little."""
 
 
-def tune(overrides: Sequence[str], plan: TuningPlan) -> list[Verdict]:
+def tune(overrides: Sequence[str], plan: TuningPlan) -> tuple[list[Verdict], TuningPlan]:
     """Runs what is missing of a tuning, and judges; the same words go on with one that was interrupted.
+
+    Returns:
+        The verdicts, and the plan with what the recipe's objective filled in.
 
     Raises:
         ConfigError: a setting, space or budget is wrong, or the tuning is running already.
@@ -61,7 +64,9 @@ def tune(overrides: Sequence[str], plan: TuningPlan) -> list[Verdict]:
     with compose.hydra_initialized():
         contenders, settings = checked_contenders(overrides)
         config = contenders[0].config
-        check_metric(f"--metric={cut(plan.metric)}", plan.metric, config, build(config).recipe)
+        recipe = build(config).recipe
+        plan = plan.of(recipe.objective)
+        check_metric(f"--metric={cut(plan.metric)}", plan.metric, config, recipe)
         each = min(plan.studies, settings.stack.max_runs)  # a larger stack is not made
         check_stacks([c.config for c in contenders for _ in range(each)], settings.stack.max_runs, 1)
         _doubt(plan.metric)
@@ -73,7 +78,7 @@ def tune(overrides: Sequence[str], plan: TuningPlan) -> list[Verdict]:
         lock = FileLock(root / f".tuning-{key}.lock")
         try:
             with lock.acquire(timeout=0), closing_runs_on_signals():
-                return _tune(contenders, plan, settings, key, storage, root, lock.lock_file)
+                return _tune(contenders, plan, settings, key, storage, root, lock.lock_file), plan
         except Timeout as error:
             raise ConfigError(f"output_root={settings.output_root}: this very tuning is running already") from error
 
@@ -113,7 +118,7 @@ def checked_contenders(overrides: Sequence[str]) -> tuple[list[Contender], JobSe
 
 def key_of(contenders: Sequence[Contender], plan: TuningPlan, uri: str) -> str:
     """What identifies a tuning; the budget is left out, so that it can be raised."""
-    told = [uri, plan.metric, plan.minimize, plan.sampler, plan.prune]
+    told: list[Any] = [uri, plan.metric, plan.minimize, plan.sampler, plan.prune]
     told += [[compose.job_key(c.config), c.space.plain()] for c in contenders]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 

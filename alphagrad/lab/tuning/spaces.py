@@ -16,8 +16,8 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.harness.recipe import Settings
-from alphagrad.lab.config.build import checked
-from alphagrad.lab.config.catalogue import described
+from alphagrad.lab.config.build import validated
+from alphagrad.lab.config.catalogue import options_of
 
 
 class Range(Settings):
@@ -105,7 +105,7 @@ def space_of(optimizer: str) -> Space:
     try:
         composed = OmegaConf.to_container(hydra_compose(f"tune/{optimizer}"), resolve=True)
     except MissingConfigException as error:
-        known = ", ".join(described("tune"))
+        known = ", ".join(options_of("tune"))
         raise ConfigError(
             f"optimizer={optimizer}: has no search space; there are {known}; write tune/{optimizer}.yaml "
             "in a folder named by ALPHAGRAD_CONF"
@@ -118,7 +118,7 @@ def space_of(optimizer: str) -> Space:
     settings: dict[str, Range | Choices] = {}
     for name, values in section.items():
         model = Choices if isinstance(values, dict) and "choices" in values else Range
-        settings[str(name)] = checked(model, values, f"tune/{optimizer}.yaml: {name}.")
+        settings[str(name)] = validated(model, values, f"tune/{optimizer}.yaml: {name}.")
     return Space(optimizer, settings)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from omegaconf import DictConfig
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cell, cut
+from alphagrad.harness.recipe import Objective
 from alphagrad.lab.tuning.spaces import Space
 
 FAILURE = "failure"
@@ -27,9 +28,17 @@ class TuningPlan:
     trials: int
     studies: int
     metric: str
-    minimize: bool
+    """What a run's last value counts of; empty: the recipe's objective."""
+    minimize: bool | None
+    """None: as the recipe's objective, if that is the metric; else more is better."""
     sampler: str
     prune: bool
+
+    def of(self, objective: Objective) -> TuningPlan:
+        """The plan for a recipe, whose objective fills in what was not said."""
+        metric = self.metric or objective.metric
+        own = metric == objective.metric and objective.better == "min"
+        return replace(self, metric=metric, minimize=own if self.minimize is None else self.minimize)
 
     def check(self) -> None:
         """Raises :class:`ConfigError` for a budget that is none."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field, PositiveInt, field_validator
 
-from alphagrad.common.interrupts import follow
+from alphagrad.common.interrupts import end_with
 from alphagrad.lab.launching.farms.base import CLOSING_SECONDS, POLL_SECONDS, Done, FarmOptions, Train
 
 
@@ -71,4 +71,4 @@ def _deaf(driver: int) -> None:
     """In a new worker: signals concern it only while it trains; an idle one that dies takes the others along."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    follow(lambda: os.getppid() == driver)
+    end_with(lambda: os.getppid() == driver)
