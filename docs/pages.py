@@ -17,7 +17,7 @@ import yaml
 import alphagrad_cli
 from alphagrad import variants
 from alphagrad.lab.commands import NAMES
-from alphagrad.lab.config.catalogue import catalogue, described
+from alphagrad.lab.config.catalogue import catalogue, options_of
 
 CONF = Path(str(files("alphagrad.conf")))
 
@@ -147,12 +147,12 @@ def optimizers() -> str:
 def recipes() -> str:
     """The page of the recipes: what each is, and its settings with their defaults."""
     parts = ["# Recipes", "", "What can be trained. `alphagrad ls` lists it too, your own recipes included."]
-    for name, (description, text) in described("recipe").items():
+    for name, (description, text) in options_of("recipe").items():
         target = yaml.safe_load(text)["recipe"]["_target_"]
         parts += ["", f"## {name}", "", f"{description}.", "", "```sh", f"alphagrad run recipe={name}", "```", ""]
         parts += [table(list(settings(text))), "", f"The class: `{target}`."]
     for group, heading in (("data", "Data sets"), ("model", "Models"), ("experiment", "Studies")):
-        listed = [f"| `{name}` | {description} |" for name, (description, _) in described(group).items()]
+        listed = [f"| `{name}` | {description} |" for name, (description, _) in options_of(group).items()]
         parts += ["", f"## {heading}", "", f"| `{group}` | |", "|---|---|", *listed]
     return "\n".join([*parts, ""])
 

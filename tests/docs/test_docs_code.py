@@ -87,7 +87,7 @@ def first(override: str) -> str:
     key = read.get_key_element()
     if not read.is_sweep_override() or key in ("optimizer", *compose.SLOTS):
         return override
-    return f"{key}={sweep.values_of(read)[0]}"
+    return f"{key}={sweep.choices_of(read)[0]}"
 
 
 @pytest.fixture
