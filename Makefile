@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint wheel clean
+.PHONY: demo test test-slow lint docs wheel clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -17,7 +17,7 @@ demo: .venv/installed
 	@echo
 	@echo "Every run's curves, settings and files:   $(BIN)/alphagrad ui"
 
-test: lint wheel
+test: lint docs wheel
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 # Ray, PostgreSQL and SLURM for real; without root and Debian's packages the tests of the last two say why they skip.
@@ -34,9 +34,13 @@ lint: .venv/installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# The site, in docs/_build; a link that leads nowhere, or a docstring that cannot be read, is an error.
+docs: .venv/installed
+	$(BIN)/python -m sphinx -W --keep-going --quiet docs docs/_build
+
 # A wheel installed into a clean environment outside the checkout must train a run.
 wheel: .venv/installed
 	./.ci/wheel
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf .venv build dist docs/_build docs/generated .mypy_cache .ruff_cache .pytest_cache *.egg-info

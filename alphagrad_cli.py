@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,6 +17,9 @@ from alphagrad.common.words import LONGEST_LINE, cut, say, squeezed
 from alphagrad.lab import commands
 from alphagrad.lab.commands.arguments import everywhere
 from alphagrad.lab.commands.overview import HELP
+
+ALONE = ("completion",)
+"""Commands that need no other package, and so work beside the optimizer alone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if argv[0] not in (*commands.NAMES, *commands.HIDDEN):
             raise ConfigError(f"{cut(argv[0])}: no such command; there are {', '.join(commands.NAMES)}")
+        if argv[0] not in ALONE and (lacking := not_installed()):
+            remedy = "`pip install alphagrad`, without --no-deps, installs what is missing"
+            raise ConfigError(f"{argv[0]}: needs {', '.join(lacking)}; {remedy}")
         if argv[0] not in commands.PARALLEL:
             ranks.alone(f"alphagrad {argv[0]}")
         command = import_module(f"{commands.__name__}.{argv[0]}").main
@@ -83,6 +90,25 @@ def explain(error: Exception) -> int:
     told = "" if isinstance(error, JobFailed) else f"{type(error).__name__}: "
     say(f"{who}: {told}{hide(squeezed(error))} (--traceback shows where)", err=True)
     return 1
+
+
+def not_installed() -> list[str]:
+    """What alphagrad's own metadata asks for and is not here, as after ``pip install --no-deps``; extras left out."""
+    from importlib.metadata import PackageNotFoundError, distribution, requires
+
+    def lacks(package: str) -> bool:
+        try:
+            distribution(package)
+        except PackageNotFoundError:
+            return True
+        return False
+
+    try:
+        lines = requires("alphagrad") or []
+    except PackageNotFoundError:  # started from a checkout that is not installed
+        return []
+    names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines if "extra ==" not in line]
+    return [name for name in names if lacks(name)]
 
 
 if __name__ == "__main__":

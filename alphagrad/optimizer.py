@@ -23,13 +23,14 @@ from alphagrad.values import tensor_of
 
 
 class AlphaGrad(Optimizer):
-    r"""Non-linear gradient normalisation (S. Sane, arXiv:2504.16020).
+    """Non-linear gradient normalisation (S. Sane, arXiv:2504.16020).
 
-    .. math::
-        \hat g = g / (\lVert g \rVert_2 + ε), \quad
-        g' = \tanh(α \hat g), \quad
-        v ← γ v + (1 - \text{dampening}) g', \quad
-        θ ← (1 - η·\text{decay})\,θ - η v
+    ::
+
+        ĝ  = g / (‖g‖₂ + ε)
+        g' = tanh(α·ĝ)
+        v ← γ·v + (1 − dampening)·g'
+        θ ← (1 − η·weight_decay)·θ − η·v
 
     ``rule`` replaces the norm's unit, α and the tanh; :mod:`alphagrad.variants` has the named rules.
     Momentum has the form of ``torch.optim.SGD``, where the paper's (5-6) puts η inside v: the two are

@@ -233,4 +233,4 @@ USES = {
 }
 STACKED = {"mlp": 100_000}
 """Up to how many parameters several runs of a model are faster as one tensor program than one after the other: where
-calls take longer than what they compute (docs/vision.md). Convolutions never are, on a CPU."""
+calls take longer than what they compute (docs/results/vision.md). Convolutions never are, on a CPU."""

@@ -1,5 +1,6 @@
 """The named variants are the equations they state; the controller holds its band."""
 
+import doctest
 import importlib
 import inspect
 import pkgutil
@@ -62,6 +63,16 @@ def test_a_variant_is_a_short_documented_file(name):
     for argument in inspect.signature(make).parameters:
         assert f"{argument}:" in make.__doc__
     assert inspect.getsource(module).count("\n") <= 40
+    assert "\n::\n" in module.__doc__  # the equation
+    assert "\nWhen to use it: " in module.__doc__
+    assert "\nSource: the paper, section " in module.__doc__
+
+
+@pytest.mark.parametrize("name", EQUATIONS)
+def test_a_variants_example_runs(name):
+    outcome = doctest.testmod(importlib.import_module(f"alphagrad.variants.{name}"))
+    assert outcome.attempted > 0
+    assert outcome.failed == 0
 
 
 @pytest.mark.parametrize("name", EQUATIONS)
