@@ -119,7 +119,7 @@ def optimizers() -> str:
     groups = catalogue()
     baselines = next(entries for heading, entries in groups.items() if heading.startswith("Baselines"))
     lines = [f"| `{name}` | {description} |" for name, description in baselines.items()]
-    rate = ("optimizer.lr", "recipe.lr", "learning rate η; `recipe.alphagrad_lr` where a recipe has it")
+    rate = ("optimizer.lr", "optimizer_defaults.alphagrad_lr", "learning rate η; without it `optimizer_defaults.lr`")
     shared = [rate, *settings((CONF / "optimizer/_alphagrad.yaml").read_text(encoding="utf-8"), "optimizer")]
     return "\n".join(
         [

@@ -118,7 +118,7 @@ def test_slot_files_hold_every_field(slot, option):
 @pytest.mark.parametrize("group", ["recipe", "optimizer", "experiment", "data", "model"])
 def test_what_ls_shows_is_described(group):
     assert options(group)
-    for name, (description, _) in listing.described(group).items():
+    for name, (description, _) in listing.options_of(group).items():
         assert len(description) > 5, f"{group}/{name}.yaml needs a first comment"
 
 

@@ -19,7 +19,7 @@ def test_a_file_of_the_users_that_is_no_text_is_named_and_the_others_listed(tmp_
     (folder / "bad.yaml").write_bytes(b"\xff\xfe\x00")
     (folder / "mine.yaml").write_text("# of my own\nname: mine\n")
     monkeypatch.setenv("ALPHAGRAD_CONF", str(tmp_path))
-    found = listing.described("optimizer")
+    found = listing.options_of("optimizer")
     assert found["mine"][0] == "of my own"
     assert "adam" in found
     assert "bad" not in found

@@ -419,7 +419,7 @@ def test_defaults_are_cleanrls():
     s = DQNSettings(**DEFAULTS)
     assert (s.total_steps, s.buffer_size, s.gamma, s.tau, s.target_every) == (500_000, 10_000, 0.99, 1.0, 500)
     assert (s.batch_size, s.start_epsilon, s.end_epsilon, s.exploration_fraction) == (128, 1.0, 0.05, 0.5)
-    assert (s.learning_starts, s.train_every, s.hidden, s.lr) == (10_000, 10, [120, 84], 2.5e-4)
+    assert (s.learning_starts, s.train_every, s.hidden) == (10_000, 10, [120, 84])
 
 
 def test_evaluation_is_repeatable_and_leaves_training_alone():
