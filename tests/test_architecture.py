@@ -237,6 +237,14 @@ def test_forbidden_calls(name):
                 assert "weights_only=True" in ast.unparse(node), ast.unparse(node)
 
 
+@pytest.mark.parametrize("name", [n for n in FILES if n != "alphagrad.lab.records.lifecycle"])
+def test_how_a_run_stands_is_known_in_one_place(name):
+    """No other file compares or writes the store's words for it."""
+    words = {"FINISHED", "FAILED", "KILLED", "RUNNING", "MISSING"}
+    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    assert not [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and n.value in words]
+
+
 def loaded_after(statement: str, *heavy: str) -> str:
     """Which of the modules a fresh interpreter has loaded after a statement."""
     code = f"import sys\n{statement}\nprint(*[m for m in {heavy!r} if m in sys.modules])"

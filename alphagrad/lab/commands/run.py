@@ -212,9 +212,10 @@ def say_what_is_left_alone(running: Study, count: int) -> None:
     if not running.goes_on:
         return
     states = running.states()
-    statuses = Counter(states[job].life.status for job in running.skipped if job in states)
-    done = f"{statuses.pop('FINISHED', 0)} of {count} jobs are finished"
-    others = "".join(f", {n} {status.lower()} left alone" for status, n in statuses.items())
+    lives = [states[job].life for job in running.skipped if job in states]
+    done = f"{sum(life.finished for life in lives)} of {count} jobs are finished"
+    statuses = Counter(life.status.lower() for life in lives if not life.finished)
+    others = "".join(f", {n} {status} left alone" for status, n in statuses.items())
     say(f"alphagrad: the study goes on; {done}{others}", err=True)
 
 

@@ -13,18 +13,16 @@ from rich.table import Table
 
 from alphagrad.common.words import cell, cut
 from alphagrad.lab.evidence.results import Results
-from alphagrad.lab.records.lifecycle import DEAD, life_of
+from alphagrad.lab.records.lifecycle import DEAD, STATUSES, life_of
 from alphagrad.lab.records.search import FOLDER, PARENT, search
 from alphagrad.lab.records.study import JobState, is_dead, job_states, titles_of
-
-ORDER = ("RUNNING", "FAILED", "KILLED", "MISSING", "FINISHED")
 
 
 def summary(states: Iterable[JobState]) -> str:
     """``40 jobs: 35 finished, 5 failed``."""
     listed = list(states)
     counts = Counter(state.life.status for state in listed)
-    told = [f"{counts[s]} {s.lower()}" for s in (*ORDER[-1:], *ORDER[:-1]) if counts[s]]
+    told = [f"{counts[s]} {s.lower()}" for s in (*STATUSES[-1:], *STATUSES[:-1]) if counts[s]]
     return f"{len(listed)} job{'s' if len(listed) != 1 else ''}: {', '.join(told) or 'none'}"
 
 
@@ -35,7 +33,7 @@ def jobs_table(states: Iterable[JobState], under: str) -> Table:
         right = column in ("step", "time")
         whole = column not in ("job", "why")
         shown.add_column(column, overflow="fold", no_wrap=whole, justify="right" if right else "left")
-    for state in sorted(states, key=lambda s: ORDER.index(s.life.status)):
+    for state in sorted(states, key=lambda s: STATUSES.index(s.life.status)):
         minutes, seconds = divmod(int(state.seconds), 60)
         time = f"{minutes}:{seconds:02d}" if state.run_id else ""
         where = os.path.relpath(state.folder, under) if state.folder else ""

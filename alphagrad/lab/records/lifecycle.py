@@ -42,6 +42,10 @@ _STATUS = {
 """MLflow's word, where it is not the standing itself."""
 
 
+STATUSES = ("RUNNING", "FAILED", "KILLED", "MISSING", "FINISHED")
+"""MLflow's words, and MISSING; those that need a look come first."""
+
+
 @dataclass(frozen=True)
 class Life:
     """How a run stands, and why it did not finish, in a line."""

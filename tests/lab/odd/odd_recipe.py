@@ -116,3 +116,21 @@ def choosy(params, lr: float) -> torch.optim.Optimizer:
 
 
 gym.register("Fragile-v0", entry_point="odd_recipe:FragileCartPole", max_episode_steps=500)
+
+
+class Lonely(Odd):
+    """Not written for stacks."""
+
+    capabilities = ()
+
+
+class Mute:
+    """Does not say what it is judged by."""
+
+    Settings = OddSettings
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {}
+
+    def train(self, stack, log) -> list[dict[str, Any]]:
+        return []
