@@ -232,7 +232,7 @@ def test_a_recipe_that_does_not_say_what_it_takes_has_networks(cli, odd, lab, tm
     """Their weights and gradients alone, 48 bytes a run, are counted."""
     from alphagrad.lab.commands import run
 
-    lab.setattr(run, "run_alone", lambda: None)
+    lab.setattr(run, "run_alone", lambda *_: None)
     lab.setattr(memory, "memory", lambda: 47.0)
     words = ("run", "recipe=odd", f"output_root={tmp_path / 'out'}")
     refused = cli(*words)

@@ -7,8 +7,7 @@ import io
 import pytest
 
 from alphagrad.lab.training import progress
-from alphagrad.lab.training.logfiles import PlainLines
-from alphagrad.lab.training.progress import rate
+from alphagrad.lab.training.progress import LineAMinute, rate
 
 
 @pytest.fixture
@@ -20,7 +19,7 @@ def clock(monkeypatch):
 
 
 def test_a_line_a_minute(clock, capsys):
-    line = PlainLines("lm adamw")
+    line = LineAMinute("lm adamw")
     line.start(3000)
     for step in range(0, 300, 10):
         line.update(step, f"loss {step}")
@@ -32,7 +31,7 @@ def test_a_line_a_minute(clock, capsys):
 
 
 def test_what_a_run_went_on_from_is_not_counted_as_its_speed(clock, capsys):
-    line = PlainLines("run")
+    line = LineAMinute("run")
     line.start(1000)
     line.update(900, "resumed")
     clock[0] += 60
@@ -56,7 +55,7 @@ class Full(io.StringIO):
 
 
 def test_a_log_that_takes_no_more_does_not_end_the_run(clock, monkeypatch):
-    line = PlainLines("run")
+    line = LineAMinute("run")
     line.start(100)
     full = Full()
     monkeypatch.setattr(progress.sys, "stderr", full)
