@@ -49,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
                 held.enter_context(allowing(allowed))
             return command(argv[1:]) or 0
-    except KeyboardInterrupt:
-        if os.environ.get("RANK", "0") == "0":
+    except KeyboardInterrupt as stop:
+        if not stop.args and os.environ.get("RANK", "0") == "0":
             print("alphagrad: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read our output has seen enough

@@ -14,13 +14,21 @@ from types import TracebackType
 
 from alphagrad.common.errors import Terminated
 
-HANGUP = getattr(signal, "SIGHUP", None)
+HANGUP, ALARM = getattr(signal, "SIGHUP", None), getattr(signal, "SIGALRM", None)
 """Not there on Windows."""
 SIGNALS = [s for s in (signal.SIGTERM, signal.SIGINT, HANGUP) if s is not None]
 _received: list[int] = []
 """The signal that came, if any; a list, so that a handler can write to it."""
 _deferring: list[None] = []
 """An entry for each :func:`deferred` that is entered."""
+GRACE_SECONDS = 20.0
+"""How long a signal waits for the end of an iteration; schedulers kill after 30 s."""
+TOGETHER_SECONDS = 2.0
+"""Signals that come so soon after the first are the same wish: a terminal and a launcher both send one."""
+_in_iteration: list[None] = []
+"""An entry while a signal waits for the end of an iteration (:func:`at_ends_of_iterations`)."""
+_since: list[float] = []
+"""When the signal came that waits."""
 
 
 class closing_runs_on_signals:
@@ -30,14 +38,18 @@ class closing_runs_on_signals:
 
     Only the first signal raises, so that a second one does not break off the closing of runs. An exception
     out of a signal handler can be swallowed by whatever code it hits, so training also calls :func:`check`.
+    While a run trains, the signal waits for the end of the iteration, where the state can be saved.
     """
 
     def __enter__(self) -> None:
         _received.clear()
         heard = [s for s in SIGNALS if s == signal.SIGINT or signal.getsignal(s) != signal.SIG_IGN]
         self._before = {s: signal.signal(s, self._handle) for s in heard}
+        if ALARM is not None:
+            self._before[ALARM] = signal.signal(ALARM, self._hurry)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        _wait_no_more()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         _received.clear()
@@ -46,12 +58,30 @@ class closing_runs_on_signals:
     def _handle(number: int, _: object) -> None:
         if number == HANGUP:
             _leave_terminal()
+        if _waits():
+            if time.monotonic() - _since[0] > TOGETHER_SECONDS:
+                _wait_no_more()
+                check()
+            return
         if _received:
             with suppress(OSError, ValueError, RuntimeError):  # nobody listens, or a line is being written
                 print("closing the run, one moment", file=sys.stderr)
             return
         _received.append(number)
-        if not _deferring:
+        if _in_iteration:
+            _since[:] = [time.monotonic()]
+            if ALARM is not None:
+                signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
+            if not _parent:  # whoever started a worker says it
+                with suppress(OSError, ValueError, RuntimeError):
+                    print("alphagrad: stops at the end of this iteration; once more to stop at once", file=sys.stderr)
+        elif not _deferring:
+            check()
+
+    @staticmethod
+    def _hurry(number: int, _: object) -> None:
+        if _waits():  # for too long
+            _wait_no_more()
             check()
 
 
@@ -65,9 +95,45 @@ def _leave_terminal() -> None:
     os.close(nowhere)
 
 
-def check() -> None:
-    """Raises :class:`KeyboardInterrupt` or :class:`Terminated` if a signal came, even one already raised."""
+def _waits() -> bool:
+    return bool(_in_iteration and _since)
+
+
+def _wait_no_more() -> None:
+    _since.clear()
+    _in_iteration.clear()
+    if ALARM is not None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextmanager
+def at_ends_of_iterations() -> Iterator[None]:
+    """A signal that comes meanwhile raises at :func:`iteration_ended`, or after :data:`GRACE_SECONDS`."""
+    _in_iteration.append(None)
+    try:
+        yield
+    finally:
+        _in_iteration.clear()
+
+
+def came() -> bool:
+    """Whether a signal has come."""
+    return bool(_received)
+
+
+def iteration_ended() -> None:
+    """Raises the signal that came, if one did: what it waited for is over."""
     if _received:
+        _wait_no_more()
+        check()
+
+
+def check() -> None:
+    """Raises :class:`KeyboardInterrupt` or :class:`Terminated` if a signal came, even one already raised.
+
+    Not while it waits for the end of an iteration.
+    """
+    if _received and not _waits():
         if _received[0] == signal.SIGINT:
             raise KeyboardInterrupt
         raise Terminated(128 + _received[0])

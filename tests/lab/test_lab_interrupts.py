@@ -12,7 +12,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from alphagrad.common import interrupts
 from alphagrad.common.errors import StorageLost
 from alphagrad.common.interrupts import check, closing_runs_on_signals
 from alphagrad.lab.records.run import Tracker
@@ -219,3 +221,68 @@ def test_nohup_is_respected():
             check()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
+def iteration(monkeypatch):
+    """What runs while a signal waits for the end of an iteration."""
+    monkeypatch.setattr(interrupts, "TOGETHER_SECONDS", 0.2)
+    monkeypatch.setattr(interrupts, "GRACE_SECONDS", 60.0)
+    with closing_runs_on_signals(), interrupts.at_ends_of_iterations():
+        yield
+
+
+def test_a_signal_waits_for_the_end_of_an_iteration(iteration):
+    signal.raise_signal(signal.SIGINT)
+    check()  # does not raise yet
+    signal.raise_signal(signal.SIGTERM)  # of the same wish: a launcher sends it, too
+    assert interrupts.came()
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.iteration_ended()
+    with pytest.raises(KeyboardInterrupt):
+        check()  # it came, and does not wait any more
+
+
+def test_a_second_signal_does_not_wait(iteration):
+    signal.raise_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    with pytest.raises(SystemExit) as left:
+        signal.raise_signal(signal.SIGINT)
+    assert left.value.code == 128 + signal.SIGTERM
+
+
+def test_a_signal_does_not_wait_for_ever(iteration, monkeypatch):
+    monkeypatch.setattr(interrupts, "GRACE_SECONDS", 0.1)
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(10)
+
+
+def test_no_signal_ends_no_iteration(iteration):
+    interrupts.iteration_ended()
+    check()
+
+
+@pytest.mark.parametrize(("number", "status"), [INTERRUPTED, TERMINATED])
+def test_what_a_run_has_reached_is_saved(cli, at, lab, root, tiny, number, status):
+    """Though none was due; the last line says what goes on, and that ends as a run that was not interrupted does."""
+    words = ("run", *tiny, "checkpoint.every_seconds=null", "recipe.compile=false", f"output_root={root}")
+    folders = [root / name for name in ("whole", "stopped")]
+    assert cli(*words, f"hydra.run.dir={folders[0]}").status == 0
+    at(40, lambda: signal.raise_signal(number))
+    stopped = cli(*words, f"hydra.run.dir={folders[1]}")
+    assert stopped.status == status
+    last = stopped.err.splitlines()[-1]
+    assert last == f"alphagrad: stopped at step 41; `alphagrad resume {folders[1]}` goes on"
+    assert [file.name for file in folders[1].glob("state-*.pt")] == ["state-000000000041.pt"]
+    lab.undo()
+    assert cli("resume", str(folders[1])).status == 0
+    whole, resumed = (tensors_in(torch.load(folder / "checkpoint.pt", weights_only=True)) for folder in folders)
+    assert len(whole) > 4
+    assert all(torch.equal(one, other) for one, other in zip(whole, resumed, strict=True))
+
+
+def tensors_in(content) -> list[torch.Tensor]:
+    if isinstance(content, dict):
+        return [tensor for key in content for tensor in tensors_in(content[key])]
+    return [content] if isinstance(content, torch.Tensor) else []

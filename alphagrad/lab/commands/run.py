@@ -128,6 +128,7 @@ def through_hydra(args: argparse.Namespace, task: Task) -> None:
 
 def task_of(leader: Leader | None = None) -> Task:
     """What Hydra calls for each job; it returns what an optimizing sweeper maximizes or minimizes."""
+    from alphagrad.lab.launching.resume import told
     from alphagrad.lab.records.run import reason_of
     from alphagrad.lab.training.job import assignment_of
     from alphagrad.lab.training.runner import run_stack
@@ -137,6 +138,10 @@ def task_of(leader: Leader | None = None) -> Task:
         try:
             job = assignment_of(config, HydraConfig.get().overrides.task, folder)
             (outcome,) = run_stack([job], leader=leader)
+        except (KeyboardInterrupt, Terminated) as stop:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise  # the study says how it goes on
+            raise told(stop, folder) from None
         except Exception as error:
             # for the job's own log file, not the terminal; Hydra keeps only the first of a multirun
             LOG.info("failed", exc_info=True)
@@ -181,6 +186,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def run_study(jobs: Jobs, arguments: list[str], args: argparse.Namespace, resumed: Path | None = None) -> None:
     """Runs the jobs of a multirun as a study, and says at its end how each ended."""
+    from alphagrad.lab.launching.resume import told
     from alphagrad.lab.launching.study import NothingLeft, started
 
     noted = {"arguments": [hide(a) for a in arguments], "cwd": os.getcwd()}
@@ -197,9 +203,9 @@ def run_study(jobs: Jobs, arguments: list[str], args: argparse.Namespace, resume
                 through_hydra(args, task_of())
             except FailFast as stop:
                 raise JobFailed(f"{stop}; {FailFast.SAID}") from stop
-            except (KeyboardInterrupt, Terminated):
+            except (KeyboardInterrupt, Terminated) as stop:
                 interrupted = True
-                raise
+                raise told(stop, running.folder) from None
             finally:
                 if not interrupted:
                     say_how_it_ended(running)

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from alphagrad.common import ranks
-from alphagrad.common.errors import ConfigError
+from alphagrad.common.errors import ConfigError, Terminated
 from alphagrad.common.files import is_folder, text_of
 from alphagrad.common.words import cut, is_plain, say, squeezed
 from alphagrad.lab.config.build import build
@@ -119,6 +119,14 @@ def _noted(file: Path) -> tuple[list[str], Path]:
     return arguments, Path(cwd)
 
 
+def told(stop: KeyboardInterrupt | Terminated, folder: Path) -> KeyboardInterrupt | Terminated:
+    """What to raise of a run or study that was interrupted, once a line says what goes on with it."""
+    states = sorted(stack_of(folder)[0].glob(STATES))
+    at = f" at step {int(states[-1].stem.rpartition('-')[2]):,}" if states else ""
+    say(f"alphagrad: stopped{at}; `alphagrad resume {folder}` goes on", err=True)
+    return KeyboardInterrupt("told") if isinstance(stop, KeyboardInterrupt) else stop
+
+
 def folder_named(what: str, uri: str) -> Path:
     """The folder that a path names, or a run id (or its beginning) in the store ``uri``."""
     folder = Path(what) if is_folder(what) else _folder_of(what, uri)
@@ -184,7 +192,10 @@ def _resume_stack(folder: Path, leader: Leader, new_uri: str | None, new_store: 
         with naming(place):
             build(OmegaConf.create(own))
     warn_on_stderr()
-    outcomes = run_apart(assignments, leader=leader)
+    try:
+        outcomes = run_apart(assignments, leader=leader)
+    except (KeyboardInterrupt, Terminated) as stop:
+        raise told(stop, folder) from None
     for place, outcome in zip(folders, outcomes, strict=True):
         say(f"{place}: {outcome.told}")
     failed = sum(outcome.failure is not None for outcome in outcomes)

@@ -165,8 +165,11 @@ class TrackedLog:
     def checkpoint(self, step: int, parts: Mapping[str, Any], result: Callable[[int], dict[str, Any]]) -> None:
         self._done = step
         if self._checkpoints is None:
+            interrupts.iteration_ended()
             return
         self._reached = step, parts
+        if interrupts.came():
+            self._save_and_leave()
         self._keep_best(step, result)
         try:
             self._files.again()
@@ -178,6 +181,14 @@ class TrackedLog:
         if self._checkpoints.due(step):
             self._save(step, parts)
         self._leader.say(Word.TRAIN_ON)
+
+    def _save_and_leave(self) -> None:
+        """Saves the state for a run that a signal ends, and raises the signal."""
+        error = self._save_reached()
+        if error is not None:
+            LOG.warning("%s; the run goes on from the state before", error)
+        self._leader.say(Word.ENDED)
+        interrupts.iteration_ended()
 
     def stopped(self, error: Exception) -> StorageLost:
         """Saves the state reached whether it is due or not; the error with what the user can do about it."""
@@ -206,6 +217,8 @@ class TrackedLog:
         """
         left = [run for run in range(len(self._trackers)) if run not in self.ended]
         try:
+            if results:
+                self.progress(self._setup.recipe.total_steps, "")
             for run in left:
                 path = self._folders[run] / CHECKPOINT
                 self._keep(run, path, partial(save_atomically, results[run], path))

@@ -175,7 +175,7 @@ class _Stack:
         self.log.ended.update({run: own.ended for run, own in enumerate(self.before) if own.ended})
         self.leader.begin(self.assignments[0].config)
         try:
-            with interrupts.no_exit():
+            with interrupts.no_exit(), interrupts.at_ends_of_iterations():
                 self.results = self.setup.recipe.train(RunStack(specs, self.setup.device), self.log)
         except Pruned:
             return  # the results are nobody's: every run has ended before
@@ -192,8 +192,6 @@ class _Stack:
 
     def finish(self) -> None:
         """Ends the runs that are left, once all there is of them is in their folders and the store."""
-        if self.results:
-            self.log.progress(self.setup.recipe.total_steps, "")
         self.log.finish(self.results)
 
     def _broken(self, reason: str) -> StackBroken:

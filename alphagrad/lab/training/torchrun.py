@@ -87,11 +87,11 @@ def follow_leader() -> None:
     log = Follower(setup)
     try:
         with computing(setup.settings.threads):
-            with interrupts.no_exit():
+            with interrupts.no_exit(), interrupts.at_ends_of_iterations():
                 setup.recipe.train(stack, log)
             log.gather()
     except Ended:
-        return
+        interrupts.iteration_ended()
     except Exception:
         interrupts.check()  # a connection that broke because the run was interrupted
         raise
