@@ -30,10 +30,6 @@ class Extent:
         return x
 
 
-WHOLE = Extent()
-"""All elements, of one run, on this process."""
-
-
 def refuse_flat(p: Tensor, name: str) -> None:
     """Raises ``ValueError`` for a parameter of FSDP1: a piece of a long vector that has lost its tensors' borders."""
     if getattr(p, "_is_flat_param", False) or getattr(p, "_fsdp_flattened", False):

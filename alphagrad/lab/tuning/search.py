@@ -45,7 +45,6 @@ from alphagrad.lab.training.job import Assignment, Outcome, assignment_of
 from alphagrad.lab.tuning.spaces import check_equal, space_of
 from alphagrad.lab.tuning.verdict import FAILURE, Contender, TuningPlan, Verdict, judge, spent_trials
 
-SAMPLERS = ("tpe", "random")
 STARTUP_TRIALS = 4
 """Trials of a study before one is pruned: a median of fewer says little."""
 
