@@ -14,8 +14,9 @@ from rich.console import Console
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.harness import metrics
-from alphagrad.lab.evidence import report
-from alphagrad.lab.evidence.results import Comparison, Group, Results, Run, grouped, interval
+from alphagrad.lab.evidence import figures, report
+from alphagrad.lab.evidence.results import Comparison, Group, Results, Run, grouped
+from alphagrad.lab.evidence.statistics import interval
 from alphagrad.lab.launching.study import study
 from alphagrad.lab.records.lifecycle import Life, Standing
 from alphagrad.lab.records.run import PARENT_RUN, Tracker
@@ -114,7 +115,7 @@ def test_interval_moves_with_the_values():
 def test_band_of_curves_known_at_different_steps():
     first = (np.array([0, 10, 20, 40]), np.array([0.0, 10.0, 20.0, 40.0]))
     second = (np.array([5, 35, 60]), np.array([15.0, 45.0, 70.0]))
-    grid, low, mean, high = report.band([first, second])
+    grid, low, mean, high = figures.band([first, second])
     assert (grid[0], grid[-1]) == (5, 40)  # where both are known
     np.testing.assert_allclose(mean, grid + 5)  # x and x + 10
     np.testing.assert_allclose(low, grid)
@@ -123,7 +124,7 @@ def test_band_of_curves_known_at_different_steps():
 
 
 def test_band_of_one_curve_is_the_curve():
-    grid, low, mean, high = report.band([(np.array([0, 100]), np.array([0.0, 1.0]))])
+    grid, low, mean, high = figures.band([(np.array([0, 100]), np.array([0.0, 1.0]))])
     np.testing.assert_allclose(mean, grid / 100)
     np.testing.assert_array_equal(low, mean)
     np.testing.assert_array_equal(high, mean)
@@ -131,7 +132,7 @@ def test_band_of_one_curve_is_the_curve():
 
 def test_band_of_curves_of_one_point():
     one = (np.array([7]), np.array([3.0]))
-    grid, low, mean, high = report.band([one, (np.array([7]), np.array([5.0]))])
+    grid, low, mean, high = figures.band([one, (np.array([7]), np.array([5.0]))])
     assert (grid.tolist(), mean.tolist()) == ([7], [4.0])
     assert low[0] < mean[0] < high[0]
 
@@ -259,7 +260,7 @@ def test_what_a_plot_shows(studied, tmp_path, monkeypatch):
     from matplotlib import pyplot as plt
 
     monkeypatch.setattr(plt, "close", lambda figure: drawn.update(axes=figure.axes[0]))
-    report.plot(found, found.study(), metrics.EVAL_RETURN, tmp_path / "p.png")
+    figures.plot(found, found.study(), metrics.EVAL_RETURN, tmp_path / "p.png")
     lines = {line.get_label(): line for line in drawn["axes"].get_lines()}
     assert set(lines) == {"adam (n=3)", "alphagrad (n=1)"}  # the failed run is not drawn
     x, y = lines["adam (n=3)"].get_data()
@@ -311,7 +312,7 @@ def test_values_that_are_not_finite_are_told_as_such(lab, root, tmp_path):
     console = Console(width=200, file=io.StringIO())
     console.print(report.study_table(found))
     assert "inf" in console.file.getvalue()
-    report.plot(results, found, "eval/return", tmp_path / "curve.png")
+    figures.plot(results, found, "eval/return", tmp_path / "curve.png")
     assert (tmp_path / "curve.png").exists()
 
 
