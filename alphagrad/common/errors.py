@@ -6,7 +6,19 @@ class ConfigError(Exception):
 
 
 class StorageLost(RuntimeError):
-    """The store or the disk gave out while a run trained; the run can go on from what was kept."""
+    """The store or the disk gave out while a run trained; the run can go on from what was kept.
+
+    Args:
+        told: what gave out, and why.
+        advice: what goes on, once that is put right.
+    """
+
+    def __init__(self, told: str, advice: str = "") -> None:
+        super().__init__(told, advice)
+        self.told, self.advice = told, advice
+
+    def __str__(self) -> str:
+        return f"{self.told}; once that is put right, {self.advice}" if self.advice else self.told
 
 
 class FailFast(BaseException):

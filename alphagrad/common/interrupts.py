@@ -165,7 +165,7 @@ def deferred() -> Iterator[None]:
 PARENT_SECONDS = 0.5
 """Between looks whether a worker's parent is there."""
 _parent: list[Callable[[], bool]] = []
-"""Whether the process that :func:`follow` follows lives."""
+"""Whether the process that :func:`end_with` follows lives."""
 
 
 def end_with(lives: Callable[[], bool]) -> None:

@@ -187,6 +187,7 @@ def rule_of(spec: OptimizerSpec) -> Rule | None:
 
 PROBE = (("hidden.weight", (3, 2)), ("hidden.bias", (3,)), ("head.weight", (2, 3)))
 """The tensors of a small network, on which an optimizer is tried."""
+PROBE_RATE = 0.01
 
 
 @torch.no_grad()
@@ -201,6 +202,8 @@ def mixes_elements(build: Callable[..., Optimizer], device: torch.device | str =
 
     def train(params: dict[str, Tensor], parts: Callable[[Tensor], dict[str, Tensor]]) -> None:
         optimizer = build(list(params.items()))
+        for group in optimizer.param_groups:
+            group["lr"] = PROBE_RATE  # so that its steps can be told from rounding
         for grad in grads:
             for name, part in parts(grad).items():
                 params[name].grad = part.clone()

@@ -154,7 +154,7 @@ def numbers_of(s: ModelSettings, vocabulary: int, length: int) -> tuple[int, int
 
 
 def _shape(s: ModelSettings) -> tuple[int, int, int]:
-    """Width, layers and heads, which :func:`check` has seen to be there."""
+    """Width, layers and heads, which :func:`check_model` has seen to be there."""
     assert s.width is not None
     assert s.layers is not None
     assert s.heads is not None

@@ -13,7 +13,7 @@ from alphagrad.harness import metrics
 from .learner import LossFunction
 
 MEASURES = {metrics.TRAIN_LOSS: "mean", metrics.TRAIN_ACCURACY: "mean"}
-"""What :func:`objective` reports of a batch, and how a window of them is summed up."""
+"""What :func:`classification_objective` reports of a batch, and how a window of them is summed up."""
 TOP = 5
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from dataclasses import fields
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.harness.recipe import EnvSettings
 from alphagrad.lab.config import build, compose, optimizers, targets
 from alphagrad.lab.config import catalogue as listing
+from alphagrad.lab.config.shape import MOVED, identity
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -464,3 +466,22 @@ def test_the_papers_other_studies(composed, study, alphas, env_id, steps, clip):
     assert {c.recipe.total_steps for c in configs} == {steps}
     assert {(c.optimizer.name, c.optimizer.clip_grad_norm) for c in configs} == {("adam", clip), ("alphagrad", None)}
     assert {c.optimizer.eps for c in configs if c.optimizer.name == "adam"} == {1e-5 if clip else 1e-8}
+
+
+def test_a_recipes_own_setting_of_a_defaults_name_counts():
+    """Else jobs that differ in it alone would be one."""
+    base = {"recipe": {"name": "own", "lr": 0.1}, "optimizer_defaults": {"lr": 0.5}, "optimizer": {"lr": 0.5}}
+    keys = {identity(base)}
+    for section, settings in base.items():
+        keys.add(identity({**base, section: {**settings, "lr": 0.7}}))
+    assert len(keys) == 4
+
+
+def test_identity_is_that_of_an_earlier_alphagrad():
+    now = {
+        "recipe": {"gamma": 0.9},
+        "optimizer_defaults": {"lr": 0.5},
+        "optimizer": {"_target_": list(MOVED.values())[0]},
+    }
+    before = {"recipe": {"gamma": 0.9, "lr": 0.5}, "optimizer": {"_target_": list(MOVED)[0]}}
+    assert identity(now) == identity(before) == json.dumps(before, sort_keys=True)

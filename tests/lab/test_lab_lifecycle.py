@@ -59,7 +59,10 @@ def test_each_standing(standing):
     assert life_in(life.plain()) == life
 
 
-@pytest.mark.parametrize("standing", [s for s in Standing if s not in (Standing.MISSING, Standing.RUNNING)])
+ENDS = set(Standing) - {Standing.MISSING, Standing.RUNNING, Standing.TAKEN_BACK}
+
+
+@pytest.mark.parametrize("standing", sorted(ENDS))
 def test_an_end_is_read_as_it_was_written(standing):
     store, life = Store(), Life(standing, "" if standing is Standing.FINISHED else "diverged, it says, of old")
     note_end(store, "", life)
@@ -78,6 +81,23 @@ def test_a_run_whose_process_was_killed_and_one_that_somebody_changed():
     assert life_of(store.run).standing is Standing.FAILED
     store.run.info.lifecycle_stage = "deleted"
     assert life_of(store.run).taken_back
+
+
+@pytest.mark.parametrize("standing", [Standing.DIVERGED, Standing.PRUNED, Standing.FAILED, Standing.STOPPED])
+@pytest.mark.parametrize(("status", "meant"), [("FINISHED", Standing.FINISHED), ("RUNNING", Standing.RUNNING)])
+def test_a_status_that_somebody_gave_counts(standing, status, meant):
+    store = Store()
+    note_end(store, "", Life(standing, f"{standing} at step 3"))
+    store.run.info.status = status
+    assert life_of(store.run).standing is meant
+
+
+def test_a_run_that_was_taken_back_and_restored_can_go_on():
+    store = Store()
+    note_end(store, "", Life(Standing.TAKEN_BACK, "its stack ended"))
+    assert life_of(store.run).can_go_on
+    store.run.info.lifecycle_stage = "deleted"
+    assert life_of(store.run).over
 
 
 @pytest.mark.parametrize(

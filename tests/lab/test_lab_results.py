@@ -266,7 +266,7 @@ def test_what_a_plot_shows(studied, tmp_path, monkeypatch):
     x, y = lines["adam (n=3)"].get_data()
     assert (x[0], x[-1]) == (10, 30)
     np.testing.assert_allclose(y, 2 * np.asarray(x) + 1)
-    assert drawn["axes"].get_ylabel() == metrics.EVAL_RETURN
+    assert drawn["axes"].get_ylabel() == metrics.title(metrics.EVAL_RETURN)
 
 
 def test_report_says_what_is_wrong(studied, cli, tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -77,3 +78,40 @@ def test_a_job_that_fails_leaves_its_process_to_the_next() -> None:
     outcomes = run_stacks(jobs, max_runs=1, processes=1, train=train)
     assert len({outcome.failure for outcome in outcomes}) == 1
     assert "ValueError" in (outcomes[0].failure or "")
+
+
+def signalled(assignments: Sequence[Assignment], line: Progress) -> list[Outcome]:
+    if assignments[0].title == "signalled":
+        with suppress(SystemExit):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        raise SystemExit(143)
+    return [Outcome({"process": float(os.getpid())}) for _ in assignments]
+
+
+def test_a_signal_to_one_process_costs_its_own_stack_alone() -> None:
+    """It can go on, and no other stack is sent to the process that ends."""
+    jobs: list[Any] = [
+        Assignment({"group": group, "optimizer": {}}, title, "") for group, title in enumerate(["signalled", "", ""])
+    ]
+    first, *others = run_stacks(jobs, max_runs=1, processes=1, train=signalled)
+    assert first.life.can_go_on
+    assert all(outcome.life.finished for outcome in others)
+    assert len({outcome.metrics["process"] for outcome in others}) == 1
+
+
+class Stuck:
+    def __reduce__(self) -> Any:
+        raise TypeError("does not travel")
+
+
+def what_does_not_travel(assignments: Sequence[Assignment], line: Progress) -> list[Outcome]:
+    return [Outcome({"x": Stuck()}) for _ in assignments]  # type: ignore[dict-item]
+
+
+def test_what_cannot_be_sent_is_told() -> None:
+    jobs: list[Any] = [Assignment({"group": group, "optimizer": {}}, "", "") for group in range(2)]
+    assert all("does not travel" in (o.failure or "") for o in run_stacks(jobs, 1, 1, train=what_does_not_travel))
+    jobs = [Assignment({"group": 0, "optimizer": {}}, "", "", pruner=Stuck())]  # type: ignore[arg-type]
+    (outcome,) = run_stacks(jobs, 1, 1, train=whose)
+    assert "does not travel" in (outcome.failure or "")

@@ -70,7 +70,7 @@ def run(arguments: Sequence[str], resumed: Path | None = None) -> None:
             try:
                 run_study(jobs, list(arguments), args, resumed)
             except StorageLost as error:
-                raise StorageLost(f"{error}; once that is put right, the same command goes on") from error
+                raise StorageLost(error.told, "the same command goes on") from error
         else:
             run_alone(args, leader)
 

@@ -56,13 +56,7 @@ def watch(
     folder = folder_named(what, store_uri(uri, output_root))
     if not (folder / CONFIG).exists():
         raise ConfigError(f"{folder}: is not the folder of a run, it has no {CONFIG}")
-    file = folder / "watch.mp4" if out is None else out
-    if file.suffix not in SUFFIXES:
-        raise ConfigError(f"--out={cut(file)}: must end in {', '.join(SUFFIXES)}")
-    if len(file.name.encode()) > LONGEST_NAME:
-        raise ConfigError(f"--out={cut(file)}: is longer than a file's name may be")
-    if not file.parent.is_dir():
-        raise ConfigError(f"--out={file}: there is no folder {file.parent}")
+    file = _checked_file(folder / "watch.mp4" if out is None else out)
     if episodes < 1:
         raise ConfigError(f"--episodes={episodes}: must be at least 1")
     checkpoint = _checkpoint(folder, best)
@@ -77,15 +71,7 @@ def watch(
     if Capability.PLAYED not in recipe.capabilities:
         raise ConfigError(f"{folder}: recipe {config.recipe.name} has no environment to watch")
     if artifact:  # found out before minutes of rendering
-        run_id = run_id_of(folder)
-        if run_id is None:
-            raise ConfigError(f"{folder}: does not say which run of the store it belongs to; watch without --artifact")
-        client = open_existing(uri := store_uri(config.tracking.uri, config.output_root))
-        if recorded(client, run_id, warn=False) is None:
-            raise ConfigError(
-                f"{folder / RUN_ID}: names the run {run_id}, which is not in the store {masked(uri)}; "
-                "watch without --artifact"
-            )
+        client, run_id = _run_of(folder, config)
     model = load_safely(checkpoint)
     try:
         recipe.policy(model)
@@ -98,6 +84,31 @@ def watch(
     if artifact:
         client.log_artifact(run_id, str(file), "videos")
     return Watched(file, checkpoint, returns)
+
+
+def _checked_file(file: Path) -> Path:
+    """The video's; :class:`ConfigError` for one that cannot be written or is of no kind that is known."""
+    if file.suffix not in SUFFIXES:
+        raise ConfigError(f"--out={cut(file)}: must end in {', '.join(SUFFIXES)}")
+    if len(file.name.encode()) > LONGEST_NAME:
+        raise ConfigError(f"--out={cut(file)}: is longer than a file's name may be")
+    if not file.parent.is_dir():
+        raise ConfigError(f"--out={file}: there is no folder {file.parent}")
+    return file
+
+
+def _run_of(folder: Path, config: Any) -> tuple[Any, str]:
+    """The store and the run in it that a folder belongs to; :class:`ConfigError` if there is none."""
+    run_id = run_id_of(folder)
+    if run_id is None:
+        raise ConfigError(f"{folder}: does not say which run of the store it belongs to; watch without --artifact")
+    client = open_existing(uri := store_uri(config.tracking.uri, config.output_root))
+    if recorded(client, run_id, warn=False) is None:
+        raise ConfigError(
+            f"{folder / RUN_ID}: names the run {run_id}, which is not in the store {masked(uri)}; "
+            "watch without --artifact"
+        )
+    return client, run_id
 
 
 def render_offscreen() -> None:

@@ -21,7 +21,7 @@ from alphagrad.harness.driver import Observation, OptimizerSpec
 from alphagrad.harness.recipe import Capability, Objective, Recipe, Settings
 from alphagrad.lab.config import targets
 from alphagrad.lab.config.optimizers import optimizer_spec
-from alphagrad.lab.config.shape import SECTIONS, check_shape
+from alphagrad.lab.config.shape import DEFAULTS, SECTIONS, check_shape
 
 MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
 """Of a run; torch dies of very many."""
@@ -85,6 +85,16 @@ class JobSettings(Settings):
     instruments: InstrumentSettings
 
 
+class OptimizerDefaults(Settings):
+    """What optimizers take that are not told otherwise; each takes what it has of them."""
+
+    lr: float | None = Field(default=None, ge=0)
+    sgd_lr: float | None = Field(default=None, ge=0)
+    alphagrad_lr: float | None = Field(default=None, ge=0)
+    adam_eps: float | None = Field(default=None, ge=0)
+    clip_grad_norm: float | None = Field(default=None, gt=0)
+
+
 @dataclass(frozen=True)
 class Setup:
     """What a configuration makes: all that a run of it trains with."""
@@ -120,12 +130,13 @@ def build(config: DictConfig) -> Setup:
     recipe = attempt(lambda: build_recipe(config))
     named = plain.get("device")
     device = attempt(lambda: device_of(named)) if isinstance(named, str) else None
+    defaults = attempt(lambda: validated(OptimizerDefaults, plain.get(DEFAULTS, {}), f"{DEFAULTS}."))
     before = len(problems)
     optimizer = attempt(lambda: optimizer_spec(config, device or torch.device("cpu")))
-    if recipe is None and len(problems) > before:
+    if (recipe is None or defaults is None) and len(problems) > before:
         wrong = problems[-1].partition("=")[0].removeprefix("optimizer.")
         if OmegaConf.is_interpolation(config.optimizer, wrong):
-            problems.pop()  # it is the recipe's value, which is told already
+            problems.pop()  # it is a value that is told already
     if ranks.count() > 1 and recipe is not None and Capability.SHARDED not in recipe.capabilities:
         problems.append(f"recipe={config.recipe.name}: trains in one process, and torchrun has started several")
     if settings is not None and recipe is not None and settings.checkpoint.best is not None:

@@ -62,12 +62,19 @@ def optimizer_spec(config: DictConfig, device: torch.device) -> OptimizerSpec:
         if value != defaults[key] and not fits(value, hints.get(key, Any), defaults[key]):
             raise ConfigError(f"optimizer.{key}={shown(value)}: must be {allowed(hints.get(key), defaults[key])}")
     _try(target, name, settings, section, device)
-    if spec.stacking == "elementwise" and mixes_elements(spec.build, device):
+    if spec.stacking == "elementwise" and _mixes(spec, device):
         raise ConfigError(
             f"optimizer.stacking=elementwise: {name} mixes the elements of a tensor, and so the runs of a stack; "
             "must be per_run"
         )
     return spec
+
+
+def _mixes(spec: OptimizerSpec, device: torch.device) -> bool:
+    try:
+        return mixes_elements(spec.build, device)
+    except Exception as error:  # every library has its own
+        raise ConfigError(f"optimizer={spec.name}: its steps fail: {squeezed(error, 500)}") from error
 
 
 def _arguments(target: Callable[..., Any], name: str) -> dict[str, Any]:

@@ -93,7 +93,12 @@ def identity(plain: dict[str, Any]) -> str:
     own = dict(plain)
     defaults, recipe = own.pop(DEFAULTS, None), own.get("recipe")
     if isinstance(defaults, dict) and isinstance(recipe, dict):
-        own["recipe"] = {**recipe, **defaults}
+        # a recipe may have a setting of its own of that name
+        moved = {name: defaults[name] for name in EARLIER_DEFAULTS if name in defaults and name not in recipe}
+        own["recipe"] = {**recipe, **moved}
+        defaults = {name: value for name, value in defaults.items() if name not in moved}
+    if defaults:
+        own[DEFAULTS] = defaults
     text = json.dumps(own, sort_keys=True)
     for earlier, now in MOVED.items():
         text = text.replace(json.dumps(now), json.dumps(earlier))

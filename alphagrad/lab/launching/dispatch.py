@@ -100,7 +100,7 @@ class Announced:
     def __call__(self, outcomes: Mapping[int, Outcome]) -> bool:
         for number, outcome in outcomes.items():
             announce(self._assignments[number], outcome)
-            self.failure = self.failure or outcome.failure or ""
+            self.failure = self.failure or (outcome.life.reason if outcome.life.failed else "")
         return self._fail_fast and bool(self.failure)
 
 

@@ -35,7 +35,7 @@ def stacks_of(assignments: Sequence[Assignment], max_runs: int, processes: int) 
     configs = [_resolved(assignment.config) for assignment in assignments]
     for number, config in enumerate(configs):
         shared = {key: value for key, value in config.items() if key not in OWN}
-        alone = "" if stacks(str(config["recipe"]["_target_"])) else str(number)
+        alone = "" if can_be_stacked(str(config["recipe"]["_target_"])) else str(number)
         groups.setdefault(json.dumps(shared, sort_keys=True) + alone, []).append(number)
     busy = max(1, -(-processes // len(groups)))
     found: list[list[int]] = []
@@ -48,7 +48,7 @@ def stacks_of(assignments: Sequence[Assignment], max_runs: int, processes: int) 
 
 
 @cache
-def stacks(target: str) -> bool:
+def can_be_stacked(target: str) -> bool:
     """Whether several runs of a recipe train together."""
     return Capability.STACKED in recipe_class(target).capabilities
 

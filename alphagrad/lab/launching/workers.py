@@ -24,6 +24,7 @@ from alphagrad.common.interrupts import closing_runs_on_signals, end_with, orpha
 from alphagrad.lab.launching.apart import run_apart
 from alphagrad.lab.launching.interrupted import PlannedStack
 from alphagrad.lab.launching.plan import planned
+from alphagrad.lab.records.lifecycle import Life, Standing
 from alphagrad.lab.records.run import reason_of
 from alphagrad.lab.training.job import Assignment, Outcome
 from alphagrad.lab.training.logfiles import warn_on_stderr
@@ -45,21 +46,26 @@ class Worker:
         self._here, there = context.Pipe()
         self._process = context.Process(target=_serve, args=(there, reports, train))
         self._process.start()
+        self.usable = True
+        """Whether it may be sent another stack."""
         there.close()  # the worker's own is then the only one, so that its death is heard
 
-    def train(self, index: int, assignments: Sequence[Assignment]) -> list[Outcome] | str:
-        """How each job of a stack ended, or why all of them failed."""
+    def train(self, index: int, assignments: Sequence[Assignment]) -> list[Outcome]:
+        """How each job of a stack ended."""
         try:
             self._here.send((index, assignments))
-            results: list[Outcome] | str = self._here.recv()
+            results, self.usable = self._here.recv()
         except (EOFError, OSError):
             self._process.join()
-            return f"its process ended without a result, with status {self._process.exitcode}: killed, or out of memory"
-        return results
+            status = f"with status {self._process.exitcode}: killed, or out of memory"
+            return [Outcome.failed(f"its process ended without a result, {status}")] * len(assignments)
+        except Exception as error:  # it cannot be sent
+            return [Outcome.failed(reason_of(error))] * len(assignments)
+        return list(results)
 
     @property
     def alive(self) -> bool:
-        """Whether it can train another stack."""
+        """Whether its process is there."""
         return self._process.is_alive()
 
     def close(self) -> None:
@@ -70,34 +76,32 @@ class Worker:
         self._here.close()
 
 
-def _serve(driver: Connection, reports: Any, train: Train) -> None:
-    """In the worker: trains what the driver sends, until it sends nothing more."""
+def _serve(study: Connection, reports: Any, train: Train) -> None:
+    """In the worker: trains what the study's process sends, until it sends nothing more or a signal comes."""
     warn_on_stderr()
     parent = multiprocessing.parent_process()
     assert parent is not None
-    results: list[Outcome] | str
-    with closing_runs_on_signals():
+    with suppress(EOFError, KeyboardInterrupt, SystemExit), closing_runs_on_signals():
         end_with(parent.is_alive)
-        while True:
-            try:
-                sent = driver.recv()
-            except EOFError:
-                return
-            if sent is None:
-                return
-            index, assignments = sent
-            interrupted = False
-            try:
-                results = train(assignments, _Reporter(index, reports))
-            except Exception as error:
-                results = reason_of(error)
-            except (KeyboardInterrupt, SystemExit) as error:
-                results, interrupted = reason_of(error), True
+        going_on = True
+        while going_on and (sent := study.recv()) is not None:
+            results, going_on = _outcomes(train, sent[1], _Reporter(sent[0], reports))
             if orphaned():
                 os._exit(1)  # nobody is left to take the outcome
-            driver.send(results)
-            if interrupted:
-                return
+            try:
+                study.send((results, going_on))
+            except Exception as error:  # of a kind that cannot be sent
+                study.send(([Outcome.failed(reason_of(error))] * len(results), going_on))
+
+
+def _outcomes(train: Train, assignments: Sequence[Assignment], line: Progress) -> tuple[list[Outcome], bool]:
+    """How each job of a stack ended, and whether the worker can train another stack: not once a signal came."""
+    try:
+        return train(assignments, line), True
+    except Exception as error:
+        return [Outcome.failed(reason_of(error))] * len(assignments), True
+    except (KeyboardInterrupt, SystemExit) as stop:
+        return [Outcome({}, Life(Standing.STOPPED, reason_of(stop)))] * len(assignments), False
 
 
 class _Reporter:
@@ -179,10 +183,18 @@ class _Crew:
         with self._lock:
             if self._stopped.is_set():
                 return
-            worker = self._worker()
+            try:
+                worker = self._worker()
+            except OSError as error:  # no process can be started
+                failed = self._stacks[index].outcomes(reason_of(error))
+                self.outcomes.update(failed)
+                if self._ended(failed):
+                    self._stopped.set()
+                return
         results = worker.train(index, self._stacks[index].assignments)
         with self._lock:  # here, before this thread begins another stack
-            self._idle.append(worker)
+            if worker.usable:
+                self._idle.append(worker)
             told = self._stacks[index].outcomes(results)
             self.outcomes.update(told)
             if not self._interrupted.is_set() and self._ended(told):

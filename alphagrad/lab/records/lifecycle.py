@@ -40,6 +40,8 @@ _STATUS = {
     Standing.TAKEN_BACK: "KILLED",
 }
 """MLflow's word, where it is not the standing itself."""
+_MEANT = {"FINISHED": Standing.FINISHED, "FAILED": Standing.FAILED, "KILLED": Standing.STOPPED}
+"""What MLflow's word alone means; any other one is a run that trains."""
 
 
 STATUSES = ("RUNNING", "FAILED", "KILLED", "MISSING", "FINISHED")
@@ -57,6 +59,11 @@ class Life:
     def status(self) -> str:
         """MLflow's word for it; MISSING for a job without a run."""
         return _STATUS.get(self.standing, self.standing.upper())
+
+    @property
+    def word(self) -> str:
+        """One for people: *failed* of one that diverged, too."""
+        return "failed" if self.failed else str(self.standing)
 
     @property
     def finished(self) -> bool:
@@ -112,11 +119,12 @@ def life_of(run: Any) -> Life:
     if run.info.lifecycle_stage != "active":
         return Life(Standing.TAKEN_BACK, reason or "deleted from the store")
     noted = tags.get(STANDING)
-    if noted in list(Standing):
-        life = Life(Standing(noted), reason)
-        if life.status == status:  # else somebody has changed the status since
-            return life
-    return _earlier(status, reason)
+    if noted not in list(Standing):
+        return _earlier(status, reason)
+    life = Life(Standing(noted), reason)
+    if life.status == status and not life.taken_back:
+        return life
+    return Life(_MEANT.get(status, Standing.RUNNING), reason)  # somebody has changed it since, or restored the run
 
 
 def life_in(kept: Mapping[str, str] | str) -> Life:
@@ -131,8 +139,7 @@ def _earlier(status: str, reason: str) -> Life:
     for standing in (Standing.DIVERGED, Standing.PRUNED):
         if reason.startswith(standing):
             return Life(standing, reason)
-    known = {"FINISHED": Standing.FINISHED, "FAILED": Standing.FAILED, "KILLED": Standing.STOPPED}
-    return Life(known.get(status, Standing.RUNNING), reason)
+    return Life(_MEANT.get(status, Standing.RUNNING), reason)
 
 
 def note_end(client: Any, run_id: str, life: Life) -> None:

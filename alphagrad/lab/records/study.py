@@ -23,7 +23,7 @@ LOG = logging.getLogger("alphagrad")
 KIND = "alphagrad.kind"
 STUDY_KEY = "alphagrad.study"
 LOCK_TAG = "alphagrad.lock"
-"""Tag of a study: the lock file that its driver holds."""
+"""Tag of a study: the lock file that its process holds."""
 JOBS = "jobs.json"
 """Artifact of a study: key → what tells each job from the others."""
 ARGUMENTS = "arguments.json"

@@ -58,7 +58,9 @@ class Outcome:
     @property
     def told(self) -> str:
         """How it ended, in a line."""
-        return self.headline if self.life.finished else f"failed, {self.life.reason}"
+        if self.life.finished:
+            return self.headline
+        return self.life.reason if self.life.pruned else f"{self.life.word}, {self.life.reason}"
 
     @property
     def failure(self) -> str | None:

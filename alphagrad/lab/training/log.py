@@ -204,7 +204,7 @@ class TrackedLog:
             home = files[-1].parent
             where = "" if home == self._folders[0] else f" in {home}"
             kept = f"step {int(files[-1].stem.rpartition('-')[2])} is kept{where}"
-        return StorageLost(f"{told}; {kept}; once that is put right, `alphagrad resume {self._folders[0]}` goes on")
+        return StorageLost(f"{told}; {kept}", f"`alphagrad resume {self._folders[0]}` goes on")
 
     def finish(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Ends the runs that are left as finished, once all there is of them is in their folders and the store.

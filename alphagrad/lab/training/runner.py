@@ -222,10 +222,10 @@ def _with_advice(folder: Path) -> Iterator[None]:
     try:
         yield
     except StorageLost as error:
-        if "goes on" in str(error):
+        if error.advice:
             raise
         again = f"`alphagrad resume {folder}` goes on" if (folder / CONFIG).exists() else "start it again"
-        raise StorageLost(f"{error}; once that is put right, {again}") from error
+        raise StorageLost(error.told, again) from error
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from alphagrad.common.errors import ConfigError
+from alphagrad.common.errors import ConfigError, StorageLost
 from alphagrad.common.files import check_lock
 from alphagrad.common.interrupts import closing_runs_on_signals
 from alphagrad.common.words import cut, say
@@ -217,6 +217,8 @@ def _train(assignments: list[Assignment], stack: StackSettings) -> list[Outcome]
     for members in stacks_of(assignments, stack.max_runs, 1):
         try:
             results = run_apart([assignments[n] for n in members])
+        except StorageLost:
+            raise  # no fault of the trials, which can go on
         except Exception as error:
             results = [Outcome.failed(reason_of(error))] * len(members)
         outcomes.update(zip(members, results, strict=True))
@@ -229,9 +231,11 @@ def _tell(study: Any, trial: Any, assignment: Assignment, outcome: Outcome, plan
     trial.set_user_attr("folder", assignment.folder)
     if outcome.life.pruned:
         study.tell(trial, state=TrialState.PRUNED)
-    elif outcome.failure is not None:
-        trial.set_user_attr(FAILURE, outcome.failure)
+    elif outcome.life.failed:
+        trial.set_user_attr(FAILURE, outcome.life.reason)
         study.tell(trial, state=TrialState.FAIL)
+    elif not outcome.life.finished:
+        study.tell(trial, state=TrialState.FAIL)  # it was stopped: drawn again, at no cost
     elif plan.metric in outcome.metrics:
         study.tell(trial, outcome.metrics[plan.metric])
     else:
