@@ -478,10 +478,7 @@ def test_a_recipes_own_setting_of_a_defaults_name_counts():
 
 
 def test_identity_is_that_of_an_earlier_alphagrad():
-    now = {
-        "recipe": {"gamma": 0.9},
-        "optimizer_defaults": {"lr": 0.5},
-        "optimizer": {"_target_": list(MOVED.values())[0]},
-    }
-    before = {"recipe": {"gamma": 0.9, "lr": 0.5}, "optimizer": {"_target_": list(MOVED)[0]}}
+    earlier, moved = next(iter(MOVED.items()))
+    now = {"recipe": {"gamma": 0.9}, "optimizer_defaults": {"lr": 0.5}, "optimizer": {"_target_": moved}}
+    before = {"recipe": {"gamma": 0.9, "lr": 0.5}, "optimizer": {"_target_": earlier}}
     assert identity(now) == identity(before) == json.dumps(before, sort_keys=True)

@@ -184,8 +184,7 @@ class TrackedLog:
 
     def _save_and_leave(self) -> None:
         """Saves the state for a run that a signal ends, and raises the signal."""
-        error = self._save_reached()
-        if error is not None:
+        if (error := self._save_reached()) is not None:
             LOG.warning("%s; the run goes on from the state before", error)
         self._leader.say(Word.ENDED)
         interrupts.iteration_ended()
@@ -193,16 +192,14 @@ class TrackedLog:
     def stopped(self, error: Exception) -> StorageLost:
         """Saves the state reached whether it is due or not; the error with what the user can do about it."""
         assert self._checkpoints is not None
-        told = " ".join(str(error).split())
-        again = self._save_reached()
+        told, again = " ".join(str(error).split()), self._save_reached()
         if again is not None and str(again) not in told:
             told += f"; {again}"
         self._leader.say(Word.ENDED)
         files = self._checkpoints.files()
         kept = "no state kept"
         if files:
-            home = files[-1].parent
-            where = "" if home == self._folders[0] else f" in {home}"
+            where = "" if files[-1].parent == self._folders[0] else f" in {files[-1].parent}"
             kept = f"step {int(files[-1].stem.rpartition('-')[2])} is kept{where}"
         return StorageLost(f"{told}; {kept}", f"`alphagrad resume {self._folders[0]}` goes on")
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,10 +41,8 @@ from alphagrad.lab.store.address import masked, store_uri
 from alphagrad.lab.store.connection import check_places
 from alphagrad.lab.training.job import Assignment, Outcome, assignment_of
 from alphagrad.lab.tuning.spaces import check_equal, space_of
+from alphagrad.lab.tuning.trials import MedianPruner, drop_interrupted, has_trials_left, sampler_of, study_of
 from alphagrad.lab.tuning.verdict import FAILURE, Contender, TuningPlan, Verdict, judge, spent_trials
-
-STARTUP_TRIALS = 4
-"""Trials of a study before one is pruned: a median of fewer says little."""
 
 
 def tune(overrides: Sequence[str], plan: TuningPlan) -> tuple[list[Verdict], TuningPlan]:
@@ -135,12 +131,12 @@ def _tune(
     lock: str,
 ) -> list[Verdict]:
     studies = {
-        (c.name, number): _study(storage, f"{key}-{c.name}-{number}", plan)
+        (c.name, number): study_of(storage, f"{key}-{c.name}-{number}", plan)
         for c in contenders
         for number in range(plan.studies)
     }
     for study in studies.values():
-        _drop_interrupted(study)
+        drop_interrupted(study)
     first = next(iter(studies.values()))
     tracker = tracker_of(settings.tracking, root)
     name = "tune " + " ".join(c.name for c in contenders)
@@ -153,7 +149,7 @@ def _tune(
         first.set_user_attr("run_id", tracker.run_id)
         with as_parent(tracker):
             while round_ := [
-                (c, n) for c in contenders for n in range(plan.studies) if _left(studies[c.name, n], plan)
+                (c, n) for c in contenders for n in range(plan.studies) if has_trials_left(studies[c.name, n], plan)
             ]:
                 _run_round(round_, studies, plan, settings, storage, folder)
         verdicts = [judge(c, [studies[c.name, n] for n in range(plan.studies)], plan) for c in contenders]
@@ -191,7 +187,7 @@ def _run_round(
     for contender, number in round_:
         study = studies[contender.name, number]
         spent = len(spent_trials(study))
-        study.sampler = _sampler(plan, 1000 * number + spent)
+        study.sampler = sampler_of(plan, 1000 * number + spent)
         trial = study.ask()
         drawn = [f"{s}={d.suggest(trial, s)}" for s, d in contender.space.settings.items()]
         # the job's own seed starts the count
@@ -242,62 +238,3 @@ def _tell(study: Any, trial: Any, assignment: Assignment, outcome: Outcome, plan
         raise ConfigError(f"--metric={plan.metric}: runs have none; there are {', '.join(sorted(outcome.metrics))}")
     said = f"{plan.metric} {outcome.metrics[plan.metric]:.4g}" if outcome.failure is None else outcome.failure
     say(f"{assignment.title}: {said}")
-
-
-@dataclass(frozen=True)
-class MedianPruner:
-    """Ends a trial that is below the median of its study at the same step; works in any process."""
-
-    storage: str
-    study: str
-    trial: int
-    plan: TuningPlan
-
-    def __call__(self, step: int, values: Any) -> str | None:
-        if self.plan.metric not in values:
-            return None
-        trial = _trial(self.storage, self.study, self.trial, self.plan)
-        trial.report(float(values[self.plan.metric]), step)
-        return "worse than the study's median" if trial.should_prune() else None
-
-
-@lru_cache
-def _trial(storage: str, study: str, trial: int, plan: TuningPlan) -> Any:
-    from optuna.trial import Trial
-
-    return Trial(_study(storage, study, plan), trial)
-
-
-def _study(storage: str, name: str, plan: TuningPlan) -> Any:
-    """A new study, or what the storage has of it."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
-        storage=storage,
-        study_name=name,
-        direction="minimize" if plan.minimize else "maximize",
-        pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS) if plan.prune else optuna.pruners.NopPruner(),
-        load_if_exists=True,
-    )
-
-
-def _sampler(plan: TuningPlan, seed: int) -> Any:
-    """Seeded anew for each trial, so that an interrupted tuning draws what an uninterrupted one would have drawn."""
-    import optuna
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}[plan.sampler](seed=seed)
-
-
-def _left(study: Any, plan: TuningPlan) -> bool:
-    return len(spent_trials(study)) < plan.trials
-
-
-def _drop_interrupted(study: Any) -> None:
-    """Trials that an interruption cut off do not count; they are drawn again."""
-    from optuna.trial import TrialState
-
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
-        study.tell(trial.number, state=TrialState.FAIL)
