@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import recalled
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 # a run of a few gradient steps, under a second
@@ -32,6 +33,13 @@ TINY = (
     "recipe.target_every=25",
     "instruments.every=4",
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def recalls():
+    """Hydra reads each shipped file once (:mod:`recalled`)."""
+    with recalled.recalled():
+        yield
 
 
 @pytest.fixture
