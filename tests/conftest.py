@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 import recalled
+import warm
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 # a run of a few gradient steps, under a second
@@ -36,9 +37,9 @@ TINY = (
 
 
 @pytest.fixture(scope="session", autouse=True)
-def recalls():
-    """Hydra reads each shipped file once (:mod:`recalled`)."""
-    with recalled.recalled():
+def quick():
+    """Hydra reads each shipped file once (:mod:`recalled`), and workers need not import anything (:mod:`warm`)."""
+    with recalled.recalled(), warm.spawning_warm():
         yield
 
 
