@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import recalled
+import warm
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 # a run of a few gradient steps, under a second
@@ -32,6 +34,13 @@ TINY = (
     "recipe.target_every=25",
     "instruments.every=4",
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick():
+    """Hydra reads each shipped file once (:mod:`recalled`), and workers need not import anything (:mod:`warm`)."""
+    with recalled.recalled(), warm.spawning_warm():
+        yield
 
 
 @pytest.fixture

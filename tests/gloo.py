@@ -12,16 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-
-HEAVY = [
-    "alphagrad_cli",
-    "alphagrad.lab.commands.run",
-    "alphagrad.lab.training.runner",
-    "alphagrad.lab.launching.resume",
-    "mlflow",
-]
-HEAVY += ["torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict"]
-"""What takes seconds to import: processes are forked from one that has."""
+from warm import HEAVY
 
 
 def in_processes(work: Callable[..., Any], folder: Path, *arguments: Any, connect: bool = True) -> list[Any]:

@@ -264,6 +264,11 @@ def loaded_after(statement: str, *heavy: str) -> str:
         ("import alphagrad.recipes.dqn", ("hydra", "omegaconf", "mlflow")),
         ("import alphagrad", ("torch", "numpy")),
         (
+            "import os, alphagrad_cli; os.environ |= {'COMP_LINE': 'alphagrad run opt', 'COMP_POINT': '17'}; "
+            "alphagrad_cli.main(['complete'])",
+            ("torch", "numpy", "mlflow"),
+        ),
+        (
             "import alphagrad_cli; alphagrad_cli.main(['--help'])",
             ("torch", "numpy", "hydra", "omegaconf", "mlflow", "rich"),
         ),

@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
-from functools import lru_cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-HEAVY = [
-    "alphagrad_cli",
-    "alphagrad.lab.commands.run",
-    "alphagrad.lab.launching.resume",
-    "alphagrad.lab.launching.check",
-    "alphagrad.lab.launching.workers",
-    "alphagrad.lab.evidence.status",
-    "gymnasium.envs.classic_control.cartpole",
-    # what only the first optimizer and the first store would import
-    "torch._dynamo",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "alembic.command",
-]
-
-
-@lru_cache
-def context() -> multiprocessing.context.ForkServerContext:
-    """How processes are made that have imported everything."""
-    made = multiprocessing.get_context("forkserver")
-    made.set_forkserver_preload(HEAVY)
-    return made
+from warm import context
 
 
 def start(*words: str, cwd: Path | None = None, said: Path | None = None) -> BaseProcess:
@@ -41,7 +19,7 @@ def start(*words: str, cwd: Path | None = None, said: Path | None = None) -> Bas
         cwd: where it runs.
         said: a file for its stderr.
     """
-    process = context().Process(target=_command, args=(dict(os.environ), words, cwd, said))
+    process = context().Process(target=_command, args=(words, cwd, said))
     process.start()
     return process
 
@@ -53,12 +31,10 @@ def finish(*words: str, status: int = 0) -> None:
     assert process.exitcode == status, words
 
 
-def _command(environment: dict[str, str], words: Sequence[str], cwd: Path | None, said: Path | None) -> None:
+def _command(words: Sequence[str], cwd: Path | None, said: Path | None) -> None:
     import alphagrad_cli
 
     os.setsid()
-    os.environ.clear()
-    os.environ.update(environment)
     if cwd is not None:
         os.chdir(cwd)
     if said is not None:

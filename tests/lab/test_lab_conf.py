@@ -21,6 +21,7 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.harness.recipe import EnvSettings
 from alphagrad.lab.config import build, compose, optimizers, targets
 from alphagrad.lab.config import catalogue as listing
+from alphagrad.lab.config.alike import compose_all
 from alphagrad.lab.config.shape import MOVED, identity
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -237,9 +238,10 @@ def test_optimizer_settings_reach_the_optimizer(composed, optimizer, setting):
         base.append("optimizer.nesterov=false")
     changed = [*(o for o in base if not o.startswith(f"optimizer.{setting}=")), f"optimizer.{setting}={value}"]
     bad = 2 if setting == "nonfinite" else None
-    before, after = trajectory(composed(*base), bad), trajectory(composed(*changed), bad)
+    config = composed(*base)
+    before, after = trajectory(config, bad), trajectory(composed(*changed), bad)
     assert not torch.equal(before, after)
-    assert torch.equal(before, trajectory(composed(*base), bad))
+    assert torch.equal(before, trajectory(config, bad))
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
@@ -429,8 +431,8 @@ def test_every_study_composes_and_builds(composed, study):
     jobs = jobs_of([*sweep_parameters(overrides), *overrides])
     assert len(jobs) > 1
     numbers = ("seed=", "optimizer.lr=")
-    for job in {tuple(o for o in job if not o.startswith(numbers)) for job in jobs}:
-        build.build(composed(*job))
+    for config in compose_all(list({tuple(o for o in job if not o.startswith(numbers)) for job in jobs})):
+        build.build(config)
 
 
 def test_the_papers_dqn_study(composed):
@@ -438,7 +440,7 @@ def test_the_papers_dqn_study(composed):
 
     overrides = ["experiment=paper_dqn"]
     jobs = jobs_of([*sweep_parameters(overrides), *overrides])
-    configs = [composed(*job) for job in jobs]
+    configs = compose_all(jobs)
     told = [(c.optimizer.name, OmegaConf.select(c, "alpha.value"), c.seed) for c in configs]
     rows = [("adam", None), ("alphagrad", 93), ("alphagrad", 186), ("alphagrad", 279)]
     assert sorted(told, key=str) == sorted([(*row, s) for row in rows for s in range(10)], key=str)
@@ -458,7 +460,7 @@ def test_the_papers_other_studies(composed, study, alphas, env_id, steps, clip):
     from alphagrad.lab.config.sweep import jobs_of, sweep_parameters
 
     overrides = [f"experiment={study}"]
-    configs = [composed(*job) for job in jobs_of([*sweep_parameters(overrides), *overrides])]
+    configs = compose_all(jobs_of([*sweep_parameters(overrides), *overrides]))
     told = [(c.optimizer.name, OmegaConf.select(c, "alpha.value"), c.seed) for c in configs]
     rows = [("adam", None), *(("alphagrad", alpha) for alpha in alphas)]
     assert sorted(told, key=str) == sorted([(*row, s) for row in rows for s in range(10)], key=str)

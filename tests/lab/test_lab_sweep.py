@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
+import recalled
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.lab.config import alike, compose
@@ -245,6 +246,41 @@ def test_settings_of_one_place_count_in_their_order(lab, first, second):
         composing = alike.Alike(compose.composed, compose.GlobalHydra.instance().config_loader())
         for job in (first, second):
             assert outcome(composing, job) == outcome(compose.composed, job)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["optimizer=adam", "seed=3"],
+        ["recipe=image", "optimizer=hybrid", "transform=hybrid_scheduled", "hydra/launcher=stacked"],
+        ["~instruments.every", "+optimizer.new=1", "hydra.run.dir=there"],
+        ["recipe=text", "optimizer=nope"],
+        ["recipe.nope=1"],
+    ],
+    ids=" ".join,
+)
+def test_what_the_tests_recall_is_what_hydra_composes(lab, words):
+    """Whatever was done with a configuration that was handed out before."""
+    from omegaconf import OmegaConf, open_dict
+
+    def outcome():
+        try:
+            with compose.hydra_initialized():
+                return compose.hydra_config(words)
+        except ConfigError as error:
+            return str(error)
+
+    before = outcome()
+    if not isinstance(before, str):
+        with open_dict(before):
+            before.hydra.overrides.task.clear()
+            before.pop("optimizer")
+    found = outcome()
+    lab.setattr(recalled.ConfigRepository, "load_config", recalled.READ)
+    lab.setattr(recalled.ConfigLoaderImpl, "_compose_config_from_defaults_list", recalled.MERGE)
+    expected = outcome()
+    plain = [c if isinstance(c, str) else OmegaConf.to_container(c, resolve=False) for c in (found, expected)]
+    assert plain[0] == plain[1]
 
 
 def test_malformed_overrides_are_named(lab):

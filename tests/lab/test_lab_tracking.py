@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from alphagrad.recipes.mlp import mlp
-from forked import context
+from warm import context
 
 from alphagrad.common.errors import StorageLost, Terminated
 from alphagrad.harness import metrics

@@ -1,5 +1,7 @@
 """The slots' values under test, each as the optimizer spells it and as the reference does; and shared helpers."""
 
+import itertools
+
 import numpy as np
 import torch
 from reference import Reference, Settings
@@ -64,6 +66,28 @@ DECAYS = {"no_decay": {}, "decay": {"weight_decay": 0.5}}
 SLOTS = [
     (n, a, t) for n in NORMALIZATIONS for t in TRANSFORMS for a in ([None] if t in WITHOUT_ALPHA else list(ALPHAS))
 ]
+
+
+def covering(*settings):
+    """Each of SLOTS once, with a value of each setting: of two values, in a slot or of a setting, all pairs occur.
+
+    What two of them do together is so seen in every case, and a fault needs three at once to be missed; the whole
+    product is for the slow tests. The same list each time: the first value with most new pairs.
+    """
+    seen, found = set(), []
+    for slots in SLOTS:
+        row = max((Row(slots, values) for values in itertools.product(*settings)), key=lambda r: len(r.pairs - seen))
+        seen |= row.pairs
+        found.append((slots, *row.values))
+    return found
+
+
+class Row:
+    """A combination, and the pairs of values in it."""
+
+    def __init__(self, slots, values):
+        self.values = values
+        self.pairs = set(itertools.combinations(enumerate((*slots, *values)), 2))
 
 
 def rule_of(n, a, t):

@@ -1,12 +1,17 @@
-"""Every combination of slots and settings against the float64 reference."""
+"""Combinations of slots and settings against the float64 reference."""
+
+import itertools
 
 import pytest
 import torch
 from cases import (
+    ALPHAS,
     DECAYS,
     MOMENTA,
     NORMALIZATIONS,
     SLOTS,
+    TRANSFORMS,
+    covering,
     error,
     make_values,
     rule_of,
@@ -31,16 +36,43 @@ def check(slots, settings, dtype, how, data):
 
 
 # loop and foreach agree to the last bit, says test_optim_torch_contract, so each is compared in one dtype
-@pytest.mark.parametrize(
-    ("dtype", "how"),
-    [(torch.float32, {"fused": True}), (torch.float32, {"foreach": False}), (torch.float64, {"foreach": True})],
-    ids=["kernel", "loop", "foreach"],
-)
+WAYS = {
+    "kernel": (torch.float32, {"fused": True}),
+    "loop": (torch.float32, {"foreach": False}),
+    "foreach": (torch.float64, {"foreach": True}),
+}
+
+
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_every_combination_follows_the_reference(normalization, dtype, how):
+def test_every_rule_follows_the_reference(normalization):
+    """Every rule once, with every pair of its parts and settings; the test below has all combinations."""
+    data = make_values(seed=1)
+    for slots, way, momentum, decay in covering(WAYS, MOMENTA, DECAYS):
+        if slots[0] == normalization:
+            check(slots, MOMENTA[momentum] | DECAYS[decay], *WAYS[way], data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_every_combination_follows_the_reference(normalization, way):
     data = make_values(seed=1)
     for slots in SLOTS:
         if slots[0] == normalization:
             for momentum in MOMENTA.values():
                 for decay in DECAYS.values():
-                    check(slots, momentum | decay, dtype, how, data)
+                    check(slots, momentum | decay, *WAYS[way], data)
+
+
+def test_every_pair_of_values_is_tried():
+    """Those of rules are as many as there are; with the settings, and of two settings, all are."""
+    chosen = covering(WAYS, MOMENTA, DECAYS)
+    assert [slots for slots, *_ in chosen] == SLOTS
+    rows = [(*slots, *settings) for slots, *settings in chosen]
+    columns = [[*NORMALIZATIONS], [*ALPHAS, None], [*TRANSFORMS], [*WAYS], [*MOMENTA], [*DECAYS]]
+    for (i, first), (j, second) in itertools.combinations(enumerate(columns), 2):
+        found = {(row[i], row[j]) for row in rows}
+        if (i, j) == (1, 2):
+            assert found == {(a, t) for _, a, t in SLOTS}
+        else:
+            assert found == set(itertools.product(first, second)), (i, j)

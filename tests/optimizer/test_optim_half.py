@@ -8,6 +8,7 @@ from cases import (
     SHAPES,
     SLOTS,
     as_parameters,
+    covering,
     in_groups,
     make_values,
     rule_of,
@@ -27,22 +28,30 @@ def rounded(dtype):
     return lambda x: torch.as_tensor(x).to(dtype).double().numpy()
 
 
-@pytest.mark.parametrize("share", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_half_precision_follows_the_reference_rounded_once(dtype):
+    """Every rule once, with every pair of its parts and settings; the test below has all combinations."""
+    cases = covering(HALVES, (False, True), MOMENTA)
+    assert_rounded_once(
+        dtype, [(slots, MOMENTA[name], foreach) for slots, half, foreach, name in cases if half == dtype]
+    )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("momentum", MOMENTA.values(), ids=MOMENTA)
-def test_half_precision_follows_the_reference_rounded_once(momentum, dtype, share):
-    """Nearly every element is the reference's own; the rest fell on the other side of a tie, one ulp away.
+def test_half_precision_in_every_combination(dtype, momentum):
+    assert_rounded_once(dtype, [(slots, momentum, i % 2 == 0) for i, slots in enumerate(SLOTS)])
 
-    Of every combination of slots, or in the default suite of one in three.
-    """
+
+def assert_rounded_once(dtype, cases):
+    """Nearly every element is the reference's own; the rest fell on the other side of a tie, one ulp away."""
     rounding = rounded(dtype)
     initial, grads = make_values(seed=6)
     initial = {n: rounding(v) for n, v in initial.items()}
     grads = [{n: rounding(g) for n, g in step.items()} for step in grads]
     differing = total = 0
-    chosen = [slots for i, slots in enumerate(SLOTS) if (i + i // share) % share == 0]
-    for i, slots in enumerate(chosen):
-        foreach = i % 2 == 0
+    for slots, momentum, foreach in cases:
         settings = settings_of(*slots, lr=0.1, weight_decay=0.3, **momentum)
         reference = train_reference(settings, initial, grads, rounding)
         _, params = train(rule_of(*slots), initial, grads, dtype, lr=0.1, weight_decay=0.3, foreach=foreach, **momentum)

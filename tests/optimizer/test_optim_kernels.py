@@ -10,7 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cases import DECAYS, MOMENTA, SLOTS, assert_same, error, in_groups, make_values, rule_of, train
+from cases import (
+    DECAYS,
+    MOMENTA,
+    NORMALIZATIONS,
+    SLOTS,
+    assert_same,
+    covering,
+    error,
+    in_groups,
+    make_values,
+    rule_of,
+    train,
+)
 from numba import njit
 
 import alphagrad as optimizer_package
@@ -91,22 +103,35 @@ def test_the_short_sine_is_accurate_up_to_pi():
     assert np.isnan(out[0])
 
 
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_a_kernel_is_the_plain_step_for_every_rule(normalization):
+    """With every pair of a rule's parts and settings; the test below has all combinations."""
+    for slots, momentum, decay in covering(MOMENTA, DECAYS):
+        if slots[0] == normalization:
+            assert_plain(rule_of(*slots), MOMENTA[momentum] | DECAYS[decay])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", MOMENTA.values(), ids=MOMENTA)
 @pytest.mark.parametrize("decay", DECAYS.values(), ids=DECAYS)
-def test_a_kernel_is_the_plain_step_for_every_rule(momentum, decay):
-    initial, grads = make_values(seed=3)
+def test_a_kernel_is_the_plain_step_for_every_combination(momentum, decay):
     for rule in RULES:
-        settings = {"lr": 0.1, **momentum, **decay}
-        plain, expected = train(rule, initial, grads, fused=False, **settings)
-        fused, got = train(rule, initial, grads, fused=True, **settings)
-        for name in expected:
-            # of the path's length, which is of the order of 0.1: what is left after turning back is less exact
-            close = {"rtol": 1e-6, "atol": 1e-7}
-            torch.testing.assert_close(got[name], expected[name], **close, msg=lambda m, r=rule: f"{r}: {m}")
-            states = fused.state[got[name]], plain.state[expected[name]]
-            assert states[0].keys() == states[1].keys()
-            for key in states[0]:
-                torch.testing.assert_close(states[0][key], states[1][key], rtol=1e-6, atol=1e-6)
+        assert_plain(rule, momentum | decay)
+
+
+def assert_plain(rule, settings):
+    """A kernel ends where the plain step does."""
+    initial, grads = make_values(seed=3)
+    plain, expected = train(rule, initial, grads, fused=False, lr=0.1, **settings)
+    fused, got = train(rule, initial, grads, fused=True, lr=0.1, **settings)
+    for name in expected:
+        # of the path's length, which is of the order of 0.1: what is left after turning back is less exact
+        close = {"rtol": 1e-6, "atol": 1e-7}
+        torch.testing.assert_close(got[name], expected[name], **close, msg=lambda m: f"{rule}: {m}")
+        states = fused.state[got[name]], plain.state[expected[name]]
+        assert states[0].keys() == states[1].keys()
+        for key in states[0]:
+            torch.testing.assert_close(states[0][key], states[1][key], rtol=1e-6, atol=1e-6)
 
 
 def trained(shapes, dtype=torch.float32, layout=lambda t: t, grad_layout=lambda t: t, steps=3, **settings):

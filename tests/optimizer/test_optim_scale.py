@@ -1,11 +1,12 @@
 """The update follows the gradient's direction alone; its limits, bounds and symmetries (SPEC 1, 2, 5; C6-C8)."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from cases import NORMALIZATIONS, SLOTS, TRANSFORMS, WITHOUT_ALPHA, rule_of, settings_of, train_reference
+from cases import NORMALIZATIONS, SLOTS, TRANSFORMS, WITHOUT_ALPHA, covering, rule_of, settings_of, train_reference
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,10 +69,16 @@ def test_norm_of_many_elements_keeps_its_digits(scale):
     torch.testing.assert_close(u, torch.full_like(u, 1e-3), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("eps", [0.0, 1e-8])
-@pytest.mark.parametrize("slots", SLOTS)
+ZEROS = list(itertools.product(SLOTS, (0.0, 1e-8), (0.0, 0.9)))
+CHOSEN = covering((0.0, 1e-8), (0.0, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("slots", "eps", "momentum"),
+    [*CHOSEN, *(pytest.param(*case, marks=pytest.mark.slow) for case in ZEROS if case not in CHOSEN)],
+)
 def test_zero_gradients_give_zero_updates(slots, eps, momentum):
+    """Of every rule, with every pair of its parts and settings; all combinations are in the slow tests."""
     for u in update_of([np.zeros((2, 3)), np.zeros(3), np.zeros(())], rule_of(*slots), eps, momentum=momentum):
         assert torch.equal(u, torch.zeros_like(u))
 

@@ -13,7 +13,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut, is_plain, listed, shown, squeezed
-from alphagrad.values import LARGEST
 
 SECTIONS = ("seed", "device", "threads", "output_root", "stack", "tracking", "checkpoint", "study", "instruments")
 """What every job has, whatever its recipe and optimizer."""
@@ -155,8 +154,11 @@ def check_value(path: str, value: Any) -> None:
     """Raises :class:`ConfigError` for a value that no setting can have."""
     if isinstance(value, int) and not -INT64 <= value < INT64:
         raise ConfigError(f"{path}={shown(value)}: must be a number of 64 bits")
-    if isinstance(value, float) and LARGEST < abs(value) < math.inf:
-        raise ConfigError(f"{path}={shown(value)}: must be at most {LARGEST:g}, the largest of 32 bits")
+    if isinstance(value, float) and math.isfinite(value):
+        from alphagrad.values import LARGEST  # which imports torch: where nothing is checked, it would be in the way
+
+        if abs(value) > LARGEST:
+            raise ConfigError(f"{path}={shown(value)}: must be at most {LARGEST:g}, the largest of 32 bits")
     if isinstance(value, str) and len(value) > LONGEST_VALUE:
         raise ConfigError(f"{path}={cut(value)}: must have at most {LONGEST_VALUE:,} characters")
     if isinstance(value, str) and not is_plain(value.replace("\n", "").replace("\t", "")):
