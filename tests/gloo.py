@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from warm import HEAVY
+from warm import context
 
 
 def in_processes(work: Callable[..., Any], folder: Path, *arguments: Any, connect: bool = True) -> list[Any]:
@@ -24,7 +23,7 @@ def in_processes(work: Callable[..., Any], folder: Path, *arguments: Any, connec
         torch.multiprocessing.ProcessRaisedException: with the traceback of the first that failed.
     """
     folder.mkdir(exist_ok=True)
-    multiprocessing.set_forkserver_preload(HEAVY)  # no news to a server that runs already
+    context()  # from whose server these are forked, too
     handed = (work, folder, sys.path, connect, arguments)
     torch.multiprocessing.start_processes(_process, handed, nprocs=2, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]

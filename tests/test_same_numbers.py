@@ -140,6 +140,8 @@ SLOW = {
     "image stacked": ("image", "alphagrad,adam,shampoo", ("seed=0,1", "recipe.stack=vmap", "model.norm=group")),
 }
 CASES = {**SINGLE, **STACKED, **SLOW}
+DEFAULT = [*(f"{recipe} alphagrad" for recipe in RECIPES), "dqn_cartpole adam", "dqn_cartpole clipped", *STACKED]
+"""Each recipe once, torch's optimizers too, what is clipped and what is stacked; the other cases are slow tests."""
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +249,7 @@ def record(case: str, found: dict[str, Any]) -> None:
     FILE.write_text(text + "\n")
 
 
-@pytest.mark.parametrize("case", [*SINGLE, *STACKED, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)])
+@pytest.mark.parametrize("case", [c if c in DEFAULT else pytest.param(c, marks=pytest.mark.slow) for c in CASES])
 def test_a_run_has_the_numbers_that_were_recorded(cli, place, case):
     found = {name_of(run): numbers_of(run, place) for run in trained(cli, case, place)}
     if os.environ.get(RECORD):

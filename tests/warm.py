@@ -7,31 +7,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext, ForkServerContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
+from pathlib import Path
 from typing import Any
 
 import pytest
-
-HEAVY = [
-    "alphagrad_cli",
-    "alphagrad.lab.commands.run",
-    "alphagrad.lab.launching.resume",
-    "alphagrad.lab.launching.check",
-    "alphagrad.lab.launching.workers",
-    "alphagrad.lab.evidence.status",
-    "alphagrad.lab.training.runner",
-    "gymnasium.envs.classic_control.cartpole",
-    "mlflow",
-    # what only the first optimizer, the first store and the first process group would import
-    "torch._dynamo",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "alembic.command",
-    "torch.distributed.fsdp",
-    "torch.distributed.checkpoint.state_dict",
-]
-"""What takes seconds to import."""
 
 
 class Warm(ForkServerContext):
@@ -69,7 +52,10 @@ def _run(surroundings: None, target: Callable[..., Any], args: tuple[Any, ...]) 
 def context() -> Warm:
     """How processes are made that have imported everything."""
     made = Warm()
-    made.set_forkserver_preload(HEAVY)
+    made.set_forkserver_preload(["warmed"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # where the server finds that
+        forkserver.ensure_running()
     return made
 
 

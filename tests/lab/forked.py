@@ -24,6 +24,34 @@ def start(*words: str, cwd: Path | None = None, said: Path | None = None) -> Bas
     return process
 
 
+class Command:
+    """A command that goes on, with what :class:`subprocess.Popen` tells of one; as :func:`start` takes it."""
+
+    def __init__(self, *words: str, cwd: Path, said: Path) -> None:
+        self._process, self._said = start(*words, cwd=cwd, said=said), said
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def wait(self, timeout: float | None = None) -> None:
+        self._process.join(timeout)
+        assert self.poll() is not None, "it does not end"
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Once it has ended, its output, which is not kept, and its errors."""
+        self.wait(timeout)
+        return "", self._said.read_text()
+
+
 def finish(*words: str, status: int = 0) -> None:
     """The command, run to its end, which must have this status."""
     process = start(*words)

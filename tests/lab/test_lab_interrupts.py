@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from forked import Command
 
 from alphagrad.common import interrupts
 from alphagrad.common.errors import StorageLost
@@ -25,7 +26,7 @@ COMMAND = [sys.executable, "-m", "alphagrad_cli", "run"]
 ENDLESS = ("recipe.total_steps=100000000", "recipe.eval_every=0", "recipe.compile=false")
 
 
-def wait_for(condition, process: subprocess.Popen, what: str) -> None:
+def wait_for(condition, process: subprocess.Popen | Command, what: str) -> None:
     deadline = time.monotonic() + 90
     while not condition():
         assert process.poll() is None, f"the run ended before {what}: {process.communicate()}"
@@ -41,6 +42,17 @@ def start(lab, root, started):
         command = [*COMMAND, *words, *ENDLESS, f"output_root={root}"]
         pipe = subprocess.PIPE
         started.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=root, start_new_session=True))
+        return started[-1]
+
+    return call
+
+
+@pytest.fixture
+def start_forked(lab, root, tmp_path, started):
+    """As ``start``; the process need not import anything first."""
+
+    def call(*words: str) -> Command:
+        started.append(Command("run", *words, *ENDLESS, f"output_root={root}", cwd=root, said=tmp_path / "said"))
         return started[-1]
 
     return call
@@ -68,8 +80,8 @@ def test_a_single_run(start, root, store_runs, number, status):
 
 
 @pytest.mark.parametrize(("number", "status"), [pytest.param(*INTERRUPTED, marks=pytest.mark.slow), TERMINATED])
-def test_a_multirun(start, root, store_runs, number, status):
-    process = start("-m", "seed=range(3)", "optimizer=adam,alphagrad")
+def test_a_multirun(start_forked, root, store_runs, number, status):
+    process = start_forked("-m", "seed=range(3)", "optimizer=adam,alphagrad")
     wait_for(lambda: begun(root), process, "child")
     time.sleep(0.5)
     process.send_signal(number)
@@ -83,9 +95,9 @@ def test_a_multirun(start, root, store_runs, number, status):
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
 
 
-def test_impatience_does_not_leave_a_run_open(start, root, store_runs):
+def test_impatience_does_not_leave_a_run_open(start_forked, root, store_runs):
     """Signals that come while the run is being closed do not stop that."""
-    process = start()
+    process = start_forked()
     wait_for(lambda: begun(root), process, "run")
     for _ in range(5):
         process.send_signal(signal.SIGINT)
@@ -166,8 +178,8 @@ def test_an_interruption_that_python_drops_is_not_lost(number):
 
 
 @pytest.mark.parametrize(("number", "status"), [INTERRUPTED, pytest.param(*TERMINATED, marks=pytest.mark.slow)])
-def test_a_stacked_multirun(start, root, store_runs, number, status):
-    process = start("-m", "hydra/launcher=stacked", "seed=range(2)", "optimizer=adam", "stack.processes=2")
+def test_a_stacked_multirun(start_forked, root, store_runs, number, status):
+    process = start_forked("-m", "hydra/launcher=stacked", "seed=range(2)", "optimizer=adam", "stack.processes=2")
     wait_for(lambda: len(begun(root)) == 2, process, "runs")
     time.sleep(0.5)
     if number == signal.SIGINT:

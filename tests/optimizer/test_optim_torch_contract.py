@@ -14,6 +14,7 @@ from cases import (
     SLOTS,
     as_parameters,
     assert_same,
+    covering,
     error,
     in_groups,
     make_values,
@@ -449,10 +450,12 @@ def test_expanded_gradients(foreach):
     assert torch.equal(p.grad, torch.ones(3, 4))
 
 
-@pytest.mark.parametrize("foreach", [False, True], ids=["loop", "foreach"])
-@pytest.mark.parametrize("slots", SLOTS)
+@pytest.mark.parametrize(("slots", "foreach"), covering((False, True)))
 def test_scalars_and_empty_tensors(slots, foreach):
-    """A 0-dim parameter is a tensor of one element; an empty one is in nobody's way."""
+    """A 0-dim parameter is a tensor of one element; an empty one is in nobody's way.
+
+    In a loop and foreach by turns, which agree to the last bit.
+    """
     momentum = {"momentum": 0.9, "dampening": 0.1, "weight_decay": 0.1, "foreach": foreach, "lr": 0.1}
     ends = []
     for shapes in ({"a.s": ()}, {"a.s": (), "a.e": (0,), "b.e": (3, 0)}):
