@@ -130,7 +130,8 @@ def base(composed):
     """A configuration that takes what it did not have."""
     from omegaconf import OmegaConf
 
-    return lambda: OmegaConf.create(OmegaConf.to_container(composed(), resolve=False))
+    plain = OmegaConf.to_container(composed(), resolve=False)
+    return lambda: OmegaConf.create(plain)  # a copy each time
 
 
 @pytest.mark.parametrize("place", PLACES)
