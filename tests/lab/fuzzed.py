@@ -234,9 +234,7 @@ def _wrong(draw: random.Random, settings: dict[str, Any]) -> tuple[list[str], bo
             "recipe._target_",
             "recipe.name",
         )
-        return [
-            f"~{draw.choice((*needed, *inner, 'optimizer_defaults.lr', 'recipe.log_every', 'stack.max_runs'))}"
-        ], study
+        return [f"~{draw.choice((*needed, *inner, 'recipe.log_every', 'stack.max_runs'))}"], study
     if kind == 6:
         return [f"{draw.choice(GROUPS[:4])}={draw.choice(NO_NAMES)}"], study
     if kind == 7:
