@@ -171,7 +171,7 @@ _parent: list[Callable[[], bool]] = []
 def end_with(lives: Callable[[], bool]) -> None:
     """In a worker: SIGTERM once another process no longer ``lives``, even by SIGKILL.
 
-    So no run goes on behind the back of a study whose driver is gone.
+    So no run goes on behind the back of a study whose process is gone.
     """
     _parent[:] = [lives]
 

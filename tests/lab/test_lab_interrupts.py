@@ -18,6 +18,7 @@ from forked import Command
 from alphagrad.common import interrupts
 from alphagrad.common.errors import StorageLost
 from alphagrad.common.interrupts import check, closing_runs_on_signals
+from alphagrad.lab.launching.resume import told
 from alphagrad.lab.records.run import Tracker
 from alphagrad.lab.store.address import store_uri
 
@@ -298,3 +299,12 @@ def tensors_in(content) -> list[torch.Tensor]:
     if isinstance(content, dict):
         return [tensor for key in content for tensor in tensors_in(content[key])]
     return [content] if isinstance(content, torch.Tensor) else []
+
+
+def test_of_a_run_that_had_not_begun_nothing_goes_on(tmp_path, capsys):
+    stop = KeyboardInterrupt()
+    assert told(stop, tmp_path) is stop
+    assert capsys.readouterr().err == ""
+    (tmp_path / "config.yaml").write_text("a: 1\n")
+    assert told(stop, tmp_path).args  # the command line has nothing to add
+    assert f"`alphagrad resume {tmp_path}` goes on" in capsys.readouterr().err

@@ -120,7 +120,12 @@ def _noted(file: Path) -> tuple[list[str], Path]:
 
 
 def told(stop: KeyboardInterrupt | Terminated, folder: Path) -> KeyboardInterrupt | Terminated:
-    """What to raise of a run or study that was interrupted, once a line says what goes on with it."""
+    """What to raise of a run or study that was interrupted, once a line says what goes on with it.
+
+    Nothing is said of one that had not begun: there is nothing to go on with.
+    """
+    if not any((folder / name).exists() for name in (CONFIG, ARGUMENTS)):
+        return stop
     states = sorted(stack_of(folder)[0].glob(STATES))
     at = f" at step {int(states[-1].stem.rpartition('-')[2]):,}" if states else ""
     say(f"alphagrad: stopped{at}; `alphagrad resume {folder}` goes on", err=True)

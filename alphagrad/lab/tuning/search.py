@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from alphagrad.common.errors import ConfigError, StorageLost
-from alphagrad.common.files import check_lock
+from alphagrad.common.files import check_lock, write_whole
 from alphagrad.common.interrupts import closing_runs_on_signals
 from alphagrad.common.words import cut, say
 from alphagrad.harness import metrics
@@ -157,7 +157,7 @@ def _tune(
         tracker.metrics(plan.trials, reached)
         summary = folder / "tuning.json"
         summary.parent.mkdir(parents=True, exist_ok=True)
-        summary.write_text(json.dumps({"plan": vars(plan), "verdicts": [v.plain() for v in verdicts]}, indent=2))
+        write_whole(summary, json.dumps({"plan": vars(plan), "verdicts": [v.plain() for v in verdicts]}, indent=2))
         tracker.artifact(summary)
         _check_finished(verdicts, list(studies.values()))
     return verdicts
