@@ -96,10 +96,11 @@ def run_alone(args: argparse.Namespace, leader: Leader) -> None:
 def register() -> None:
     """Makes our configuration, sweeper and launchers known to Hydra."""
     Plugins.instance()  # its search loads Hydra's modules anew: ours may be imported only after it
-    import hydra_plugins.alphagrad
+    # not `import hydra_plugins.alphagrad`: where that search has loaded it, the package does not name it
+    from hydra_plugins.alphagrad import register as register_plugins
 
     compose.register()
-    hydra_plugins.alphagrad.register()
+    register_plugins()
 
 
 def show(args: argparse.Namespace) -> None:
