@@ -1,4 +1,4 @@
-"""The optimizer alone: the wheel installed with `--no-deps` where torch and NumPy are, and nothing else is."""
+"""The wheel: the optimizer where only torch and NumPy are installed, the laboratory where everything is."""
 
 from __future__ import annotations
 
@@ -77,10 +77,9 @@ def there() -> dict[str, Distribution]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory, there) -> Path:
-    """The Python of an environment with torch, NumPy, what these need, and the wheel installed with `--no-deps`."""
+def wheel(tmp_path_factory) -> Path:
     checkout = Path(__file__).resolve().parent.parent
-    work = tmp_path_factory.mktemp("alone")
+    work = tmp_path_factory.mktemp("wheel")
     (work / "sources").mkdir()
     for name in SOURCES:  # a copy: a build leaves files in the folder it builds
         if (checkout / name).is_file():
@@ -89,17 +88,29 @@ def alone(tmp_path_factory, there) -> Path:
             shutil.copytree(checkout / name, work / "sources" / name, ignore=shutil.ignore_patterns("__pycache__"))
     build = ["-m", "build", "--wheel", "--no-isolation", "--outdir", str(work), str(work / "sources")]
     subprocess.run([sys.executable, *build], check=True, capture_output=True)
-    (wheel,) = work.glob("*.whl")
+    (built,) = work.glob("*.whl")
+    return built
+
+
+def environment(work: Path, wheel: Path) -> tuple[Path, Path]:
+    """The Python and the folder of packages of a new environment with the wheel alone."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(work / "env")], check=True)
     (site,) = (work / "env").glob("lib/python*/site-packages")
+    python = work / "env/bin/python"
+    pip = ["-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run([sys.executable, *pip], check=True)
+    return python, site
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, there, wheel) -> Path:
+    """The Python of an environment with torch, NumPy, what these need, and the wheel installed with `--no-deps`."""
+    python, site = environment(tmp_path_factory.mktemp("alone"), wheel)
     for found in there.values():
         for entry in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
             link = site / entry
             if not link.is_symlink():
                 link.symlink_to(Path(str(found.locate_file(entry))))
-    python = work / "env/bin/python"
-    pip = ["-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run([sys.executable, *pip], check=True)
     return python
 
 
@@ -136,3 +147,14 @@ def test_the_command_line_says_what_is_missing(alone, there, tmp_path):
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "alphagrad run" in shown.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_the_laboratory_runs_from_the_wheel(wheel, tmp_path):
+    """Where Hydra finds the plugins in a folder of packages, not through the checkout."""
+    python, site = environment(tmp_path, wheel)
+    beside = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    (site / "beside.pth").write_text("\n".join(beside))  # folders named there are not searched for `.pth` files
+    words = ("run", "recipe.total_steps=1000", "optimizer=sin_tanh", "--cfg", "job")
+    done = ran(python, str(python.with_name("alphagrad")), *words, folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "total_steps: 1000" in done.stdout
