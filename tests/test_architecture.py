@@ -185,7 +185,8 @@ def test_nothing_imports_the_command_line():
 def test_only_tracking_store_and_ui_touch_mlflow():
     users = {n for n in FILES if "mlflow" in roots(imports(n))}
     assert users == {
-        f"alphagrad.lab.{room}" for room in ("records.run", "records.search", "store.bulk", "store.connection")
+        f"alphagrad.lab.{room}"
+        for room in ("records.run", "records.search", "store.bulk", "store.connection", "store.machine")
     }
 
 

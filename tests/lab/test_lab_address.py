@@ -121,7 +121,7 @@ def test_a_relative_store(cli, lab, at, tmp_path, tiny, empty_store):
     resumed = cli("resume", str(folder))
     assert resumed.status == 0, resumed.err
     client = open_existing(f"sqlite:///{tmp_path}/mlflow.db")
-    (run,) = client.search_runs([client.get_experiment_by_name("alphagrad").experiment_id])
+    (run,) = client.search_runs([client.get_experiment_by_name("dqn_cartpole").experiment_id])
     assert run.info.status == "FINISHED"
     assert os.listdir(tmp_path / "elsewhere") == []
 

@@ -53,11 +53,11 @@ def parser(command: str, description: str, example: str = "") -> Parser:
 
 
 def add_store_options(p: argparse.ArgumentParser, experiment: bool = True) -> None:
-    """The options that say which store and experiment; the same defaults as a run's settings."""
+    """The options that say which store and experiment."""
     p.add_argument("--uri", help="MLflow store (default: $MLFLOW_TRACKING_URI, else OUTPUT_ROOT/mlflow.db)")
     p.add_argument("--output-root", default="outputs", help="default %(default)s")
     if experiment:
-        p.add_argument("--experiment", default="alphagrad", help="MLflow experiment (default %(default)s)")
+        p.add_argument("--experiment", help="MLflow experiment (default: all there are)")
 
 
 def everywhere(argv: Sequence[str]) -> tuple[list[str], bool, list[str]]:

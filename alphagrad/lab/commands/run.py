@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra import version
 from hydra._internal.utils import _run_hydra, get_args_parser
@@ -190,7 +190,7 @@ def run_study(jobs: Jobs, arguments: list[str], args: argparse.Namespace, resume
     from alphagrad.lab.launching.resume import told
     from alphagrad.lab.launching.study import NothingLeft, started
 
-    noted = {"arguments": [hide(a) for a in arguments], "cwd": os.getcwd()}
+    noted: dict[str, Any] = {"arguments": [hide(a) for a in arguments], "cwd": os.getcwd()}
     try:
         with started(jobs, args.overrides, args.config_dir, noted, resumed) as running:
             if running is None:
@@ -210,6 +210,7 @@ def run_study(jobs: Jobs, arguments: list[str], args: argparse.Namespace, resume
             finally:
                 if not interrupted:
                     say_how_it_ended(running)
+                    conclude_study(running, noted["arguments"])
     except NothingLeft:
         say(f"{resumed}: is finished, nothing is left to do")
 
@@ -224,6 +225,18 @@ def say_what_is_left_alone(running: Study, count: int) -> None:
     statuses = Counter(life.status.lower() for life in lives if not life.finished)
     others = "".join(f", {n} {status} left alone" for status, n in statuses.items())
     say(f"alphagrad: the study goes on; {done}{others}", err=True)
+
+
+def conclude_study(running: Study, arguments: Sequence[str]) -> None:
+    """Description, figures and charts of the study in the store; a store that fails costs no more than these."""
+    from alphagrad.lab.evidence.conclusion import conclude
+    from alphagrad.lab.evidence.results import Results
+
+    client, run_id = running.tracker.client, running.tracker.run_id
+    try:
+        conclude(Results.of(client), client.get_run(run_id), arguments)
+    except (StorageLost, OSError) as error:
+        LOG.warning("%s: the study's description and figures could not be written (%s)", running.folder, error)
 
 
 def say_how_it_ended(running: Study) -> None:

@@ -15,13 +15,18 @@ from typing import IO
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.interrupts import closing_runs_on_signals
+from alphagrad.common.words import cut, say
 from alphagrad.lab.commands.arguments import add_store_options, parser
 from alphagrad.lab.commands.leashed import leashed
+from alphagrad.lab.evidence.results import Results
+from alphagrad.lab.records.search import search
 from alphagrad.lab.store.address import hide, is_server, masked, sqlite_file, store_uri
-from alphagrad.lab.store.connection import open_existing
+from alphagrad.lab.store.view import PREFIX, charts, page, view_key
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
+STUDIES = 5
+"""So many are told, the newest first."""
 
 
 def main(argv: list[str]) -> int:
@@ -34,7 +39,7 @@ def main(argv: list[str]) -> int:
         return serve(args.uri, args.output_root, args.experiment, args.port)
 
 
-def serve(uri: str | None, output_root: str, experiment: str, port: int) -> int:
+def serve(uri: str | None, output_root: str, experiment: str | None, port: int) -> int:
     """Starts the server, prints its address once it answers, and waits for it; returns its exit status.
 
     Raises:
@@ -54,8 +59,7 @@ def serve(uri: str | None, output_root: str, experiment: str, port: int) -> int:
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ConfigError(f"--port={port}: cannot be used ({reason}); give another") from error
-    found = open_existing(store).get_experiment_by_name(experiment)
-    page = f"/#/experiments/{found.experiment_id}/runs?compareRunsMode=CHART" if found else ""
+    studies = pages(Results(store, experiment))
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
     if file is not None:
         command += ["--artifacts-destination", (file.parent / "artifacts").as_uri()]
@@ -68,7 +72,12 @@ def serve(uri: str | None, output_root: str, experiment: str, port: int) -> int:
     try:
         address = f"http://{HOST}:{port}"
         wait_until_up(server, address, words)
-        print(f"MLflow shows {masked(store)}\n\n  {address}{page}\n\nCtrl-C stops it.", flush=True)
+        say(f"MLflow shows {masked(store)}")
+        for title, page in studies or [("", "")]:
+            for line in ("", f"  {title}", f"  {address}{page}") if title else ("", f"  {address}{page}"):
+                say(line)
+        say("")
+        say("Ctrl-C stops it.")
         return server.wait()
     finally:
         if server.poll() is None:
@@ -77,6 +86,17 @@ def serve(uri: str | None, output_root: str, experiment: str, port: int) -> int:
                 server.wait(10)
             except subprocess.TimeoutExpired:
                 os.killpg(server.pid, signal.SIGKILL)
+
+
+def pages(results: Results) -> list[tuple[str, str]]:
+    """The newest studies and where the UI shows their charts; in a store without any, where those of its runs are."""
+    found = []
+    for parent in results.studies()[:STUDIES]:
+        experiment, key = parent.info.experiment_id, view_key(parent.info.run_id)
+        tags = results.client.get_experiment(experiment).tags
+        where = page(experiment, key) if PREFIX + key in tags else charts(experiment)
+        found.append((cut(parent.info.run_name, 100), where))
+    return found or [("", charts(run.info.experiment_id)) for run in search(results.client)[:1]]
 
 
 def wait_until_up(server: subprocess.Popen[bytes], address: str, words: IO[str]) -> None:

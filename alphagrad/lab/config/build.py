@@ -183,7 +183,8 @@ def bytes_of(recipe: Recipe, runs: int) -> float:
 
 def job_settings(config: DictConfig) -> JobSettings:
     """What every job has; :class:`ConfigError` with a line for each wrong setting."""
-    plain = OmegaConf.to_container(OmegaConf.masked_copy(config, list(SECTIONS)), resolve=True)
+    chosen = {key: config[key] for key in SECTIONS if key in config}  # each resolved where all the others are, too
+    plain = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in chosen.items()}
     settings: JobSettings = validated(JobSettings, plain, "")
     return settings
 

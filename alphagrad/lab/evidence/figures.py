@@ -10,7 +10,7 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import listed, plain
 from alphagrad.harness import metrics
 from alphagrad.lab.evidence.results import Comparison, Results
-from alphagrad.lab.evidence.statistics import interval
+from alphagrad.lab.evidence.statistics import intervals
 
 
 def plot(results: Results, study: Comparison, metric: str, file: Path) -> None:
@@ -61,12 +61,14 @@ def unformatted(text: str) -> str:
 def band(
     curves: list[tuple[np.ndarray, np.ndarray]], points: int = 200
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Steps, lower bound, mean and upper bound of curves known at different steps, interpolated."""
-    start = max(steps[0] for steps, _ in curves)
-    end = min(steps[-1] for steps, _ in curves)
-    grid = np.unique(np.linspace(start, end, points).astype(int))
-    rows = np.array([np.interp(grid, steps, values) for steps, values in curves])
-    alone = len(curves) == 1
-    bounds = [interval(column) or ((column[0],) * 2 if alone else (np.nan,) * 2) for column in rows.T.tolist()]
-    low, high = np.array(bounds).T
+    """Steps, lower bound, mean and upper bound of curves: at the steps they share, else interpolated."""
+    first = curves[0][0]
+    if len(first) <= 10 * points and all(np.array_equal(steps, first) for steps, _ in curves):
+        grid, rows = first, np.array([values for _, values in curves])
+    else:
+        start = max(steps[0] for steps, _ in curves)
+        end = min(steps[-1] for steps, _ in curves)
+        grid = np.unique(np.linspace(start, end, points).astype(int))
+        rows = np.array([np.interp(grid, steps, values) for steps, values in curves])
+    low, high = (rows[0], rows[0]) if len(curves) == 1 else intervals(rows)
     return grid, low, rows.mean(0), high

@@ -15,7 +15,7 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut, squeezed
 from alphagrad.lab.records.judged import headlines_of, objective_of
 from alphagrad.lab.records.lifecycle import Life, life_of
-from alphagrad.lab.records.search import PARENT, search
+from alphagrad.lab.records.search import CONFIGURATION, PARENT, SEED, search
 from alphagrad.lab.records.study import KIND
 from alphagrad.lab.store.connection import open_existing
 
@@ -80,34 +80,56 @@ class Comparison:
 
 
 class Results:
-    """The runs of one experiment in a store.
+    """The runs of a store.
+
+    Args:
+        uri: the store.
+        experiment: whose runs; None: of all experiments.
 
     Raises:
         ConfigError: the store or the experiment does not exist.
     """
 
-    def __init__(self, uri: str, experiment: str) -> None:
+    def __init__(self, uri: str, experiment: str | None = None) -> None:
         self.client = open_existing(uri)
+        self.experiments: list[str] | None = None if experiment is None else [self._named(experiment)]
+
+    @classmethod
+    def of(cls, client: Any) -> Results:
+        """The runs of the store that this client has open."""
+        results = object.__new__(cls)
+        results.client, results.experiments = client, None
+        return results
+
+    def _named(self, experiment: str) -> str:
         found = self.client.get_experiment_by_name(experiment)
         if found is None:
             names = ", ".join(e.name for e in self.client.search_experiments())
             raise ConfigError(f"tracking.experiment={experiment}: not in this store; there are {squeezed(names, 1000)}")
-        self.experiment_id = found.experiment_id
+        return str(found.experiment_id)
 
     def study(self, run_id: str | None = None) -> Comparison:
         """The multirun with this parent run id (or a beginning of it); by default the newest one.
 
-        An experiment without a multirun is one study of all its runs.
+        Where there is no multirun, all runs are one study.
         """
         parent = self.parent(run_id)
+        title = "all runs" if parent is None else f"{parent.info.run_name} ({parent.info.run_id[:8]})"
+        return Comparison(title, grouped(self.runs(parent)))
+
+    def runs(self, parent: Any = None) -> list[Any]:
+        """The runs of a study, or all training runs there are; newest first."""
         if parent is not None:
-            runs = search(self.client, self.experiment_id, PARENT, parent.info.run_id)
-            return Comparison(f"{parent.info.run_name} ({parent.info.run_id[:8]})", grouped(runs))
-        return Comparison("all runs", grouped(search(self.client, self.experiment_id)))
+            return search(self.client, PARENT, parent.info.run_id)
+        return [run for run in search(self.client, experiments=self.experiments) if SEED in run.data.tags]
+
+    def studies(self) -> list[Any]:
+        """The parent runs of all multiruns, newest first."""
+        return search(self.client, KIND, "study", self.experiments)
 
     def parent(self, run_id: str | None = None) -> Any:
-        """The parent run of a multirun, found as by :meth:`study`; None in an experiment without one."""
-        parents = search(self.client, self.experiment_id, KIND, "study")
+        """The parent run of a multirun, found as by :meth:`study`; None where there is none."""
+        parents = self.studies()
         if run_id is not None:
             parents = [p for p in parents if p.info.run_id.startswith(run_id)]
             if len(parents) != 1:
@@ -140,10 +162,10 @@ def grouped(found: Sequence[Any]) -> list[Group]:
     earlier: Counter[str] = Counter()
     for entry in found:
         tags = entry.data.tags
-        if "seed" not in tags:
+        if SEED not in tags:
             continue
-        info, seed = entry.info, int(tags["seed"])
-        label = tags.get("configuration", info.run_name)
+        info, seed = entry.info, int(tags[SEED])
+        label = tags.get(CONFIGURATION, info.run_name)
         key = tags.get("config_hash") or label
         labels.setdefault(key, label)
         if (key, seed) in counted:

@@ -14,7 +14,7 @@ from rich.table import Table
 from alphagrad.common.words import cell, cut
 from alphagrad.lab.evidence.results import Results
 from alphagrad.lab.records.lifecycle import DEAD, STATUSES, life_of
-from alphagrad.lab.records.search import FOLDER, PARENT, search
+from alphagrad.lab.records.search import FOLDER
 from alphagrad.lab.records.study import JobState, is_dead, job_states, titles_of
 
 
@@ -58,8 +58,7 @@ def common_folder(states: Iterable[JobState]) -> str:
 def progress(results: Results, study: str | None) -> tuple[str, list[JobState], str]:
     """A study's title, the states of its jobs and its folder; the newest study by default, else all runs there are."""
     client, parent = results.client, results.parent(study)
-    of_study = (PARENT, parent.info.run_id) if parent else ()
-    runs = search(client, results.experiment_id, *of_study)
+    runs = results.runs(parent)
     if parent is None:
         found = list(job_states(client, runs, {}).values())
         return "All runs", found, common_folder(found)

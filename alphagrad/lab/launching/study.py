@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from alphagrad.common.files import write_whole
+from alphagrad.harness.recipe import Objective
 from alphagrad.lab.config import compose, sweep
+from alphagrad.lab.config.build import recipe_class
 from alphagrad.lab.launching.jobs import Jobs
 from alphagrad.lab.records.folder import RUN_ID, claimed, forget, run_id_of, tidy
 from alphagrad.lab.records.lifecycle import life_of
 from alphagrad.lab.records.provenance import provenance
 from alphagrad.lab.records.run import PARENT_RUN, Tracker, tracker_of
-from alphagrad.lab.records.search import FOLDER, HOST, PARENT, newest, search
-from alphagrad.lab.records.study import ARGUMENTS, JOBS, KIND, LOCK_TAG, STUDY_KEY, JobState, job_states
+from alphagrad.lab.records.search import CELL, FOLDER, HOST, PARENT, newest, search
+from alphagrad.lab.records.study import ARGUMENTS, JOBS, KIND, LOCK_TAG, SHARED, STUDY_KEY, JobState, job_states
 from alphagrad.lab.records.untracked import Untracked
 from alphagrad.lab.store.patience import Patience
+from alphagrad.lab.store.view import PREFIX, view, view_key
+from alphagrad.lab.training.job import shared_words
 
 
 class NothingLeft(Exception):
@@ -42,7 +46,7 @@ class Study:
 
     def states(self) -> dict[str, JobState]:
         """Every job's state by its key."""
-        runs = search(self.tracker.client, self.tracker.experiment_id, PARENT, self.tracker.run_id)
+        runs = search(self.tracker.client, PARENT, self.tracker.run_id)
         return job_states(self.tracker.client, runs, self.titles)
 
 
@@ -57,7 +61,7 @@ def as_parent(tracker: Tracker | Untracked) -> Iterator[None]:
         yield
     finally:
         del os.environ[PARENT_RUN]
-        job_states(tracker.client, search(tracker.client, tracker.experiment_id, PARENT, tracker.run_id), {})
+        job_states(tracker.client, search(tracker.client, PARENT, tracker.run_id), {})
 
 
 @contextmanager
@@ -120,7 +124,7 @@ def study(
 
 def newest_unfinished(tracker: Tracker, key: str) -> Any:
     """The newest study with this key, unless it is finished."""
-    found = newest(tracker.client, tracker.experiment_id, STUDY_KEY, key)
+    found = newest(tracker.client, STUDY_KEY, key)
     return None if found is None or life_of(found).finished else found
 
 
@@ -148,7 +152,8 @@ def started(
     lock = root / ".studies" / f"{key}.lock"
     hidden = ("output_root=", "tracking.", "hydra.", "hydra/", "stack.", "checkpoint.", "study.")
     name = " ".join(o for o in overrides if not o.startswith(hidden)) or "study"
-    tags = {**provenance(), LOCK_TAG: str(lock), HOST: platform.node()}
+    shared = json.dumps(shared_words((job.config, job.words) for job in jobs.values()))
+    tags = {**provenance(), LOCK_TAG: str(lock), HOST: platform.node(), SHARED: shared}
     with claimed(lock):  # of two who start one study, the second is told
         tracker = tracker_of(config.tracking, config.output_root)
         if not isinstance(tracker, Tracker):
@@ -163,8 +168,17 @@ def started(
             if not (running.folder / ARGUMENTS).exists():
                 write_whole(running.folder / ARGUMENTS, json.dumps(dict(noted)))
             running.skipped &= set(jobs)
+            if not running.goes_on:
+                show_charts(tracker, [recipe_class(job.config.recipe._target_).objective for job in jobs.values()])
             with jobs.handed_out(running.skipped):
                 yield running
+
+
+def show_charts(tracker: Tracker, objectives: Sequence[Objective]) -> None:
+    """Saves a view of the study for MLflow's UI: its runs by cell, with what they are judged by first."""
+    judged = list(dict.fromkeys(objective.metric for objective in objectives))
+    shown = view(f"tags.`{PARENT}` = '{tracker.run_id}'", CELL, judged, [])
+    tracker.client.set_experiment_tag(tracker.experiment_id, PREFIX + view_key(tracker.run_id), shown)
 
 
 def sweep_folder(overrides: Sequence[str], config_dir: str | None = None) -> Path:

@@ -66,7 +66,7 @@ class Tracker:
         self.flush_seconds = flush_seconds
         self.run_id = ""
         self.number: int | None = None
-        """The run's place among those of its experiment; None: after the newest."""
+        """The run's place among those of the store; None: after the newest."""
         self._queue: RunQueue | None = None
         self._ended = False
         self._position = ""
@@ -104,7 +104,7 @@ class Tracker:
         if resume is None:
             parent = os.environ.get(PARENT_RUN)
             lineage = {PARENT: parent} if parent else {}
-            number = next_number(self.client, self.experiment_id) if self.number is None else self.number
+            number = next_number(self.client) if self.number is None else self.number
             self.run_id = self._create(name, {**tags, **lineage, NUMBER: f"{number:012d}"})
         else:
             self.run_id = resume
@@ -157,9 +157,14 @@ class Tracker:
     def retry_seconds(self, seconds: float) -> None:
         self.patience.seconds = seconds
 
+    def parent(self) -> Any:
+        """The study's run; None outside a study."""
+        parent = os.environ.get(PARENT_RUN)
+        return self.client.get_run(parent) if parent else None
+
     def open_run(self, folder: str) -> str | None:
         """The newest run in this folder that has not ended, by what the store knows."""
-        found = newest(self.client, self.experiment_id, FOLDER, folder)
+        found = newest(self.client, FOLDER, folder)
         return found.info.run_id if found is not None and life_of(found).can_go_on else None
 
     def another(self) -> Tracker:
@@ -219,6 +224,11 @@ class Tracker:
             return
         now = int(time.time() * 1000)
         self._queue.add((name, float(value), now, step) for name, value in values.items())
+
+    def counted(self, prefix: str) -> int:
+        """Where the count of metrics with this prefix goes on, after those that a resumed run has already."""
+        known = set() if self._queue is None else self._queue.known
+        return max((step + 1 for name, step in known if name.startswith(prefix)), default=0)
 
     def position(self, step: int, total: int) -> None:
         """Notes how far the run is; written with the next batch of metrics, and when the run ends."""

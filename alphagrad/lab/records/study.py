@@ -24,6 +24,8 @@ KIND = "alphagrad.kind"
 STUDY_KEY = "alphagrad.study"
 LOCK_TAG = "alphagrad.lock"
 """Tag of a study: the lock file that its process holds."""
+SHARED = "alphagrad.shared"
+"""Tag of a study: what the configurations of all its jobs have in common, words in JSON."""
 JOBS = "jobs.json"
 """Artifact of a study: key → what tells each job from the others."""
 ARGUMENTS = "arguments.json"
@@ -100,6 +102,14 @@ def titles_of(client: Any, parent: str, study: str) -> dict[str, str]:
         return _titles_in(file) if study and file.is_file() else {}
     with tempfile.TemporaryDirectory() as folder:
         return _titles_in(Path(client.download_artifacts(parent, JOBS, folder)))
+
+
+def shared_in(tags: Mapping[str, str]) -> list[str]:
+    """The words that a study's tag holds; none where it has no such tag."""
+    try:
+        return [str(word) for word in json.loads(tags.get(SHARED, "[]"))]
+    except (ValueError, TypeError, RecursionError):
+        return []
 
 
 def _titles_in(file: Path) -> dict[str, str]:

@@ -36,6 +36,9 @@ class Untracked:
     def end(self, life: Life = FINISHED, seconds: float | None = None) -> None:
         pass
 
+    def counted(self, prefix: str) -> int:
+        return 0
+
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         pass
 

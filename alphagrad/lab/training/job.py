@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,27 @@ class Outcome:
         return None if self.life.finished else self.life.reason
 
 
+def shared_words(jobs: Iterable[tuple[DictConfig, Sequence[str]]]) -> list[str]:
+    """What the configurations of all jobs of a study have in common, given each with its settings."""
+    told = [words_of(str(config.recipe.name), title_of(config, overrides)) for config, overrides in jobs]
+    return sorted(set.intersection(*map(set, told))) if told else []
+
+
+def cell_of(recipe: str, title: str, shared: Sequence[str]) -> str:
+    """What of a job's configuration differs within its study; the title where nothing does."""
+    return " ".join(word for word in words_of(recipe, title) if word not in shared) or title
+
+
+def words_of(recipe: str, title: str) -> list[str]:
+    """A configuration in words."""
+    return [recipe, *title.split()]
+
+
+def title_of(config: DictConfig, overrides: Sequence[str]) -> str:
+    """The variant and what the user changed."""
+    return " ".join([str(config.optimizer.name), *(o for o in overrides if not o.startswith(UNTOLD))])
+
+
 def assignment_of(config: DictConfig, overrides: Sequence[str], folder: Path) -> Assignment:
     """What a launcher needs to hand over of a composed job."""
     plain = OmegaConf.to_container(config, resolve=False)
@@ -75,5 +96,5 @@ def assignment_of(config: DictConfig, overrides: Sequence[str], folder: Path) ->
     # where it was, from wherever it goes on; a password stays out of files and messages
     plain["tracking"]["uri"] = kept_uri(plain["tracking"]["uri"], plain["output_root"])
     plain["output_root"] = str(Path(plain["output_root"]).expanduser().resolve())
-    title = " ".join([str(config.optimizer.name), *(o for o in overrides if not o.startswith(UNTOLD))])
+    title = title_of(config, overrides)
     return Assignment({str(k): v for k, v in plain.items() if k != "hydra"}, title, str(folder))

@@ -34,13 +34,15 @@ from alphagrad.lab.records.judged import tags_of, told
 from alphagrad.lab.records.lifecycle import FINISHED
 from alphagrad.lab.records.provenance import provenance
 from alphagrad.lab.records.run import Tracker, reason_of, tracker_of
-from alphagrad.lab.records.search import FOLDER, HOST, JOB_KEY, next_number
+from alphagrad.lab.records.search import CELL, CONFIGURATION, FOLDER, HOST, JOB_KEY, RECIPE, SEED, VARIANT, next_number
+from alphagrad.lab.records.study import shared_in
 from alphagrad.lab.records.untracked import Untracked
+from alphagrad.lab.store.machine import PREFIX, measured
 from alphagrad.lab.store.patience import Patience
 from alphagrad.lab.training.begun import Begun, begun, going_on, unfinished
 from alphagrad.lab.training.best import BEST
 from alphagrad.lab.training.cpu import computing
-from alphagrad.lab.training.job import Assignment, Outcome
+from alphagrad.lab.training.job import Assignment, Outcome, cell_of
 from alphagrad.lab.training.log import CHECKPOINT, Pruned, TrackedLog
 from alphagrad.lab.training.progress import Progress, ProgressLine
 from alphagrad.lab.training.torchrun import TAG, Leader, note_processes
@@ -148,16 +150,18 @@ class _Stack:
         # where a CUDA toolkit stands without a GPU, compiling warns of it
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         first, shared = self.trackers[0], provenance()
-        number = next_number(first.client, first.experiment_id) if isinstance(first, Tracker) else 0
+        number = next_number(first.client) if isinstance(first, Tracker) else 0
+        parent = first.parent() if isinstance(first, Tracker) else None
+        # on the page of an experiment its name stands above
+        known = [self.setup.settings.tracking.experiment] if parent is None else shared_in(parent.data.tags)
         for run, tracker in enumerate(self.trackers):
             if self.before and self.before[run].ended:
                 tracker.leave(self.before[run].run_id)
             else:
                 resume = (self.before[run].run_id or None) if self.before else None
                 tracker.number = number + run
-                held.enter_context(
-                    _recorded(tracker, self.assignments[run], self.configs[run], self.setups[run], shared, resume)
-                )
+                own = self.assignments[run], self.configs[run], self.setups[run]
+                held.enter_context(_recorded(tracker, *own, shared, known, resume))
         self.home.mkdir(exist_ok=True)
         ids, titles = [tracker.run_id for tracker in self.trackers], [a.title for a in self.assignments]
         members = list(zip(self.folders, titles, ids, strict=True))
@@ -175,7 +179,7 @@ class _Stack:
         self.log.ended.update({run: own.ended for run, own in enumerate(self.before) if own.ended})
         self.leader.begin(self.assignments[0].config)
         try:
-            with interrupts.no_exit(), interrupts.at_ends_of_iterations():
+            with interrupts.no_exit(), interrupts.at_ends_of_iterations(), measured(self.send):
                 self.results = self.setup.recipe.train(RunStack(specs, self.setup.device), self.log)
         except Pruned:
             return  # the results are nobody's: every run has ended before
@@ -189,6 +193,11 @@ class _Stack:
                     broken = self._broken(reason_of(error))
                     self.clear()
                 raise broken from error
+
+    def send(self, number: int, machine: Mapping[str, float]) -> None:
+        """Takes what the machine did meanwhile, which every run of the stack is told."""
+        for tracker in self.trackers:
+            tracker.metrics(tracker.counted(PREFIX) + number, machine)
 
     def finish(self) -> None:
         """Ends the runs that are left, once all there is of them is in their folders and the store."""
@@ -235,15 +244,18 @@ def _recorded(
     config: DictConfig,
     setup: Setup,
     shared: Mapping[str, str],
+    known: Sequence[str],
     resume: str | None,
 ) -> Iterator[None]:
     """A job's run in the store and its folder's first files, as a context."""
-    seed, variant, folder = setup.settings.seed, setup.optimizer.name, Path(assignment.folder)
+    seed, recipe, folder = setup.settings.seed, str(config.recipe.name), Path(assignment.folder)
+    cell = cell_of(recipe, assignment.title, known)
     tags = {
-        "variant": variant,
-        "recipe": str(config.recipe.name),
-        "seed": str(seed),
-        "configuration": assignment.title,
+        VARIANT: setup.optimizer.name,
+        RECIPE: recipe,
+        SEED: str(seed),
+        CONFIGURATION: assignment.title,
+        CELL: cell,
         "config_hash": config_hash(config),
         JOB_KEY: job_key(config),
         FOLDER: str(folder),
@@ -253,7 +265,7 @@ def _recorded(
         **tags_of(setup.recipe),
         **shared,
     }
-    name = f"{variant} seed={seed}{assignment.title.removeprefix(variant)}"
+    name = f"{cell} seed={seed}"
     disk = Patience(str(folder), setup.settings.tracking.retry_seconds)
     disk.persist(lambda: write_whole(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True)))
     with tracker.run(name, settings_of(config), tags, resume):

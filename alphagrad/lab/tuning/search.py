@@ -142,7 +142,7 @@ def _tune(
     name = "tune " + " ".join(c.name for c in contenders)
     folder = root / "tunings" / key
     # the lock tells others, as a study's does, that a tuning left RUNNING is dead
-    tags = {**provenance(), KIND: "tuning", FOLDER: str(folder), LOCK_TAG: lock}
+    tags = {**provenance("tune"), KIND: "tuning", FOLDER: str(folder), LOCK_TAG: lock}
     begun = first.user_attrs.get("run_id")
     known = recorded(tracker.client, begun) if begun and isinstance(tracker, Tracker) else None
     with tracker.run(name, {}, tags, resume=begun if known is not None and not life_of(known).taken_back else None):
