@@ -16,7 +16,6 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.harness import metrics
 from alphagrad.lab.evidence import figures, report
 from alphagrad.lab.evidence.results import Comparison, Group, Results, Run, grouped
-from alphagrad.lab.evidence.statistics import interval
 from alphagrad.lab.launching.study import study
 from alphagrad.lab.records.lifecycle import Life, Standing
 from alphagrad.lab.records.run import PARENT_RUN, Tracker
@@ -77,41 +76,6 @@ def test_only_finished_runs_count():
     assert sorted(r.seed for r in group.finished()) == [0, 3]
 
 
-def test_interval_against_a_bootstrap_written_out():
-    values = np.random.default_rng(3).normal(100, 20, size=12)
-    low, high = interval(values.tolist())
-    rng = np.random.default_rng(77)
-    means = rng.choice(values, size=(40_000, 12)).mean(1)
-    expected = np.quantile(means, [0.025, 0.975])
-    # σ of the mean is 9 here, so a quantile of 10,000 resamples has a standard error of 0.24
-    np.testing.assert_allclose([low, high], expected, atol=0.9)
-    assert interval(values.tolist()) == (low, high)  # the same every time
-
-
-def test_interval_covers_the_mean():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for _ in range(60):
-        low, high = interval(rng.normal(5, 2, size=20).tolist())
-        hits += low <= 5 <= high
-    assert hits >= 51  # nominally 57; percentile intervals of 20 values cover about 93 %
-
-
-def test_interval_of_few_or_equal_values():
-    assert interval([]) is None
-    assert interval([3.0]) is None
-    assert interval([500.0, 500.0, 500.0]) == (500.0, 500.0)
-    low, high = interval([1.0, 2.0])
-    assert (low, high) == (1.0, 2.0)
-
-
-def test_interval_moves_with_the_values():
-    values = [1.0, 4.0, 2.0, 8.0]
-    low, high = interval(values)
-    moved = interval([10 + 3 * v for v in values])
-    assert moved == pytest.approx((10 + 3 * low, 10 + 3 * high))
-
-
 def test_band_of_curves_known_at_different_steps():
     first = (np.array([0, 10, 20, 40]), np.array([0.0, 10.0, 20.0, 40.0]))
     second = (np.array([5, 35, 60]), np.array([15.0, 45.0, 70.0]))
@@ -162,7 +126,7 @@ def test_table_of_a_study():
     lines = shown(report.study_table(Comparison("s", groups))).splitlines()
     (adam,) = [line for line in lines if "adam" in line]
     assert "2/3" in adam
-    assert "150.0 [100.0, 200.0]" in adam
+    assert "150.0 (100.0 to 200.0)" in adam
     assert "1,500" in adam
     (alone,) = [line for line in lines if "alphagrad" in line]
     assert "1/1" in alone
@@ -262,8 +226,8 @@ def test_what_a_plot_shows(studied, tmp_path, monkeypatch):
     monkeypatch.setattr(plt, "close", lambda figure: drawn.update(axes=figure.axes[0]))
     figures.plot(found, found.study(), metrics.EVAL_RETURN, tmp_path / "p.png")
     lines = {line.get_label(): line for line in drawn["axes"].get_lines()}
-    assert set(lines) == {"adam (n=3)", "alphagrad (n=1)"}  # the failed run is not drawn
-    x, y = lines["adam (n=3)"].get_data()
+    assert set(lines) == {"adam (n=3, least to largest)", "alphagrad (n=1)"}  # the failed run is not drawn
+    x, y = lines["adam (n=3, least to largest)"].get_data()
     assert (x[0], x[-1]) == (10, 30)
     np.testing.assert_allclose(y, 2 * np.asarray(x) + 1)
     assert drawn["axes"].get_ylabel() == metrics.title(metrics.EVAL_RETURN)

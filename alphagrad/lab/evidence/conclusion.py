@@ -14,7 +14,7 @@ import numpy as np
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut
 from alphagrad.lab.evidence.figures import plot
-from alphagrad.lab.evidence.report import mean_and_interval
+from alphagrad.lab.evidence.report import SAYS, mean_and_interval
 from alphagrad.lab.evidence.results import Comparison, Group, Results
 from alphagrad.lab.records.search import CELL, PARENT
 from alphagrad.lab.store.view import PREFIX, page, view, view_key
@@ -91,7 +91,7 @@ def markdown(study: Comparison, most: int) -> str:
     rows.insert(1, ["---", *["---:"] * (len(rows[0]) - 1)])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     more = f" {len(study.groups) - most} more configurations: `alphagrad report`." if most < len(study.groups) else ""
-    return f"{table}\n\nMean over seeds [95 % bootstrap interval].{more}"
+    return f"{table}\n\n{SAYS[:1].upper()}{SAYS[1:]}.{more}"
 
 
 def curves_and_values(results: Results, study: Comparison) -> tuple[list[str], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import listed, plain
 from alphagrad.harness import metrics
 from alphagrad.lab.evidence.results import Comparison, Results
-from alphagrad.lab.evidence.statistics import intervals
+from alphagrad.lab.evidence.statistics.curves import lined_up
+from alphagrad.lab.evidence.statistics.intervals import FEWEST, intervals
 
 
 def plot(results: Results, study: Comparison, metric: str, file: Path) -> None:
-    """Mean of a metric over the steps with a band of its 95 % interval, one line a configuration.
+    """Mean of a metric over the steps, in a band of its 95 % interval: a line for each configuration.
 
     Raises:
         ConfigError: no finished run has the metric, or the file cannot be written.
@@ -32,7 +34,7 @@ def plot(results: Results, study: Comparison, metric: str, file: Path) -> None:
         if not curves:
             continue
         steps, low, mean, high = band(curves)
-        (line,) = axes.plot(steps, mean, label=f"{unformatted(group.label)} (n={len(curves)})")
+        (line,) = axes.plot(steps, mean, label=f"{unformatted(group.label)} ({count(curves)})")
         axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
         bad = steps[~np.isfinite(mean)]  # where the line has a gap, a × at the upper edge
         if len(bad):
@@ -52,6 +54,16 @@ def plot(results: Results, study: Comparison, metric: str, file: Path) -> None:
     plt.close(figure)
 
 
+def few(runs: Sized) -> bool:
+    """Whether they are too few for an interval."""
+    return len(runs) < FEWEST["mean"]
+
+
+def count(runs: Sized) -> str:
+    """How many they are, for a legend, and what their band is where it is no interval."""
+    return f"n={len(runs)}, least to largest" if few(runs) and len(runs) > 1 else f"n={len(runs)}"
+
+
 def unformatted(text: str) -> str:
     """The text for matplotlib, to which ``$`` begins a formula and ``_`` a hidden label."""
     shown = plain(text).replace("$", r"\$")
@@ -61,14 +73,7 @@ def unformatted(text: str) -> str:
 def band(
     curves: list[tuple[np.ndarray, np.ndarray]], points: int = 200
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Steps, lower bound, mean and upper bound of curves: at the steps they share, else interpolated."""
-    first = curves[0][0]
-    if len(first) <= 10 * points and all(np.array_equal(steps, first) for steps, _ in curves):
-        grid, rows = first, np.array([values for _, values in curves])
-    else:
-        start = max(steps[0] for steps, _ in curves)
-        end = min(steps[-1] for steps, _ in curves)
-        grid = np.unique(np.linspace(start, end, points).astype(int))
-        rows = np.array([np.interp(grid, steps, values) for steps, values in curves])
-    low, high = (rows[0], rows[0]) if len(curves) == 1 else intervals(rows)
+    """Steps, lower bound, mean and upper bound of curves: their least and largest value, where they are too few."""
+    grid, rows = lined_up(curves, points)
+    low, high = (rows.min(0), rows.max(0)) if few(rows) else intervals(rows)
     return grid, low, rows.mean(0), high

@@ -9,14 +9,17 @@ from rich.table import Table
 from alphagrad.common.words import cell
 from alphagrad.harness import metrics
 from alphagrad.lab.evidence.results import Comparison
-from alphagrad.lab.evidence.statistics import interval
+from alphagrad.lab.evidence.statistics.intervals import FEWEST, interval
+
+SAYS = f"mean over seeds [95 % interval]; of fewer than {FEWEST['mean']} (least to largest)"
+"""What the numbers of a table are."""
 
 
 def study_table(study: Comparison) -> Table:
     """One row for each configuration: runs finished, and the mean of each metric with its interval."""
     headlines = study.headlines()
     present = [m for m in headlines if any(group.values(m) for group in study.groups)]
-    caption = "mean over seeds [95 % bootstrap interval]"
+    caption = SAYS
     if earlier := sum(group.earlier for group in study.groups):
         caption += f"; of runs of one job the newest counts, {earlier} earlier left out"
     shown = Table(caption=caption, box=SIMPLE_HEAD, pad_edge=False)
@@ -34,9 +37,11 @@ def study_table(study: Comparison) -> Table:
 
 
 def mean_and_interval(values: list[float], digits: int) -> str:
-    """``mean [low, high]``; the mean alone for a single run."""
+    """``mean [low, high]``; of too few runs for an interval ``mean (least to largest)``, and of one its value."""
     if not values:
         return "–"
     bounds = interval(values)
     mean = f"{np.mean(values):.{digits}f}"
-    return mean if bounds is None else f"{mean} [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]"
+    if bounds is not None:
+        return f"{mean} [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]"
+    return f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else mean

@@ -1,0 +1,66 @@
+"""What a learning curve amounts to: its area, when it reached a target, how stable it was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+Curve = tuple[np.ndarray, np.ndarray]
+"""Steps, rising, and the values there."""
+
+
+def lined_up(curves: Sequence[Curve], points: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """Steps, and a row of values for each curve: at the steps that all were measured at, else interpolated between.
+
+    Of curves without a step in common the steps are ``points`` evenly spaced ones where all curves are.
+    """
+    shared = curves[0][0]
+    for steps, _ in curves[1:]:
+        shared = np.intersect1d(shared, steps)
+    least = min(len(steps) for steps, _ in curves)
+    if len(shared) and len(shared) >= least / 2 and least <= 10 * points:
+        return shared, np.array([values[np.searchsorted(steps, shared)] for steps, values in curves])
+    start = max(steps[0] for steps, _ in curves)
+    end = min(steps[-1] for steps, _ in curves)
+    grid = np.unique(np.linspace(start, end, points).astype(int))
+    return grid, np.array([np.interp(grid, steps, values) for steps, values in curves])
+
+
+def area(curve: Curve) -> float:
+    """Area under the curve over the steps it spans: its mean height, by the trapezoidal rule."""
+    steps, values = curve
+    if len(steps) < 2 or steps[-1] == steps[0]:
+        return float(values[-1]) if len(values) else math.nan
+    return float(np.trapezoid(values, steps) / (steps[-1] - steps[0]))
+
+
+def reached(curve: Curve, target: float, better: str = "max") -> float:
+    """The first step at which the curve is at the target or beyond; infinite for a miss.
+
+    Args:
+        curve: as measured; nothing is interpolated.
+        target: to reach.
+        better: *max* or *min*: where beyond is.
+    """
+    steps, values = curve
+    there = values >= target if better == "max" else values <= target
+    return float(steps[np.argmax(there)]) if there.any() else math.inf
+
+
+def drawdown(values: np.ndarray, better: str = "max") -> float:
+    """The largest fall from the best value so far; 0 for a curve that only improves."""
+    signed = values if better == "max" else -values
+    return float((np.maximum.accumulate(signed) - signed).max()) if len(values) else math.nan
+
+
+def detrended_variance(values: np.ndarray) -> float:
+    """Variance around the trend, from second differences: their mean square over 6.
+
+    For white noise of variance σ² around any straight trend it is σ² (Gasser, Sroka and Jennen-Steinmetz 1986).
+    """
+    if len(values) < 3:
+        return math.nan
+    bends = values[:-2] - 2 * values[1:-1] + values[2:]
+    return float((bends**2).mean() / 6)
