@@ -186,7 +186,7 @@ def test_only_tracking_store_and_ui_touch_mlflow():
     users = {n for n in FILES if "mlflow" in roots(imports(n))}
     assert users == {
         f"alphagrad.lab.{room}"
-        for room in ("records.run", "records.search", "store.bulk", "store.connection", "store.machine")
+        for room in ("records.run", "records.search", "store.bulk", "store.connection", "store.curves", "store.machine")
     }
 
 

@@ -15,7 +15,7 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut
 from alphagrad.lab.evidence.figures import plot
 from alphagrad.lab.evidence.report import SAYS, mean_and_interval
-from alphagrad.lab.evidence.results import Comparison, Group, Results
+from alphagrad.lab.evidence.results import Comparison, Results
 from alphagrad.lab.records.search import CELL, PARENT
 from alphagrad.lab.store.view import PREFIX, page, view, view_key
 
@@ -108,13 +108,9 @@ def curves_and_values(results: Results, study: Comparison) -> tuple[list[str], l
 
 def constant(results: Results, study: Comparison, but: set[str]) -> list[str]:
     """The metrics that no run ever changes, as the first run of each configuration has them."""
-    names = sorted({name for run in study.runs() for name in run.metrics} - but)
-    return [name for name in names if all(_constant(results, group, name) for group in study.groups)]
-
-
-def _constant(results: Results, group: Group, metric: str) -> bool:
-    last = {run.metrics[metric] for run in group.runs if metric in run.metrics}
-    if len(last) > 1:
-        return False
-    run = next((run for run in group.runs if metric in run.metrics), None)
-    return run is None or len(np.unique(results.history(run, metric)[1])) == 1
+    names = {name for run in study.runs() for name in run.metrics} - but
+    varied = {name for group in study.groups for name in names if len(set(group.values(name))) > 1}
+    left = sorted(names - varied)
+    found = results.histories([group.runs[0] for group in study.groups], left)
+    varied |= {name for (_, name), (_, values) in found.items() if len(np.unique(values)) > 1}
+    return [name for name in left if name not in varied]

@@ -29,8 +29,7 @@ def plot(results: Results, study: Comparison, metric: str, file: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 4.5), constrained_layout=True)
     drawn = False
     for group in study.groups:
-        curves = [results.history(run, metric) for run in group.finished()]
-        curves = [curve for curve in curves if len(curve[0])]
+        curves = list(results.histories(group.finished(), [metric]).values())
         if not curves:
             continue
         steps, low, mean, high = band(curves)

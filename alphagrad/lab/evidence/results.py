@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from alphagrad.lab.records.lifecycle import Life, life_of
 from alphagrad.lab.records.search import CONFIGURATION, PARENT, SEED, search
 from alphagrad.lab.records.study import KIND
 from alphagrad.lab.store.connection import open_existing
+from alphagrad.lab.store.curves import Curve, as_logged, curves
 
 
 @dataclass(frozen=True)
@@ -140,13 +139,11 @@ class Results:
 
     def history(self, run: Run, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values of a metric, in order of steps."""
-        points = sorted((m.step, as_logged(m.value)) for m in self.client.get_metric_history(run.id, metric))
-        return np.array([s for s, _ in points]), np.array([v for _, v in points])
+        return self.histories([run], [metric]).get((run.id, metric), (np.array([]), np.array([])))
 
-
-def as_logged(value: float) -> float:
-    """A metric's value as the run had it: a store has ±1.797e308, the largest number there is, for ±infinity."""
-    return math.copysign(math.inf, value) if abs(value) >= sys.float_info.max else value
+    def histories(self, runs: Sequence[Run], names: Sequence[str]) -> dict[tuple[str, str], Curve]:
+        """(run id, metric) → steps and values, of those that have any."""
+        return curves(self.client, [run.id for run in runs], names)
 
 
 def grouped(found: Sequence[Any]) -> list[Group]:

@@ -96,6 +96,10 @@ class PatientClient:
     def __init__(self, client: Any, patience: Patience, failed: Callable[[], Any] = lambda: None) -> None:
         self.client, self._patience, self._failed = client, patience, failed
 
+    def ask(self, act: Callable[[Any], Any]) -> Any:
+        """``act(client)``, of the client as MLflow has it, tried again likewise."""
+        return self._patience.persist(lambda: act(self.client), failed=self._failed)
+
     def __getattr__(self, name: str) -> Any:
         def call(*arguments: Any, **more: Any) -> Any:
             return self._patience.persist(lambda: getattr(self.client, name)(*arguments, **more), failed=self._failed)
