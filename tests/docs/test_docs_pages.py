@@ -21,7 +21,7 @@ import pages
 sys.path.remove(str(CHECKOUT / "docs"))
 
 TANH_100 = lambda x, s: np.tanh(s.get("alpha", 100.0) * x)  # noqa: E731
-# SPEC's equations, of x, a component of g/‖g‖ among 10,000, and the settings of a curve
+# the paper's equations, of x, a component of g/‖g‖ among 10,000, and the settings of a curve
 EQUATIONS = {
     "alphagrad": TANH_100,
     "group_wise": TANH_100,
