@@ -342,3 +342,13 @@ def test_other_launchers(folder, root, launcher):
     done = subprocess.run(command, env=dict(os.environ), cwd=folder.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "2 finished" in done.stdout
+
+
+def test_arguments_are_swept_as_other_settings(composed, folder):
+    from alphagrad.lab.config import alike, sweep
+
+    own.importable(folder)
+    words = ["recipe=image", *NET, "model.kwargs.width=4,8", *SQUARES, "data.kwargs.count=64", "seed=0,1"]
+    configs = alike.compose_all(sweep.jobs_of(words))
+    assert [config.model.kwargs.width for config in configs] == [4, 4, 8, 8]
+    assert {config.data.kwargs["count"] for config in configs} == {64}
