@@ -13,6 +13,7 @@ from alphagrad import __version__
 from alphagrad.common import ranks
 from alphagrad.common.errors import ConfigError, JobFailed
 from alphagrad.common.interrupts import no_exit
+from alphagrad.common.own import VARIABLE, importable
 from alphagrad.common.words import LONGEST_LINE, cut, say, squeezed
 from alphagrad.lab import commands
 from alphagrad.lab.commands.arguments import everywhere
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if argv[0] not in commands.PARALLEL:
             ranks.alone(f"alphagrad {argv[0]}")
         command = import_module(f"{commands.__name__}.{argv[0]}").main
+        if folder := os.environ.get(VARIABLE):
+            importable(os.path.realpath(os.path.expanduser(folder)))
         with ExitStack() as held, no_exit():
             if allowed:
                 from alphagrad.lab.config.targets import allowing

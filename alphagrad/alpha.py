@@ -1,4 +1,4 @@
-"""The steepness α of each tensor (paper, sections 2.1, 5.2 and 7.3).
+"""The steepness α of each tensor (paper, sections 2.1, 5.2, 7.2 and 7.3).
 
 A unit vector in d dimensions has components ≈ N(0, 1/d), so α·ĝ has standard deviation α/√d: the
 rules that follow √d aim at one saturation for tensors of every size.

@@ -103,7 +103,7 @@ class SinTanh(Transform):
 class FromSaturation:
     """λ = 1 − S(α): the more of a tensor saturates, the more of plain ĝ comes back in.
 
-    The paper wishes for a λ that adapts, for example from S, and gives no law; this one is ours. S is
+    The paper (7.5) wishes for a λ that adapts, for example from S, and gives no law; this one is ours. S is
     measured on the same gradient, so it needs no state.
     """
 

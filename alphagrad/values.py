@@ -110,7 +110,7 @@ def per_run(values: Tensor, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Ramp:
-    """A value that goes from ``start`` to ``end`` in ``steps`` updates and stays there (paper, section 7.3).
+    """A value that goes from ``start`` to ``end`` in ``steps`` updates and stays there (paper, sections 7.3 and 7.5).
 
     With ``x = min(t / steps, 1)`` at update ``t``: *linear* ``start + (end − start)·x``; *cosine* the same
     with ``x → (1 − cos πx)/2``; *exponential* ``start·(end/start)^x``.

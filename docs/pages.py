@@ -1,13 +1,19 @@
-"""Pages made of what stands elsewhere: variants, recipes, the commands' help. So nothing is said twice."""
+"""Pages made of what stands elsewhere: variants, recipes, the commands' help. So nothing is said twice.
+
+`python docs/pages.py` writes `docs/metrics.md` anew, which is kept in the repository; a test says when that is due.
+"""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
 import re
 from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
 from importlib.resources import files
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 
 import curves
@@ -16,10 +22,25 @@ import yaml
 
 import alphagrad_cli
 from alphagrad import variants
+from alphagrad.harness import metrics as names
 from alphagrad.lab.commands import NAMES
+from alphagrad.lab.config.build import recipe_class
 from alphagrad.lab.config.catalogue import catalogue, options_of
 
 CONF = Path(str(files("alphagrad.conf")))
+UNITS = {
+    r"\(nats\)": "nats",
+    r"\(s\)": "seconds",
+    r"per second": "1/s",
+    r"\(steps\)|optimizer steps": "steps",
+    r"share|accuracy\)|over peak": "share",
+    r"\(count\)": "count",
+    r"\breturn\b": "sum of rewards",
+    r"bits per byte": "bits/byte",
+}
+"""What stands in a metric's title → its unit; of the others it is a plain number."""
+STEPS = {names.EPISODES: "an environment step", names.EXAMPLES: "an optimizer step"}
+"""What a recipe logs at least → what its steps count."""
 
 
 def write_all(folder: Path) -> None:
@@ -157,6 +178,92 @@ def recipes() -> str:
     return "\n".join([*parts, ""])
 
 
+def metrics() -> str:
+    """The page of the metrics: what each is, its unit, who logs it, and what a step counts."""
+    logged = {name: recipe_class(yaml.safe_load(text)["recipe"]["_target_"]) for name, (_, text) in of_recipes()}
+    said = remarks()
+    rows = []
+    for metric, title in names.TITLES.items():
+        whose = [f"`{name}`" for name, recipe in logged.items() if metric in recipe.logs]
+        rows.append(f"| `{metric}` | {said.get(metric, title)} | {unit(title)} | {' '.join(whose)} |")
+    single = [f"| `{name}/TENSOR` | {title} | {unit(title)} |" for name, title in names.QUANTITIES.items()]
+    steps = []
+    for (name, (_, text)), recipe in zip(of_recipes(), logged.values(), strict=True):
+        judged = f"`{recipe.objective.metric}`, {recipe.objective.better}"
+        steps.append(f"| `{name}` | {step(recipe.logs)} | `{length(text)}` | {judged} |")
+    return METRICS.format(steps="\n".join(steps), rows="\n".join(rows), single="\n".join(single))
+
+
+METRICS = """# Metrics
+
+What runs log, as `alphagrad report --metric NAME` and MLflow call it.
+
+## What a step counts
+
+Metrics are logged at a step. The first step is 0; at step 99 a hundred steps have been taken. Every run of a stack
+counts its own steps.
+
+| recipe | a step is | its default length | it is judged by |
+|---|---|---|---|
+{steps}
+
+An environment step is one action. A gradient step is one update of the optimizer; `instruments.every` counts these.
+In an epoch there are as many optimizer steps as whole batches in the training data.
+
+## Metrics of a run
+
+| metric | what it is | unit | recipes |
+|---|---|---|---|
+{rows}
+
+## Metrics of single tensors
+
+TENSOR is the tensor's name in its network, such as `0.weight`. Which are measured, and how often:
+[instruments](howto/instruments.md).
+
+| metric | what it is | unit |
+|---|---|---|
+{single}
+"""
+"""The page of the metrics, with gaps for what stands in the code."""
+
+
+def of_recipes() -> list[tuple[str, tuple[str, str]]]:
+    """(name, (description, text of its file)) of each recipe."""
+    return list(options_of("recipe").items())
+
+
+def remarks() -> dict[str, str]:
+    """Metric → what the code says of it beside its title."""
+    found, body = {}, ast.parse(inspect.getsource(names)).body
+    for node, after in pairwise(body):
+        if isinstance(node, ast.Assign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            assert isinstance(node.targets[0], ast.Name)
+            value = getattr(names, node.targets[0].id)
+            text = " ".join(str(after.value.value).split()).removesuffix(".")
+            if isinstance(value, str):
+                found[value] = re.sub(r":data:`(\w+)`", lambda m: f"`{getattr(names, m[1])}`", text)
+    return found
+
+
+def unit(title: str) -> str:
+    """The unit of a metric."""
+    return next((unit for pattern, unit in UNITS.items() if re.search(pattern, title)), "number")
+
+
+def step(logs: set[str]) -> str:
+    """What the steps of a recipe count."""
+    (counted,) = (step for least, step in STEPS.items() if least <= set(logs))
+    return counted
+
+
+def length(text: str) -> str:
+    """The setting that says how long a recipe trains, with its default."""
+    return next(
+        f"{name}={value}" for name, value, _ in settings(text) if re.fullmatch(r"recipe\.(total_steps|epochs)", name)
+    )
+
+
 def commands() -> str:
     """The page of the commands: what `--help` prints."""
     parts = ["# Commands", "", "```text", shown("--help"), "```"]
@@ -171,3 +278,10 @@ def shown(*words: str) -> str:
         status = alphagrad_cli.main(words)
         assert status == 0, f"alphagrad {' '.join(words)}: status {status}"
     return out.getvalue().rstrip()
+
+
+METRICS_FILE = Path(__file__).with_name("metrics.md")
+"""The page of the metrics, which is kept, so that it can be read and linked to where nothing is built."""
+
+if __name__ == "__main__":
+    write(METRICS_FILE, metrics())

@@ -18,11 +18,12 @@ from .supervised.confusion import draw_confusion
 from .supervised.learner import Learner
 from .supervised.learners import learner_of
 from .supervised.loop import FitPlan, Target, fit
+from .supervised.outline import MODEL_BYTES, Outline
 from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers
-from .supervised.settings import MODEL_BYTES, SupervisedSettings, check_batch, part_of, training_of, vmaps
+from .supervised.settings import SupervisedSettings, check_batch, part_of, training_of, vmaps
 from .vision.data import DataSettings, Sweep, dataset
-from .vision.models import STACKED, ModelSettings, Outline, build_model, outline
+from .vision.models import STACKED, ModelSettings, build_model, outline
 from .vision.pictures import MISTAKES, draw_mistakes
 
 LARGE = ("recipe.batch_size", "recipe.eval_batch_size", "model.hidden", "model.channels", "data.pad")

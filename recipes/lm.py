@@ -21,7 +21,7 @@ from alphagrad.harness.stack import RunStack
 
 from .language.batches import Packed, Sequences
 from .language.data import DataSettings, corpus
-from .language.models import CAUSAL, ModelSettings, causal, check_model, numbers_of
+from .language.models import CAUSAL, ModelSettings, causal, check_model, numbers_of, outline
 from .language.sampling import Sampler
 from .language.speed import flops_per_token
 from .language.tokens import END_OF_TEXT, Kind, Tokenizer, stream, trained
@@ -30,9 +30,10 @@ from .supervised.learner import Learner
 from .supervised.loop import FitPlan, fit
 from .supervised.looped import LoopLearner
 from .supervised.orders import Orders
+from .supervised.outline import MODEL_BYTES
 from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers
-from .supervised.settings import MODEL_BYTES, SupervisedSettings, check_batch, part_of, training_of
+from .supervised.settings import SupervisedSettings, check_batch, part_of, training_of
 from .supervised.speed import peak_flops
 
 LARGE = ("recipe.batch_size", "recipe.eval_batch_size", "recipe.length", "model.width", "model.layers")
@@ -88,11 +89,16 @@ class LM:
             raise ValueError(f"recipe.length={s.length}: data.train has only {train_tokens} tokens")
         check_batch(s, (train_tokens - 1) // s.length)
         self.test_tokens = test_tokens
+        own = s.model.target is not None
+        self.outline = outline(s.model, self.tokens.size, None, s.length, s.dropout, END) if own else None
         check_memory(s, self.bytes_of, LARGE)
 
     def bytes_of(self, s: LMSettings, runs: int = 1) -> float:
         """What runs take in memory, about."""
-        parameters, activations = numbers_of(s.model, self.tokens.size, s.length)
+        if self.outline is None:
+            parameters, activations = numbers_of(s.model, self.tokens.size, s.length)
+        else:
+            parameters, activations = self.outline.parameters, -(-self.outline.activations // self.settings.length)
         tokens, evaluated = part_of(s) * s.length, min(s.eval_batch_size * s.length, self.test_tokens)
         logits = self.tokens.size * max(3 * tokens, 2 * evaluated)
         return MODEL_BYTES * runs * parameters + 4 * (activations * tokens + logits)
@@ -126,14 +132,15 @@ class LM:
             log_every=s.log_every,
             eval_every=s.eval_every,
             measures=MEASURES,
-            rates={
-                metrics.TOKENS_PER_SECOND: tokens,
-                metrics.MFU: tokens * self.share_of_peak(stack.device) / parallel.processes,
-            },
+            rates={metrics.TOKENS_PER_SECOND: tokens, **self._mfu(tokens / parallel.processes, stack.device)},
         )
         for run in range(len(stack)):
             log.artifact(run, "tokenizer.json", self._write_tokenizer)
         return fit(plan, learner, Sequences(packed, orders), LMExam(self, held_out, learner, stack, log), stack, log)
+
+    def _mfu(self, tokens: float, device: torch.device) -> dict[str, float]:
+        """What a step adds to the MFU; nothing of a model of the user's own, whose operations are not known."""
+        return {} if self.outline else {metrics.MFU: tokens * self.share_of_peak(device)}
 
     def share_of_peak(self, device: torch.device) -> float:
         """Training's FLOPs a token over the device's FLOP/s."""

@@ -18,7 +18,7 @@ from alphagrad.harness.stack import RunStack
 
 from .language.batches import Padded, Sweep, Texts
 from .language.data import DataSettings, labelled, longest
-from .language.models import CLASSIFIERS, ModelSettings, check_model, classifier, numbers_of
+from .language.models import CLASSIFIERS, ModelSettings, check_model, classifier, numbers_of, outline
 from .language.reading import Reading, encoded, tokenizer_of
 from .language.scores import macro_f1, write_confusion
 from .language.tokens import START, Kind
@@ -28,9 +28,10 @@ from .supervised.learner import Learner
 from .supervised.loop import FitPlan, fit
 from .supervised.looped import LoopLearner
 from .supervised.orders import Orders
+from .supervised.outline import MODEL_BYTES, Outline
 from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers
-from .supervised.settings import MODEL_BYTES, SupervisedSettings, check_batch, part_of, training_of
+from .supervised.settings import SupervisedSettings, check_batch, part_of, training_of
 
 LARGE = ("recipe.batch_size", "recipe.max_length", "model.hidden", "model.width", "model.layers")
 """Settings that say what a run takes in memory."""
@@ -77,12 +78,25 @@ class Text:
         own = s.model.path, bool(s.model.download), s.max_length
         self.reading = Reading(s.data, kind, s.vocabulary, own if s.model.name == "pretrained" else None)
         self.tokens, self.pad = tokenizer_of(self.reading)
+        self.outline = self._outline()
         check_memory(s, self.bytes_of, LARGE)
         self.networks()  # can the model be built?
 
+    def _outline(self) -> Outline | None:
+        """The size of a model of the user's own; None of others, whose size their settings tell."""
+        s = self.settings
+        if s.model.target is None:
+            return None
+        classes = len(self.data.classes)
+        return outline(s.model, self.tokens.size, classes, s.max_length, s.dropout or 0.0, self.pad)
+
     def bytes_of(self, s: TextSettings, runs: int = 1) -> float:
         """What runs take in memory, about; the longest text is counted in words."""
-        parameters, activations = numbers_of(s.model, self.tokens.size, s.max_length)
+        if self.outline is None:
+            parameters, activations = numbers_of(s.model, self.tokens.size, s.max_length)
+        else:
+            parameters = self.outline.parameters
+            activations = -(-self.outline.activations // self.settings.max_length)
         tokens = s.max_length if s.compile else min(s.max_length, longest(s.data))
         texts = max(part_of(s), min(s.eval_batch_size, len(self.data.test.texts)))
         each = 4 * tokens + activations * (1 if s.model.hidden else tokens)

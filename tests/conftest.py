@@ -73,6 +73,7 @@ def lab(monkeypatch):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setattr(sys, "argv", ["alphagrad"])
+    monkeypatch.setattr(sys, "path", [*sys.path])
     level, handlers = logging.root.level, list(logging.root.handlers)
     yield monkeypatch
     for handler in logging.root.handlers:

@@ -4,8 +4,8 @@
 
     g' = tanh(α·ĝ)    with ĝ = g / (‖g‖ + ε)
 
-No component of g' is larger than 1, and g' depends on the direction of g alone. A small α is normalised
-gradient descent with steps of length α·η; a large α gives signSGD.
+No component of g' is larger than 1. While ‖g‖ is far above ε, g' depends on the direction of g alone. A small α is
+normalised gradient descent with steps of length α·η; a large α gives signSGD.
 
 When to use it: as the first of the variants to try. The published runs have α between 93 and 457. One α for
 all tensors bends small tensors most, since their components of ĝ are larger; where tensors differ much in

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
-from alphagrad.harness.recipe import Settings
+from alphagrad.harness.splits import Splits
 
 from ..notes import note
 from ..supervised.held_out import divided
+from ..supervised.own import OwnSettings, own_splits
+from ..supervised.roots import root_of
 from .embedded import pydocs, topics
 from .files import files_of, kind_of, read_text
 from .hub import load_split
@@ -22,10 +26,10 @@ USES = {"pydocs": (), "topics": (), "files": ("train", "test"), "hub": ("repo", 
 """Source → the settings it needs."""
 
 
-class DataSettings(Settings):
+class DataSettings(OwnSettings):
     """Which text; see conf/data/."""
 
-    name: Literal["pydocs", "topics", "files", "hub"]
+    name: str
     root: str | None = None
     """files: where relative paths begin; null for $ALPHAGRAD_DATA, else ./data."""
     download: bool = False
@@ -45,9 +49,22 @@ class DataSettings(Settings):
     validation: float = Field(default=0.0, ge=0, lt=1)
     """Of labelled texts: the share of the training split that is evaluated on in place of the test split."""
 
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        if info.data.get("target") is None and name not in USES:
+            names = ", ".join(map(repr, USES))
+            raise PydanticCustomError("source", "input should be one of {names}", {"names": names})
+        return name
+
+    def of(self, split: str) -> str:
+        """A split, as messages call it."""
+        return f"data.{split}={getattr(self, split)}" if self.target is None else f"data.{self.told}: its {split}"
+
     def check(self, wanted: Sequence[str] = ()) -> None:
         """Raises ``ValueError`` where the source needs a setting that is not given, or has none that is."""
-        needed = (*USES[self.name], *(wanted if USES[self.name] else ()))
+        uses = () if self.target is not None else USES[self.name]
+        needed = (*uses, *(wanted if uses else ()))
         for setting in needed:
             if getattr(self, setting) is None:
                 raise ValueError(f"data.{setting}=null: data.name={self.name} needs it")
@@ -81,24 +98,27 @@ def labelled(s: DataSettings) -> Dataset:
         ValueError: it cannot be had, or is not what it should be.
     """
     s.check(("text", "label"))
-    if s.name == "topics":
+    if s.target is not None:
+        splits: dict[str, list[tuple[str, str]]] = {name: _pairs(s, name) for name in ("train", "test")}
+    elif s.name == "topics":
         raise ValueError("data.name=topics: has no classes; recipe text has pydocs, files, hub")
-    if s.name == "pydocs":
-        splits: dict[str, list[tuple[str, str]]] = pydocs()
+    elif s.name == "pydocs":
+        splits = pydocs()
     else:
         splits = {split: _rows(s, split) for split in ("train", "test")}
     for split, rows in splits.items():
         if not any(text.strip() for text, _ in rows):
-            raise ValueError(f"data.{split}={getattr(s, split)}: has no text")
+            raise ValueError(f"{s.of(split)}: has no text")
     classes = sorted({label for _, label in splits["train"]})  # with those that are held out entirely
     if len(classes) < 2:
-        raise ValueError(f"data.label={s.label}: has the one class {classes[0]}; there is nothing to tell apart")
+        told = f"data.label={s.label}" if s.target is None else s.of("train")
+        raise ValueError(f"{told}: has the one class {classes[0]}; there is nothing to tell apart")
     number = {name: k for k, name in enumerate(classes)}
     _tell_blanks(classes)
     for _, label in splits["test"]:
         if label not in number:
             near = "".join(f"; it has {name!r}" for name in classes if name.strip() == label.strip())
-            raise ValueError(f"data.test={s.test}: has the class {label}, which the training split has not{near}")
+            raise ValueError(f"{s.of('test')}: has the class {label}, which the training split has not{near}")
     if s.validation:
         train = splits["train"]
         kept, held = divided(len(train), s.validation, "texts")
@@ -159,14 +179,19 @@ def corpus(s: DataSettings) -> tuple[list[str], list[str]]:
         ValueError: they cannot be had, or there is no text.
     """
     s.check()
-    if s.name == "pydocs":
+    if s.name == "pydocs" and s.target is None:
         raise ValueError("data.name=pydocs: is for recipe text; recipe lm has topics, files, hub")
     if s.validation:
         raise ValueError(f"data.validation={s.validation}: is for recipe text; recipe lm is evaluated on data.test")
-    splits = topics() if s.name == "topics" else {split: _documents(s, split) for split in ("train", "test")}
+    if s.target is not None:
+        splits = {split: _own_documents(s, split) for split in ("train", "test")}
+    elif s.name == "topics":
+        splits = topics()
+    else:
+        splits = {split: _documents(s, split) for split in ("train", "test")}
     for split, documents in splits.items():
         if not any(documents):
-            raise ValueError(f"data.{split}={getattr(s, split)}: has no text")
+            raise ValueError(f"{s.of(split)}: has no text")
     return splits["train"], splits["test"]
 
 
@@ -185,6 +210,34 @@ def _documents(s: DataSettings, split: str) -> list[str]:
         else:
             documents.append(read_text(f"data.{split}", file))
     return documents
+
+
+@lru_cache(maxsize=2)
+def _own(s: DataSettings) -> Splits:
+    """The user's own texts, made once a process."""
+    return own_splits(s, root_of(s.root))
+
+
+def _pairs(s: DataSettings, split: str) -> list[tuple[str, str]]:
+    """Texts and labels of a split of the user's own."""
+    given = getattr(_own(s), split)
+    told = f"data.{s.told}: its {split} must be texts and labels, two lists of one length"
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise ValueError(told)
+    texts, labels = (list(part) for part in given)
+    if len(texts) != len(labels) or not texts:
+        raise ValueError(f"{told}; got {len(texts)} texts and {len(labels)} labels")
+    for text, label in zip(texts, labels, strict=True):
+        if not isinstance(text, str) or not isinstance(label, (str, int, np.integer)):
+            raise ValueError(f"{told}; got a {type(text).__name__} labelled by a {type(label).__name__}")
+    return [(text, str(label)) for text, label in zip(texts, labels, strict=True)]
+
+
+def _own_documents(s: DataSettings, split: str) -> list[str]:
+    given = getattr(_own(s), split)
+    if not isinstance(given, (tuple, list)) or not all(isinstance(document, str) for document in given):
+        raise ValueError(f"data.{s.told}: its {split} must be a list of texts; recipe lm takes no labels")
+    return list(given)
 
 
 def _hub(s: DataSettings, split: str, columns: list[str]) -> Any:

@@ -6,15 +6,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
+import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from alphagrad.harness.recipe import Settings
-
+from ..supervised.outline import Outline
+from ..supervised.own import OwnSettings, own_model, own_outline, takes
 from .pretrained import load_classifier
 
 
-class ModelSettings(Settings):
+class ModelSettings(OwnSettings):
     """Which model; see conf/model/. A model has the settings that :data:`USES` lists, the others are None."""
 
     name: str = Field(min_length=1)
@@ -44,9 +45,15 @@ CLASSIFIERS, CAUSAL = ("mlp", "transformer", "pretrained"), ("gpt2", "llama")
 
 def check_model(s: ModelSettings, recipe: str, allowed: Sequence[str]) -> None:
     """Raises ``ValueError`` where the recipe has no such model, or a setting is missing, wrong or too many."""
+    shapes = [name for name in ModelSettings.model_fields if name not in OwnSettings.model_fields]
+    if s.target is not None:
+        for setting in shapes:
+            if setting != "name" and (value := getattr(s, setting)) is not None:
+                raise ValueError(f"model.{setting}={value}: {s.target} takes its arguments as model.kwargs.NAME=VALUE")
+        return
     if s.name not in allowed:
-        raise ValueError(f"model={s.name}: recipe {recipe} has {', '.join(allowed)}")
-    for setting in ModelSettings.model_fields:
+        raise ValueError(f"model={s.name}: recipe {recipe} has {', '.join(allowed)}, custom")
+    for setting in shapes:
         given, wanted = getattr(s, setting), setting in USES[s.name]
         if setting != "name" and (given is not None) != wanted:
             raise ValueError(f"model.{setting}={given}: {s.name} {'needs it' if wanted else 'has no such setting'}")
@@ -54,6 +61,27 @@ def check_model(s: ModelSettings, recipe: str, allowed: Sequence[str]) -> None:
         raise ValueError(f"model.heads={s.heads}: width {s.width} must be a multiple of twice the heads")
     if s.heads is not None and s.kv_heads is not None and s.heads % s.kv_heads:
         raise ValueError(f"model.kv_heads={s.kv_heads}: must divide the {s.heads} heads")
+
+
+def own(s: ModelSettings, vocabulary: int, classes: int | None, length: int, dropout: float, pad: int) -> nn.Module:
+    """A model of the user's own, which is offered what the arguments are; recipe lm has neither classes nor padding."""
+    return own_model(s, _offers(s, vocabulary, classes, length, dropout, pad))
+
+
+def outline(s: ModelSettings, vocabulary: int, classes: int | None, length: int, dropout: float, pad: int) -> Outline:
+    """How large a model of the user's own is, tried on two texts of ``length`` tokens; ``ValueError`` if it fails."""
+    given = _offers(s, vocabulary, classes, length, dropout, pad)
+    outputs = (2, length, vocabulary) if classes is None else (2, classes)
+    return own_outline(s, given, lambda: torch.zeros(2, length, dtype=torch.long), outputs)
+
+
+def _offers(
+    s: ModelSettings, vocabulary: int, classes: int | None, length: int, dropout: float, pad: int
+) -> dict[str, int | float]:
+    if dropout and not takes(s, "dropout"):
+        raise ValueError(f"recipe.dropout={dropout}: {s.target} has no argument dropout; give 0.0")
+    more = {} if classes is None else {"classes": classes, "pad": pad}
+    return {"vocabulary": vocabulary, "length": length, "dropout": dropout, **more}
 
 
 class Bag(nn.Module):
@@ -114,6 +142,8 @@ def classifier(
     Raises:
         ValueError: a pretrained model cannot be loaded.
     """
+    if s.target is not None:
+        return own(s, vocabulary, classes, length, dropout or 0.0, pad)
     if s.name == "mlp":
         assert s.hidden is not None
         return Bag(vocabulary, s.hidden, classes, dropout or 0.0, pad)
@@ -167,6 +197,8 @@ def causal(s: ModelSettings, vocabulary: int, length: int, dropout: float, end: 
     *gpt2* (Radford et al. 2019): learned positions, GELU, LayerNorm. *llama* (Touvron et al. 2023): rotary
     positions, SwiGLU, RMSNorm, no biases, grouped keys and values.
     """
+    if s.target is not None:
+        return own(s, vocabulary, None, length, dropout, end)
     return Logits(MAKERS[s.name](s, vocabulary, length, dropout, end), None)
 
 

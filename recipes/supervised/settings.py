@@ -15,9 +15,6 @@ from .parallel import Kind, processes
 from .precision import Precision
 from .schedules import ScheduleSettings
 
-MODEL_BYTES = 16
-"""For each parameter: itself, its gradient, and what an optimizer or an average keeps."""
-
 
 class SupervisedSettings(Settings):
     """See conf/recipe/image.yaml for what each means."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -12,18 +13,18 @@ import torch
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from alphagrad.harness.recipe import Settings
 from alphagrad.harness.stack import RunStack
 
 from ..supervised.held_out import divided
 from ..supervised.loop import Batches
+from ..supervised.own import OwnSettings, own_splits
 from ..supervised.roots import root_of
 from .batches import Images, MemoryBatches, MemorySweep, Pixels
 from .folders import FolderBatches, Folders, FolderSweep, find_folders
-from .sources import KNOWN, Split, load
+from .sources import KNOWN, Split, checked, load
 
 
-class DataSettings(Settings):
+class DataSettings(OwnSettings):
     """Which images, and how they are augmented; see conf/data/."""
 
     name: str = Field(min_length=1)
@@ -172,7 +173,7 @@ def dataset(s: DataSettings) -> Dataset:
         ValueError: it cannot be had, or is not what it should be.
     """
     place = root_of(s.root) / s.name
-    embedded_or_arrays = s.name == "digits" or (place / "train.npz").exists()
+    embedded_or_arrays = s.target is not None or s.name == "digits" or (place / "train.npz").exists()
     folders = None if embedded_or_arrays else find_folders(place)
     found: Dataset
     if folders is not None:
@@ -185,7 +186,10 @@ def dataset(s: DataSettings) -> Dataset:
             train, test = (train.at(part) for part in divided(len(train), s.validation, "images"))
         found = OnDisk(s, train, test, s.size)
     else:
-        images, tested, classes = _in_memory(s.name, s.root, s.download)
+        if s.target is None:
+            images, tested, classes = _in_memory(s.name, s.root, s.download)
+        else:
+            images, tested, classes = _own(OwnSettings(_target_=s.target, kwargs=s.kwargs), root_of(s.root))
         if s.size is not None:
             raise ValueError(f"data.size={s.size}: images in memory have their own size; it must be null")
         if s.validation:
@@ -205,9 +209,27 @@ def dataset(s: DataSettings) -> Dataset:
 def _in_memory(name: str, root: str | None, download: bool) -> tuple[Images, Images, list[str]]:
     """Read once a process, however many runs train on it."""
     train, test, names = load(name, root, download)
-    check_data(name, train, test)
-    count = KNOWN[name].classes if name in KNOWN else int(train[1].max()) + 1
+    known = KNOWN[name].classes if name in KNOWN else None
+    count = check_data(f"data.name={name}", train, test, known)
     return Images.of(*train), Images.of(*test), names or [str(k) for k in range(count)]
+
+
+@lru_cache(maxsize=2)
+def _own(s: OwnSettings, root: Path) -> tuple[Images, Images, list[str]]:
+    """The user's own images, made once a process."""
+    splits, told = own_splits(s, root), f"data.{s.told}"
+    parts: list[Split] = []
+    for name, split in (("train", splits.train), ("test", splits.test)):
+        if not isinstance(split, (tuple, list)) or len(split) != 2:
+            raise ValueError(f"{told}: its {name} must be two arrays, images and labels")
+        try:
+            images, labels = (np.asarray(part) for part in split)
+        except (ValueError, TypeError, RuntimeError) as error:  # lists of several lengths, tensors on a GPU
+            raise ValueError(f"{told}: its {name} must be two arrays, images and labels ({error})") from error
+        parts.append(checked(f"{told}: its {name}", images, labels))
+    names = None if splits.classes is None else [str(name) for name in splits.classes]
+    count = check_data(told, parts[0], parts[1], len(names) if names else None)
+    return Images.of(*parts[0]), Images.of(*parts[1]), names or [str(k) for k in range(count)]
 
 
 def spread(count: int, wanted: int) -> np.ndarray:
@@ -215,26 +237,35 @@ def spread(count: int, wanted: int) -> np.ndarray:
     return np.arange(min(count, wanted)) * count // min(count, wanted)
 
 
-def check_data(name: str, train: Split, test: Split) -> None:
-    """Raises ``ValueError`` for splits that do not fit together or labels that are out of range."""
+def check_data(told: str, train: Split, test: Split, classes: int | None) -> int:
+    """How many classes there are.
+
+    Args:
+        told: what is to blame, for messages.
+        train: images and labels.
+        test: likewise.
+        classes: how many there are; None where the training labels tell.
+
+    Raises:
+        ValueError: the splits do not fit together, or labels are out of range.
+    """
     for split, (images, labels) in (("train", train), ("test", test)):
         if len(images) != len(labels) or not len(labels):
-            raise ValueError(f"data.name={name}: the {split} split has {len(images)} images and {len(labels)} labels")
+            raise ValueError(f"{told}: the {split} split has {len(images)} images and {len(labels)} labels")
     if train[0].shape[1:] != test[0].shape[1:]:
         raise ValueError(
-            f"data.name={name}: training images are {list(train[0].shape[1:])}, test images {list(test[0].shape[1:])}"
+            f"{told}: training images are {list(train[0].shape[1:])}, test images {list(test[0].shape[1:])}"
         )
     present = np.unique(train[1])
-    allowed = KNOWN[name].classes if name in KNOWN else int(present[-1]) + 1
+    allowed = int(present[-1]) + 1 if classes is None else classes
     for split, labels in (("train", train[1]), ("test", test[1])):
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= allowed:
             wrong = low if low < 0 else high
-            raise ValueError(f"data.name={name}: a {split} label is {wrong}; they must lie in 0 to {allowed - 1}")
-    if name not in KNOWN and len(present) < allowed:
+            raise ValueError(f"{told}: a {split} label is {wrong}; they must lie in 0 to {allowed - 1}")
+    if classes is None and len(present) < allowed:
         absent = next(k for k in range(allowed) if k not in set(present.tolist()))
-        raise ValueError(
-            f"data.name={name}: training labels go to {allowed - 1}, but none is {absent}; number classes from 0"
-        )
+        raise ValueError(f"{told}: training labels go to {allowed - 1}, but none is {absent}; number classes from 0")
     if allowed < 2:
-        raise ValueError(f"data.name={name}: has one class; there is nothing to tell apart")
+        raise ValueError(f"{told}: has one class; there is nothing to tell apart")
+    return allowed

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from alphagrad.harness.recipe import Settings
+from ..supervised.outline import Outline, outlined
+from ..supervised.own import OwnSettings, own_model, own_outline
 
 Norm = Literal["none", "group", "batch"]
 GROUPS = 8
 """Groups of a group normalisation, or as many as a layer has channels if these are fewer."""
 
 
-class ModelSettings(Settings):
+class ModelSettings(OwnSettings):
     """Which model; see conf/model/. A model has the settings that :data:`USES` lists, the others are None."""
 
     name: str = Field(min_length=1)
@@ -39,11 +39,13 @@ def build_model(s: ModelSettings, shape: tuple[int, int, int], classes: int) -> 
     Raises:
         ValueError: there is no such model, or it does not fit the images.
     """
+    if s.target is not None:
+        return own_model(s, offers(shape, classes))
     if s.name not in MAKERS and s.name not in (known := torchvision_models()):
         raise ValueError(f"model.name={s.name}: no such model; there are {', '.join([*MAKERS, *known])}")
     maker = MAKERS.get(s.name, from_torchvision)
     wanted = USES.get(s.name, ())
-    for setting in ("hidden", "channels", "norm", "stem", "patch"):
+    for setting in SHAPES:
         given = getattr(s, setting) is not None
         if given and setting not in wanted:
             uses = f"; it has {', '.join(wanted)}" if wanted else ""
@@ -51,6 +53,18 @@ def build_model(s: ModelSettings, shape: tuple[int, int, int], classes: int) -> 
         if setting in wanted and not given:
             raise ValueError(f"model.{setting}=null: {s.name} needs it")
     return maker(s, shape, classes)
+
+
+def check_own(s: ModelSettings) -> None:
+    """Raises ``ValueError`` where a model of the user's own is given a setting of those that come with alphagrad."""
+    for setting in SHAPES:
+        if (value := getattr(s, setting)) is not None:
+            raise ValueError(f"model.{setting}={value}: {s.target} takes its arguments as model.kwargs.NAME=VALUE")
+
+
+def offers(shape: tuple[int, int, int], classes: int) -> dict[str, Any]:
+    """What a model of the user's own is offered."""
+    return {"shape": shape, "classes": classes}
 
 
 def mlp(s: ModelSettings, shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -153,30 +167,15 @@ def from_torchvision(s: ModelSettings, shape: tuple[int, int, int], classes: int
     return three_channels(net, shape)
 
 
-@dataclass(frozen=True)
-class Outline:
-    """A model without numbers, on the device *meta*."""
-
-    model: nn.Module
-    parameters: int
-    """Numbers in it."""
-    activations: int
-    """Numbers that its layers give for one image."""
-    widest: int
-    """Numbers that the largest of them gives."""
-
-
 def outline(s: ModelSettings, shape: tuple[int, int, int], classes: int, batch: int) -> Outline:
-    """The model without numbers, and how large it is.
+    """The model, without numbers where that can be, and how large it is.
 
     Raises:
         ValueError: it cannot be built, or not train on batches of so many images.
     """
-    given: list[int] = []
-
-    def count(*called: Any) -> None:
-        given.append(called[2].numel() if isinstance(called[2], Tensor) else 0)
-
+    if s.target is not None:
+        check_own(s)
+        return own_outline(s, offers(shape, classes), lambda: torch.zeros(batch, *shape), (batch, classes))
     with torch.device("meta"):
         try:
             net = build_model(s, shape, classes)
@@ -184,11 +183,8 @@ def outline(s: ModelSettings, shape: tuple[int, int, int], classes: int, batch: 
             setting = next((name for name in ("hidden", "channels") if getattr(s, name) is not None), "name")
             told = " ".join(str(error).split())[:200]
             raise ValueError(f"model.{setting}={getattr(s, setting)}: no machine can hold it ({told})") from error
-        for layer in net.modules():
-            if not [*layer.children()]:
-                layer.register_forward_hook(count)
         try:
-            outputs = net(torch.empty(batch, *shape))
+            outputs, found = outlined(net, torch.empty(batch, *shape))
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:
             told = " ".join(str(error).split())[:200]
             size = f"{batch} images of {shape[0]}×{shape[1]}×{shape[2]}"
@@ -197,7 +193,7 @@ def outline(s: ModelSettings, shape: tuple[int, int, int], classes: int, batch: 
             raise ValueError(f"model.name={s.name}: cannot train on {size} at a time: {told}") from error
     if not isinstance(outputs, Tensor) or outputs.shape != (batch, classes):
         raise ValueError(f"model.name={s.name}: does not give one row of {classes} logits for each image")
-    return Outline(net, sum(p.numel() for p in net.parameters()), sum(given) // batch, max(given) // batch)
+    return found
 
 
 class GrayAsColour(nn.Module):
@@ -224,6 +220,8 @@ MAKERS: dict[str, Callable[[ModelSettings, tuple[int, int, int], int], nn.Module
     "resnet50": resnet,
     "vit_tiny": vit_tiny,
 }
+SHAPES = ("hidden", "channels", "norm", "stem", "patch")
+"""Settings of single models."""
 USES = {
     "mlp": ("hidden",),
     "cnn": ("channels", "hidden", "norm"),

@@ -93,13 +93,17 @@ def read_npz(path: Path) -> Split:
     missing = [key for key in ("images", "labels") if key not in arrays]
     if missing:
         raise ValueError(f"{path}: has no array {' and no array '.join(missing)}, only {', '.join(held)}")
-    images, labels = arrays["images"], arrays["labels"]
+    return checked(f"{path}:", arrays["images"], arrays["labels"])
+
+
+def checked(told: str, images: np.ndarray, labels: np.ndarray) -> Split:
+    """A split of images and labels; ``ValueError`` where an array is not as it must be."""
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:
-        raise ValueError(f"{path}: images must be uint8 [N, H, W, 1 or 3], got {images.dtype} {list(images.shape)}")
+        raise ValueError(f"{told} images must be uint8 [N, H, W, 1 or 3], got {images.dtype} {list(images.shape)}")
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
-        raise ValueError(f"{path}: labels must be int64 [N], got {labels.dtype} {list(labels.shape)}")
+        raise ValueError(f"{told} labels must be int64 [N], got {labels.dtype} {list(labels.shape)}")
     if labels.size and labels.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"{path}: labels must be int64 [N], got {labels.max()}")
+        raise ValueError(f"{told} labels must be int64 [N], got {labels.max()}")
     return images, labels.astype(np.int64)
 
 

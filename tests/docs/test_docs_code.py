@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from shortened import first
 from written import CHECKOUT, PAGES, Block, blocks, commands, file_name, title, words_of
 
 import alphagrad_cli
 from alphagrad.common.errors import ConfigError
+from alphagrad.common.own import importable
 from alphagrad.lab.config import compose, sweep
-from alphagrad.lab.config.overrides import parsed
 
 WITH_PYTHON = [page for page in PAGES if any(block.language == "python" for block in blocks(page))]
 WITH_COMMANDS = [page for page in PAGES if commands(page)]
@@ -30,7 +31,7 @@ def desk(lab, tmp_path) -> Iterator[Path]:
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:
-        if (tmp_path / f"{name.partition('.')[0]}.py").exists():
+        if any((tmp_path / folder / f"{name.partition('.')[0]}.py").exists() for folder in ("", "conf")):
             del sys.modules[name]
 
 
@@ -49,6 +50,7 @@ def lay_out(page: Path, desk: Path, lab: pytest.MonkeyPatch) -> list[Block]:
         (desk / name).write_text(text, encoding="utf-8")
     if (desk / "conf").exists():
         lab.setenv("ALPHAGRAD_CONF", str(desk / "conf"))
+        importable(desk / "conf")
     importlib.invalidate_caches()
     return rest
 
@@ -56,7 +58,7 @@ def lay_out(page: Path, desk: Path, lab: pytest.MonkeyPatch) -> list[Block]:
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=title)
 def test_python_runs(page, desk, lab):
     loose = [block for block in lay_out(page, desk, lab) if block.language == "python"]
-    for file in desk.glob("*.py"):
+    for file in [*desk.glob("*.py"), *desk.glob("conf/*.py")]:
         importlib.import_module(file.stem)
     namespace: dict[str, object] = {"__name__": "__docs__"}
     for block in loose:
@@ -79,15 +81,6 @@ def check_settings(overrides: list[str], multirun: bool) -> None:
     """
     for job in sweep.jobs_of(list(map(first, overrides))) if multirun else [overrides]:
         compose.compose(job)
-
-
-def first(override: str) -> str:
-    """A setting with the first of the values that it is swept over; choices of a rule keep theirs."""
-    (read,) = parsed([override])
-    key = read.get_key_element()
-    if not read.is_sweep_override() or key in ("optimizer", *compose.SLOTS):
-        return override
-    return f"{key}={sweep.choices_of(read)[0]}"
 
 
 @pytest.fixture

@@ -9,10 +9,14 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from written import CHECKOUT
+from test_docs_code import check, desk, parses  # noqa: F401
+from written import CHECKOUT, commands
 
 from alphagrad import variants
+from alphagrad.harness import metrics
 from alphagrad.lab.commands import NAMES
+from alphagrad.lab.config import compose
+from alphagrad.lab.config.build import recipe_class
 
 sys.path.insert(0, str(CHECKOUT / "docs"))
 import curves
@@ -21,7 +25,7 @@ import pages
 sys.path.remove(str(CHECKOUT / "docs"))
 
 TANH_100 = lambda x, s: np.tanh(s.get("alpha", 100.0) * x)  # noqa: E731
-# SPEC's equations, of x, a component of g/‖g‖ among 10,000, and the settings of a curve
+# the paper's equations, of x, a component of g/‖g‖ among 10,000, and the settings of a curve
 EQUATIONS = {
     "alphagrad": TANH_100,
     "group_wise": TANH_100,
@@ -91,6 +95,70 @@ def test_the_lists_hold_what_there_is(lab):
         assert f"\n## alphagrad {name}\n" in commands
     assert "usage: alphagrad tune" in commands
     assert "recipe: dqn_cartpole" in commands
+
+
+def test_every_metric_is_told_with_its_unit_and_its_recipes():
+    page = pages.METRICS_FILE.read_text(encoding="utf-8")
+    assert page == pages.metrics(), "it is due: python docs/pages.py"
+    for file in (CHECKOUT / "conf/recipe").glob("*.yaml"):
+        recipe = recipe_class(yaml.safe_load(file.read_text(encoding="utf-8"))["recipe"]["_target_"])
+        assert set(recipe.logs) <= set(metrics.TITLES), file
+        for metric in recipe.logs:
+            assert re.search(rf"^\| `{metric}` \| [^|]+ \| [^|]+ \|[^|]*`{file.stem}`", page, re.MULTILINE), metric
+    for quantity in metrics.PER_TENSOR:
+        assert f"| `{quantity}/TENSOR` |" in page
+    assert [pages.unit(metrics.title(name)) for name in (metrics.EVAL_LOSS, metrics.MFU, metrics.EVAL_RETURN)] == [
+        "nats",
+        "share",
+        "sum of rewards",
+    ]
+    assert "Largest squared TD error of a single transition" in page  # what the code says of it
+    assert ":data:" not in page
+
+
+SHORT = {
+    "dqn_cartpole": (
+        *("recipe.total_steps=80", "recipe.learning_starts=20", "recipe.log_every=20", "recipe.batch_size=8"),
+        "recipe.eval_episodes=1",
+    ),
+    "image": ("recipe.epochs=2", "recipe.gap_images=0"),
+}
+
+
+@pytest.mark.parametrize("recipe", SHORT)
+def test_steps_count_what_the_page_says(cli, root, store_runs, recipe, lab):
+    lab.setattr("alphagrad.recipes.image.draw_confusion", lambda file, *_: file.touch())
+    lab.setattr("alphagrad.recipes.image.draw_mistakes", lambda file, *_: file.touch())
+    assert cli("run", f"recipe={recipe}", *SHORT[recipe], "instruments=none", f"output_root={root}").status == 0
+    (run,) = store_runs(root)
+    history = histories(root, run.info.run_id)
+    row = next(line for line in pages.metrics().splitlines() if line.startswith(f"| `{recipe}` |"))
+    if "an environment step" in row:
+        lengths = [length for _, length in history(metrics.EPISODIC_LENGTH)]
+        assert [step + 1 for step, _ in history(metrics.EPISODIC_LENGTH)] == list(np.cumsum(lengths))
+        assert [step + 1 for step, _ in history(metrics.FINAL_RETURN)] == [80]
+    else:
+        assert "an optimizer step" in row
+        each = 1438 // 128  # whole batches in an epoch
+        assert [step + 1 for step, _ in history(metrics.EVAL_ACCURACY)] == [each, 2 * each]
+
+
+def histories(root, run_id):
+    from alphagrad.lab.store.connection import open_store
+
+    client = open_store(f"sqlite:///{root}/mlflow.db")
+    return lambda name: [(point.step, point.value) for point in client.get_metric_history(run_id, name)]
+
+
+@pytest.mark.parametrize("made", ["recipes", *variants.__all__])
+def test_the_commands_of_generated_pages_are_ones_that_there_are(made, tmp_path, desk, lab, parses):  # noqa: F811
+    file = tmp_path / "page.md"
+    file.write_text(pages.recipes() if made == "recipes" else pages.variant(made), encoding="utf-8")
+    found = commands(file)
+    assert found
+    with compose.hydra_initialized():
+        for words in found:
+            check(words)
 
 
 def test_a_page_that_is_the_same_is_not_written_again(tmp_path):

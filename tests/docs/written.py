@@ -61,11 +61,17 @@ def file_name(block: Block) -> str | None:
 
 def commands(page: Path) -> list[list[str]]:
     """The words of every `alphagrad` command in a page's blocks, and of each in its text that is whole."""
-    lines = [line for block in blocks(page) if block.language in SHELLS for line in joined(block.text)]
+    lines = shell_lines(page)
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     lines += [code.replace("\n", " ") for code in re.findall(r"`(alphagrad [a-z]+ [^`]+)`", text)]
     found = [words_of(line) for line in lines]
     return [words for words in found if words and not any("..." in word or "…" in word for word in words)]
+
+
+def shell_lines(page: Path) -> list[str]:
+    """The command lines in a page's blocks, without comments; empty ones left out."""
+    lines = [line for block in blocks(page) if block.language in SHELLS for line in joined(block.text)]
+    return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
 
 
 def joined(text: str) -> list[str]:

@@ -135,23 +135,32 @@ def test_recipe_settings_have_the_files_keys(name):
     assert file["recipe"]["name"] == name
 
 
+OWN = {"_target_", "kwargs"}
+"""What a user's own model or data set has."""
+
+
+def keys(model) -> set[str]:
+    """The names of settings as files have them."""
+    return {field.alias or name for name, field in model.model_fields.items()}
+
+
 def texts(group: str) -> set[str]:
     """The options of a group that are for the recipes on text."""
-    names = text_data.USES if group == "data" else text_models.USES
+    names = {*text_data.USES, "custom_text"} if group == "data" else text_models.USES
     return {name for name in options(group) if section(f"{group}/{name}.yaml")["name"] in names}
 
 
 @pytest.mark.parametrize("name", sorted(set(options("data")) - texts("data")))
 def test_data_settings_have_the_files_keys(composed, name):
-    assert set(composed("recipe=image", f"data={name}").data) == set(DataSettings.model_fields)
+    assert set(composed("recipe=image", f"data={name}").data) | OWN == keys(DataSettings)
 
 
 @pytest.mark.parametrize("name", sorted((set(options("model")) - texts("model")) | {"mlp"}))
 def test_model_settings_have_the_files_keys(composed, name):
     model = composed("recipe=image", f"model={name}").model
-    uses = USES.get(model.name, ())
+    uses = OWN if model.name == "custom" else USES.get(model.name, ())
     assert set(model) == {"name", *uses}
-    assert set(uses) <= set(ModelSettings.model_fields)
+    assert set(uses) <= keys(ModelSettings)
 
 
 @pytest.mark.parametrize("name", sorted(texts("model")))
@@ -163,12 +172,13 @@ def test_text_models_have_the_files_keys(name):
 @pytest.mark.parametrize("name", sorted(texts("data")))
 def test_text_data_have_what_their_source_needs(name):
     data = section(f"data/{name}.yaml")
-    assert {"name", *text_data.USES[data["name"]]} <= set(data) <= set(text_data.DataSettings.model_fields)
+    needed = OWN if data["name"] == "custom_text" else text_data.USES[data["name"]]
+    assert {"name", *needed} <= set(data) <= keys(text_data.DataSettings)
 
 
 def test_every_setting_of_a_model_is_in_a_file():
     files = [section(f"model/{name}.yaml") for name in options("model")]
-    known = {*ModelSettings.model_fields, *text_models.ModelSettings.model_fields}
+    known = keys(ModelSettings) | keys(text_models.ModelSettings)
     assert {key for file in files for key in file} == known
 
 

@@ -1,6 +1,6 @@
-"""AlphaGrad as ../shared/SPEC.md states it (sections 1 to 4): NumPy, float64, one tensor at a time.
+"""AlphaGrad as the paper states it (sections 2, 5.3, 7.1, 7.3 and 7.5): NumPy, float64, one tensor at a time.
 
-Written from the specification alone, to be compared with the optimizer. Slow and obvious on purpose.
+Written from the equations alone, to be compared with the optimizer. Slow and obvious on purpose.
 """
 
 import math
@@ -63,7 +63,7 @@ def normal_quantile(p):
 
 
 def static_alpha(policy, shape, total):
-    """The rules of section 2 that do not move."""
+    """The rules of sections 2.1 and 5.2, which do not move."""
     name, args = policy
     d = 1
     for n in shape:
@@ -114,7 +114,7 @@ class Reference:
         return largest * math.sqrt(sum((x / largest) ** 2 for x in elements))
 
     def divisor(self, tensor, present, grads, settings):
-        """What stands below g: section 4's unit norm plus ε; 1 where nothing is normalised."""
+        """What stands below g: the norm of its unit (section 5.3) plus ε; 1 where nothing is normalised."""
         name, args = settings.normalization
         of_group = [t for t in present if t.group == tensor.group]
         own = self.norm([tensor], grads)
@@ -150,7 +150,7 @@ class Reference:
         return static_alpha(settings.alpha, tensor.value.shape, total)
 
     def bend(self, scaled, unit, settings, t):
-        """g' from α·ĝ and ĝ: section 3's table."""
+        """g' from α·ĝ and ĝ: the variants of sections 7.1 and 7.5."""
         name, args = settings.transform
         if name == "tanh":
             return np.tanh(scaled)
@@ -198,7 +198,7 @@ class Reference:
             tensor.value = self.rounding((1 - s.lr * s.weight_decay) * tensor.value - s.lr * update)
 
     def control(self, tensor, scaled, args):
-        """Section 2's controller: α follows S into its band."""
+        """The controller of section 7.3: α follows S into its band."""
         s = tensor.saturation = saturation_of(scaled, args["tau"])
         if (tensor.updates + 1) % args["every"]:
             return

@@ -1,4 +1,4 @@
-"""The update follows the gradient's direction alone; its limits, bounds and symmetries (SPEC 1, 2, 5; C6-C8)."""
+"""The update follows the gradient's direction alone; its limits, bounds and symmetries (paper, sections 2 and 3)."""
 
 import itertools
 import math
@@ -175,7 +175,7 @@ def test_no_component_moves_further_than_its_bound(transform, g, lr):
 
 @given(vectors(), st.floats(0.01, 1e4), st.floats(0, 10), st.integers(1, 4))
 def test_lemmas_1_and_2(g, alpha, eps, pieces):
-    """SPEC 5, one norm over all n parameters: ‖g'‖² ≤ n and ⟨g, g'⟩ ≥ tanh(α)·N²/(N+ε)."""
+    """Lemmas 1 and 2 (paper, section 3), one norm over all n parameters: ‖g'‖² ≤ n and ⟨g, g'⟩ ≥ tanh(α)·N²/(N+ε)."""
     parts = [p for p in np.array_split(g, pieces) if len(p)]
     rule = Rule(Global(), Constant(alpha), Tanh())
     u = torch.cat(update_of(parts, rule, eps, dtype=torch.float64)).numpy()

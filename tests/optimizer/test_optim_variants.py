@@ -18,7 +18,7 @@ from alphagrad.values import Ramp, TensorInfo
 
 ALPHA = ("constant", {"value": 4.0})
 BAND = {"low": 0.2, "high": 0.4, "tau": 0.8, "factor": 1.05, "every": 1, "min_alpha": 1e-3, "max_alpha": 1e6}
-# variant → its arguments, and SPEC's equation for them
+# variant → its arguments, and the paper's equation for them
 EQUATIONS = {
     "alphagrad": ({"alpha": 4.0}, Settings(alpha=ALPHA)),
     "scaled_tanh": ({"alpha": 4.0, "beta": 0.3}, Settings(alpha=ALPHA, transform=("scaled_tanh", {"beta": 0.3}))),
@@ -105,7 +105,7 @@ def test_a_state_goes_with_its_printed_rule(lam):
 
 
 def test_the_papers_table_2():
-    """√d truncated, from the author's own d (SPEC 2)."""
+    """√d truncated, from the author's own d (paper, Table 2)."""
     for d, k1, k3 in ((9_664, 98, 294), (8_576, 93, 279)):
         info = TensorInfo(None, (1,), 0, d)
         assert abs(SqrtTotal(1.0).initial(info) - k1) < 1
@@ -180,5 +180,5 @@ def test_each_tensor_has_its_own_controller():
             p.grad = torch.as_tensor(rng.standard_normal(p.numel()), dtype=torch.float32)
         optimizer.step()
     for p in (wide, narrow):
-        # SPEC 2's note: S in the band means α/√d in [1.28, 2.17] for Gaussian components
+        # S in the band means α/√d in [1.28, 2.17] for Gaussian components
         assert 1.2 < optimizer.state[p]["alpha"].item() / p.numel() ** 0.5 < 2.2

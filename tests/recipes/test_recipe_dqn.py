@@ -410,12 +410,12 @@ def test_the_network_is_cleanrls():
     (network,) = recipe().networks().values()
     shapes = [tuple(p.shape) for p in network.parameters()]
     assert shapes == [(120, 4), (120,), (84, 120), (84,), (2, 84), (2,)]
-    assert sum(p.numel() for p in network.parameters()) == 10_934  # SPEC 2
+    assert sum(p.numel() for p in network.parameters()) == 10_934  # CleanRL's network; beside Table 2 of the paper
     assert [type(m) for m in network] == [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
 
 
 def test_defaults_are_cleanrls():
-    """SPEC 7."""
+    """Those of CleanRL (paper, section 6)."""
     s = DQNSettings(**DEFAULTS)
     assert (s.total_steps, s.buffer_size, s.gamma, s.tau, s.target_every) == (500_000, 10_000, 0.99, 1.0, 500)
     assert (s.batch_size, s.start_epsilon, s.end_epsilon, s.exploration_fraction) == (128, 1.0, 0.05, 0.5)

@@ -376,7 +376,7 @@ def test_explained_variance_of_constant_returns_is_undefined(monkeypatch):
 def test_initialisation_is_cleanrls():
     torch.manual_seed(0)
     network = ActorCritic(17, 6, [64, 64])
-    assert sum(p.numel() for p in network.parameters()) == 11_085  # SPEC 2
+    assert sum(p.numel() for p in network.parameters()) == 11_085  # CleanRL's network; beside Table 2 of the paper
     assert [tuple(p.shape) for p in network.critic.parameters()][-2:] == [(1, 64), (1,)]
     for part, last in ((network.critic, 1.0), (network.actor_mean, 0.01)):
         layers = [layer for layer in part if isinstance(layer, nn.Linear)]

@@ -389,7 +389,7 @@ def test_noise_of_a_run_is_its_own():
 
 @pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")
 def test_networks_are_cleanrls():
-    """Sizes of SPEC 2, and torch's own initialisation in the order in which CleanRL builds them."""
+    """Sizes of Table 2 of the paper, and torch's own initialisation in the order in which CleanRL builds them."""
     td3 = TD3(TD3Settings(**{**DEFAULTS, "env": {"id": "Hopper-v4"}}))
     torch.manual_seed(0)
     networks = td3.networks()

@@ -19,6 +19,7 @@ from alphagrad.common.words import cut, shown, squeezed
 from alphagrad.harness import memory, metrics
 from alphagrad.harness.driver import Observation, OptimizerSpec
 from alphagrad.harness.recipe import Capability, Objective, Recipe, Settings
+from alphagrad.harness.splits import Splits
 from alphagrad.lab.config import targets
 from alphagrad.lab.config.optimizers import optimizer_spec
 from alphagrad.lab.config.shape import DEFAULTS, SECTIONS, check_shape
@@ -223,7 +224,9 @@ def build_recipe(config: DictConfig) -> Recipe:
     target = recipe_class(section.pop("_target_", None))
     plain = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in section.items()}
     for name, value in plain.items():
-        targets.check_targets(f"recipe.{name}", value, (_environment(),) if name == "env" else (nn.Module,))
+        takes = {"env": _environment, "data": lambda: Splits}.get(name, lambda: nn.Module)
+        place = name if OmegaConf.is_interpolation(config.recipe, name) else f"recipe.{name}"
+        targets.check_targets(place, value, (takes(),))
     try:
         settings = validated(target.Settings, plain, "recipe.")
     except ConfigError as error:

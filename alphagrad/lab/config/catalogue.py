@@ -7,8 +7,8 @@ from pathlib import Path
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.files import text_of
+from alphagrad.common.own import user_conf
 from alphagrad.common.words import say
-from alphagrad.lab.config.compose import user_conf
 
 
 def options_of(group: str) -> dict[str, tuple[str, str]]:

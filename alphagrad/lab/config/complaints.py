@@ -85,7 +85,7 @@ def _no_setting(key: str, error: Exception, overrides: Sequence[str], compose: C
     slot = key.partition(".")[0]
     if slot in DATA and (unknown or f"Key '{slot}'" in source + text):
         recipe = next((o for o in overrides if o.startswith("recipe=")), "the recipe")
-        return f"{key}: {recipe} has no {slot}, recipe=image has"
+        return f"{key}: {recipe} has no {slot}; recipe=image, text and lm have one"
     if slot in SLOTS and (unknown or f"Key '{slot}'" in source + text):
         optimizer = next((o for o in overrides if o.startswith("optimizer=")), "the optimizer")
         return f"{key}: {optimizer} has no {slot}, only the variants of AlphaGrad that use it do"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +17,13 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.files import is_folder
+from alphagrad.common.own import user_conf
 from alphagrad.common.words import cut
 from alphagrad.lab.config import complaints
 from alphagrad.lab.config.overrides import parsed
@@ -34,7 +34,9 @@ CONFIG_NAME = "config"
 # What does not change the numbers of a run: where it is written and by what it is followed.
 BOOKKEEPING = ("seed", "output_root", "tracking", "checkpoint", "study", "stack", "hydra")
 SLOTS = complaints.SLOTS
-OPEN = ("env.kwargs.",)
+VARIANT = "alphagrad.AlphaGrad"
+BASELINES_CLIP = "${oc.select:optimizer_defaults.clip_grad_norm,null}"
+OPEN = ("env.kwargs.", "model.kwargs.", "data.kwargs.")
 """Below these any name can be set without Hydra's ``+``."""
 
 
@@ -47,17 +49,6 @@ class UserConf(SearchPathPlugin):
             search_path.prepend(provider="ALPHAGRAD_CONF", path=f"file://{folder}")
 
 
-def user_conf() -> Path | None:
-    """The folder $ALPHAGRAD_CONF, if set; :class:`ConfigError` if it is not a folder."""
-    value = os.environ.get("ALPHAGRAD_CONF")
-    if not value:
-        return None
-    folder = Path(value).expanduser().resolve()
-    if not is_folder(folder):
-        raise ConfigError(f"ALPHAGRAD_CONF={cut(value)}: no such folder")
-    return folder
-
-
 def register() -> None:
     """Makes our resolver and search path known to Hydra; needed before anything is composed."""
     Plugins.instance().register(UserConf)
@@ -66,12 +57,13 @@ def register() -> None:
 
 
 def _open_settings() -> None:
-    """Makes Hydra take ``env.kwargs.gain=5`` as ``++env.kwargs.gain=5``."""
+    """Makes Hydra take ``env.kwargs.gain=5`` as ``++env.kwargs.gain=5``, and give optimizers what all of them have."""
     if getattr(ConfigLoaderImpl, "alphagrad_open", False):
         return
     apply = ConfigLoaderImpl._apply_overrides_to_config
 
     def opened(overrides: Sequence[Override], cfg: Any) -> None:
+        _complete(cfg)
         for override in overrides:
             if override.key_or_group.startswith(OPEN) and override.type == OverrideType.CHANGE:
                 override.type = OverrideType.FORCE_ADD
@@ -79,6 +71,23 @@ def _open_settings() -> None:
 
     ConfigLoaderImpl._apply_overrides_to_config = staticmethod(opened)  # type: ignore[method-assign]
     ConfigLoaderImpl.alphagrad_open = True  # type: ignore[attr-defined]
+
+
+def _complete(config: Any) -> None:
+    """Gives the optimizer of a user's own file what that may leave out, as the shipped optimizers have it."""
+    plain = OmegaConf.to_container(config, resolve=False)
+    optimizer = plain.get("optimizer") if isinstance(plain, dict) else None
+    if not isinstance(optimizer, dict):
+        return
+    variant = optimizer.get("_target_") == VARIANT
+    ours = {
+        "stacking": "batch_dims" if variant else "per_run",
+        "clip_grad_norm": None if variant else BASELINES_CLIP,
+    }
+    with open_dict(config):
+        for name, value in ours.items():
+            if name not in optimizer:
+                config.optimizer[name] = value
 
 
 def config_hash(config: DictConfig) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +19,10 @@ import yaml
 from hydra._internal.utils import _locate
 
 from alphagrad.alpha import Alpha
+from alphagrad.common import own
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import shown, squeezed
-from alphagrad.lab.config.compose import user_conf
+from alphagrad.lab.config.complaints import nearest
 from alphagrad.lab.config.shape import MOVED
 from alphagrad.normalization import Normalization
 from alphagrad.rule import Rule
@@ -95,10 +97,11 @@ def _newest(folder: Path) -> float:
 
 def known() -> tuple[set[str], set[str]]:
     """The names that may be called as they are, and the modules of which all may that says what it returns."""
-    folders = [Path(str(files("alphagrad.conf"))), *filter(None, [user_conf()])]
+    folders = [Path(str(files("alphagrad.conf"))), *filter(None, [own.user_conf()])]
     exact = {name for folder in folders for name in _named_by(folder, _newest(folder))}
     given = set(filter(None, os.environ.get(ALLOWED, "").split(",")))
-    return exact | given, {name.rpartition(".")[0] for name in exact} | given | {"gymnasium.wrappers"}
+    modules = {name.rpartition(".")[0] for name in exact} | given | own.own_modules()
+    return exact | given, modules | {"gymnasium.wrappers"}
 
 
 def resolve(place: str, name: object, takes: Sequence[type]) -> Callable[..., Any]:
@@ -125,7 +128,7 @@ def resolve(place: str, name: object, takes: Sequence[type]) -> Callable[..., An
     try:
         target = _locate(name)
     except (Exception, SystemExit) as error:  # whatever a user's module raises on import
-        raise ConfigError(f"{setting}={name}: cannot be imported: {squeezed(error)}") from error
+        raise ConfigError(f"{setting}={name}: {_missing(name) or f'cannot be imported: {squeezed(error)}'}") from error
     words = _words(takes)
     if not takes:
         raise ConfigError(f"{setting}={name}: {place} takes a plain value")
@@ -141,6 +144,16 @@ def resolve(place: str, name: object, takes: Sequence[type]) -> Callable[..., An
     elif not made or not all(_is_subclass(kind, takes) for kind in made):
         raise ConfigError(f"{setting}={name}: makes {_words(made) or 'nothing'}, where {words} must be made")
     return target
+
+
+def _missing(name: str) -> str:
+    """Why there is nothing of this name, where that is known."""
+    if other := own.hidden(name.partition(".")[0]):
+        return f"cannot be imported: Python finds {other} by that name; call your file otherwise"
+    module, _, part = name.rpartition(".")
+    if module in sys.modules and not hasattr(sys.modules[module], part):
+        return f"there is no {part} in {module}; {nearest(part, dir(sys.modules[module]))}".rstrip("; ")
+    return ""
 
 
 def plan(place: str, node: Any, takes: Sequence[type], path: Sequence[str] = ()) -> Callable[[], Any]:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alphagrad.common.errors import ConfigError, FailFast
 from alphagrad.common.interrupts import closing_runs_on_signals
+from alphagrad.common.own import importable, user_conf
 from alphagrad.common.words import cut, say
 from alphagrad.lab.config.build import validated
 from alphagrad.lab.config.targets import ALLOWED, names_in
@@ -36,6 +37,8 @@ class Parcel:
 
     assignments: list[Assignment]
     environment: dict[str, str]
+    modules: str | None = None
+    """The folder of the user's own modules, as it is called here."""
 
 
 def check_farm(launcher: DictConfig) -> None:
@@ -119,11 +122,13 @@ def parcel(assignments: list[Assignment]) -> Parcel:
     allowed = {name for assignment in assignments for name in names_in(assignment.config)}
     if allowed:
         environment[ALLOWED] = ",".join(sorted(allowed))
-    return Parcel(assignments, environment)
+    own = user_conf()
+    return Parcel(assignments, environment, str(own) if own else None)
 
 
 def train(parcel: Parcel) -> list[Outcome]:
     """In the worker: trains the runs of a parcel; every way of failing is an outcome."""
+    importable(parcel.modules)
     with driver_environment(parcel.environment), closing_runs_on_signals():
         try:
             return run_apart(parcel.assignments, Silent())

@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 from alphagrad.common import ranks
 from alphagrad.common.errors import ConfigError, Terminated
 from alphagrad.common.files import is_folder, text_of
+from alphagrad.common.own import VARIABLE, user_conf
 from alphagrad.common.words import cut, is_plain, say, squeezed
 from alphagrad.lab.config.build import build
-from alphagrad.lab.config.compose import user_conf
 from alphagrad.lab.launching.apart import run_apart
 from alphagrad.lab.records.folder import CONFIG, STATES, folders_of, run_id_of, stack_of, tidy
 from alphagrad.lab.records.lifecycle import life_of
@@ -80,7 +80,7 @@ def _resume(
             raise ConfigError(f"{folder}: the study was started in {cwd}, which is not there; start it again")
         own = user_conf()
         if own is not None:  # the user's, and not a folder of that name where the study was started
-            os.environ["ALPHAGRAD_CONF"] = str(own)
+            os.environ[VARIABLE] = str(own)
         os.chdir(cwd)
         launch(arguments, folder)
     elif (folder / CONFIG).exists():
