@@ -13,7 +13,7 @@ from alphagrad import __version__
 from alphagrad.common import ranks
 from alphagrad.common.errors import ConfigError, JobFailed
 from alphagrad.common.interrupts import no_exit
-from alphagrad.common.words import LONGEST_LINE, cut, say, squeezed
+from alphagrad.common.words import LONGEST_LINE, cut, say, squeezed, write_anything
 from alphagrad.lab import commands
 from alphagrad.lab.commands.arguments import everywhere
 from alphagrad.lab.commands.overview import HELP
@@ -24,6 +24,7 @@ ALONE = ("completion",)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns 0, 1 for a failed run, 2 for a wrong setting, 130 or 143 when interrupted."""
+    write_anything()
     argv = list(sys.argv[1:] if arguments is None else arguments)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     traceback = "--traceback" in argv

@@ -15,10 +15,13 @@ def main(argv: list[str]) -> None:
     from rich.measure import Measurement
 
     from alphagrad.lab.commands.alpha_table import alpha_table
+    from alphagrad.lab.config.catalogue import explaining
     from alphagrad.lab.config.compose import compose, hydra_initialized
 
     with hydra_initialized():
-        tables = alpha_table(compose(overrides))
+        config = compose(overrides)
+        with explaining(overrides):
+            tables = alpha_table(config)
     console = Console()
     for table in tables:
         # a number cut short would be a wrong number: wider than the terminal if need be

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
 import os
 from collections import Counter
@@ -24,7 +25,7 @@ from alphagrad.common.errors import ConfigError, FailFast, JobFailed, StorageLos
 from alphagrad.common.words import cut, say, squeezed
 from alphagrad.lab.config import compose
 from alphagrad.lab.config.complaints import as_set, one_line
-from alphagrad.lab.config.overrides import as_setting, parsed
+from alphagrad.lab.config.overrides import as_setting, parsed, without_effect
 from alphagrad.lab.store.address import hide
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def run(arguments: Sequence[str], resumed: Path | None = None) -> None:
             jobs = checked_jobs(args.overrides, args.multirun, args.config_dir)
         except ConfigError as error:
             raise ConfigError(as_set(str(error), args.overrides)) from error
+        for line in without_effect(parsed(args.overrides), args.multirun):
+            say(f"alphagrad: {line}", err=True)
         if args.multirun:
             try:
                 run_study(jobs, list(arguments), args, resumed)
@@ -169,7 +172,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         form = ""
         for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
             if word.startswith("-") and "unrecognized" in message and word in message and word.lstrip("-"):
-                form = f"; settings have no dashes: {cut(as_setting(word, '' if '=' in after else after))}"
+                flags = [flag for action in parser._actions for flag in action.option_strings]
+                meant = difflib.get_close_matches(word, flags, 1, 0.8)
+                form = (
+                    f"; did you mean {meant[0]}?"
+                    if meant
+                    else f"; settings have no dashes: {cut(as_setting(word, '' if '=' in after else after))}"
+                )
         raise ConfigError(f"{squeezed(message, 500)}{form}; `alphagrad run --help` lists the flags")
 
     def leave(status: int = 0, message: str | None = None) -> NoReturn:

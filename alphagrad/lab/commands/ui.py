@@ -15,7 +15,7 @@ from typing import IO
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.interrupts import closing_runs_on_signals
-from alphagrad.lab.commands.arguments import add_store_options, parser
+from alphagrad.lab.commands.arguments import add_store_options, parser, whole
 from alphagrad.lab.commands.leashed import leashed
 from alphagrad.lab.store.address import hide, is_server, masked, sqlite_file, store_uri
 from alphagrad.lab.store.connection import open_existing
@@ -27,7 +27,7 @@ START_SECONDS = 120.0
 def main(argv: list[str]) -> int:
     """`alphagrad ui`."""
     p = parser("ui", "Starts MLflow's server on the store in use, on this machine only.", "alphagrad ui --port 5001")
-    p.add_argument("--port", type=int, default=5000, help="default %(default)s")
+    p.add_argument("--port", type=whole, default=5000, help="default %(default)s")
     add_store_options(p)
     args = p.parse_args(argv)
     with closing_runs_on_signals():
