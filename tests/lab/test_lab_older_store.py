@@ -37,7 +37,7 @@ COUNTS = {
     "terminated": "1 job: 1 killed",
     "killed": "1 job: 1 killed",
     "interrupted": "1 job: 1 killed",
-    "half": "3 jobs: 1 finished, 1 killed, 1 missing",
+    "half": "3 jobs: 1 finished, 1 killed, 1 not begun",
     "stacked": "4 jobs: 4 finished",
     "stopped": "4 jobs: 4 killed",
 }

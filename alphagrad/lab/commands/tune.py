@@ -23,10 +23,9 @@ def main(argv: list[str]) -> None:
     p.add_argument("--sampler", choices=("tpe", "random"), default="tpe", help="default %(default)s")
     p.add_argument("--no-pruning", action="store_true", help="train every trial to its end")
     args = p.parse_intermixed_args(argv)
-    from rich.console import Console
-
+    from alphagrad.lab.evidence.tables import show
     from alphagrad.lab.tuning.search import tune as search
     from alphagrad.lab.tuning.verdict import TuningPlan, verdict_table
 
     plan = TuningPlan(args.trials, args.studies, args.metric or "", args.minimize, args.sampler, not args.no_pruning)
-    Console().print(verdict_table(*search(args.overrides, plan)))
+    show(verdict_table(*search(args.overrides, plan)))

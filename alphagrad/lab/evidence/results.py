@@ -6,7 +6,8 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut, squeezed
 from alphagrad.lab.records.judged import headlines_of, objective_of
 from alphagrad.lab.records.lifecycle import Life, life_of
-from alphagrad.lab.records.search import PARENT, search
-from alphagrad.lab.records.study import KIND
+from alphagrad.lab.records.search import FOLDER, JOB_KEY, PARENT, search
+from alphagrad.lab.records.study import KIND, titles_of
 from alphagrad.lab.store.connection import open_existing
 
 
@@ -42,10 +43,12 @@ class Group:
     """The newest of each job, so one of each seed."""
     earlier: int = 0
     """Earlier runs of the same jobs, which do not count."""
+    unfinished: bool = False
+    """Whether unfinished ones count, as they stand."""
 
     def finished(self) -> list[Run]:
         """The runs that count."""
-        return [run for run in self.runs if run.life.finished]
+        return [run for run in self.runs if run.life.finished or self.unfinished]
 
     def values(self, metric: str) -> list[float]:
         """The last values of a metric over the finished runs."""
@@ -54,7 +57,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The runs of a study, or all single runs of an experiment, in groups that differ in more than the seed."""
+    """The runs of a study, all runs of an experiment, or a single one, in groups that differ in more than the seed."""
 
     title: str
     groups: list[Group]
@@ -95,26 +98,40 @@ class Results:
         self.experiment_id = found.experiment_id
 
     def study(self, run_id: str | None = None) -> Comparison:
-        """The multirun with this parent run id (or a beginning of it); by default the newest one.
+        """The multirun or single run with this run id (or a beginning of it); by default the newest multirun.
 
         An experiment without a multirun is one study of all its runs.
         """
-        parent = self.parent(run_id)
-        if parent is not None:
-            runs = search(self.client, self.experiment_id, PARENT, parent.info.run_id)
-            return Comparison(f"{parent.info.run_name} ({parent.info.run_id[:8]})", grouped(runs))
-        return Comparison("all runs", grouped(search(self.client, self.experiment_id)))
+        parent = self.named(run_id)
+        if parent is None:
+            return Comparison("All runs", grouped(search(self.client, self.experiment_id)))
+        own = parent.info
+        if KIND not in parent.data.tags:
+            (group,) = grouped([parent]) or [Group(own.run_name, [])]
+            return Comparison(
+                f"Run {own.run_id[:8]}, {life_of(parent).shown}: {own.run_name}", [replace(group, unfinished=True)]
+            )
+        runs = search(self.client, own.experiment_id, PARENT, own.run_id)
+        with suppress(ConfigError):  # a list that is damaged: they come in the order they started
+            titles = list(titles_of(self.client, own.run_id, parent.data.tags.get(FOLDER, "")))
+            order = {key: -place for place, key in enumerate(titles)}
+            runs.sort(key=lambda run: order.get(run.data.tags.get(JOB_KEY, ""), -len(order)))
+        return Comparison(f"Study {own.run_id[:8]}: {own.run_name}", grouped(runs))
 
-    def parent(self, run_id: str | None = None) -> Any:
-        """The parent run of a multirun, found as by :meth:`study`; None in an experiment without one."""
-        parents = search(self.client, self.experiment_id, KIND, "study")
-        if run_id is not None:
-            parents = [p for p in parents if p.info.run_id.startswith(run_id)]
-            if len(parents) != 1:
-                raise ConfigError(
-                    f"{cut(run_id)}: {len(parents)} studies have a run id that begins so; give one study's"
-                )
-        return parents[0] if parents else None
+    def named(self, run_id: str | None = None) -> Any:
+        """The parent run of a multirun, or a single run, found as by :meth:`study`; None where there is no multirun."""
+        if run_id is None:
+            return next(iter(search(self.client, self.experiment_id, KIND, "study")), None)
+        runs = search(self.client, self.experiment_id)
+        found = [run for run in runs if run.info.run_id.startswith(run_id)]
+        if len(found) != 1:
+            raise ConfigError(f"{cut(run_id)}: {len(found)} studies and runs have an id that begins so; give one's")
+        return found[0]
+
+    def newest(self) -> Any:
+        """The newest multirun or single run; None in an empty experiment."""
+        runs = search(self.client, self.experiment_id)
+        return next((run for run in runs if PARENT not in run.data.tags), None)
 
     def history(self, run: Run, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values of a metric, in order of steps."""
