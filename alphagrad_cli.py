@@ -22,6 +22,11 @@ ALONE = ("completion",)
 """Commands that need no other package, and so work beside the optimizer alone."""
 
 
+TRAINING = ("run", "tune", "resume")
+SHOWING = frozenset(("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion"))
+"""Flags with which these train nothing."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns 0, 1 for a failed run, 2 for a wrong setting, 130 or 143 when interrupted."""
     write_anything()
@@ -43,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError(f"{argv[0]}: needs {', '.join(lacking)}; {remedy}")
         if argv[0] not in commands.PARALLEL:
             ranks.alone(f"alphagrad {argv[0]}")
+        if argv[0] in TRAINING and sys.stderr.isatty() and not SHOWING & {word.partition("=")[0] for word in argv}:
+            say("alphagrad: composing", err=True)  # what is imported takes seconds
         command = import_module(f"{commands.__name__}.{argv[0]}").main
         with ExitStack() as held, no_exit():
             if allowed:

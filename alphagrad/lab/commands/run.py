@@ -29,6 +29,7 @@ from alphagrad.lab.config.overrides import as_setting, parsed, without_effect
 from alphagrad.lab.store.address import hide
 
 if TYPE_CHECKING:
+    from alphagrad.lab.launching.board import Boards
     from alphagrad.lab.launching.jobs import Jobs
     from alphagrad.lab.launching.study import Study
     from alphagrad.lab.training.torchrun import Leader
@@ -130,8 +131,15 @@ def through_hydra(args: argparse.Namespace, task: Task) -> None:
     )
 
 
-def task_of(leader: Leader | None = None) -> Task:
-    """What Hydra calls for each job; it returns what an optimizing sweeper maximizes or minimizes."""
+def task_of(leader: Leader | None = None, boards: Boards | None = None) -> Task:
+    """What Hydra calls for each job; it returns what an optimizing sweeper maximizes or minimizes.
+
+    Args:
+        leader: of the processes under torchrun.
+        boards: of the study that the jobs are of.
+    """
+    from alphagrad.lab.evidence.status import near
+    from alphagrad.lab.launching.board import announce
     from alphagrad.lab.launching.resume import told
     from alphagrad.lab.records.run import reason_of
     from alphagrad.lab.training.job import assignment_of
@@ -141,7 +149,8 @@ def task_of(leader: Leader | None = None) -> Task:
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
             job = assignment_of(config, HydraConfig.get().overrides.task, folder)
-            (outcome,) = run_stack([job], leader=leader)
+            line = None if boards is None else boards.line(int(HydraConfig.get().job.num))
+            (outcome,) = run_stack([job], line, leader=leader)
         except (KeyboardInterrupt, Terminated) as stop:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # the study says how it goes on
@@ -149,12 +158,16 @@ def task_of(leader: Leader | None = None) -> Task:
         except Exception as error:
             # for the job's own log file, not the terminal; Hydra keeps only the first of a multirun
             LOG.info("failed", exc_info=True)
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                print(f"{folder}: failed, {reason_of(error)}", flush=True)
+            if boards is not None:
+                boards.ended(int(HydraConfig.get().job.num), f"failed, {reason_of(error)}", str(folder))
                 if config.study.fail_fast:
                     raise FailFast(reason_of(error)) from error
             raise
-        say(f"{folder}: {outcome.told}")
+        if boards is not None:
+            boards.ended(int(HydraConfig.get().job.num), outcome.told)
+        else:
+            announce(f"{config.recipe.name} {job.title} seed={job.seed}", outcome.told)
+            say(f"in {near(str(folder))}")
         return outcome.score
 
     return task
@@ -196,21 +209,25 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def run_study(jobs: Jobs, arguments: list[str], args: argparse.Namespace, resumed: Path | None = None) -> None:
     """Runs the jobs of a multirun as a study, and says at its end how each ended."""
+    from alphagrad.lab.launching.board import Boards
     from alphagrad.lab.launching.resume import told
     from alphagrad.lab.launching.study import NothingLeft, started
 
     noted = {"arguments": [hide(a) for a in arguments], "cwd": os.getcwd()}
     try:
         with started(jobs, args.overrides, args.config_dir, noted, resumed) as running:
+            left = [job for key, job in jobs.items() if running is None or key not in running.skipped]
             if running is None:
-                through_hydra(args, task_of())
+                with Boards(left) as boards:
+                    through_hydra(args, task_of(boards=boards))
                 return
             say_what_is_left_alone(running, len(jobs))
             quoted = str(running.folder).replace("\\", "\\\\").replace("'", "\\'")
             args.overrides = [*args.overrides, f"hydra.sweep.dir='{quoted}'"]
             interrupted = False
             try:
-                through_hydra(args, task_of())
+                with Boards(left) as boards:
+                    through_hydra(args, task_of(boards=boards))
             except FailFast as stop:
                 raise JobFailed(f"{stop}; {FailFast.SAID}") from stop
             except (KeyboardInterrupt, Terminated) as stop:
