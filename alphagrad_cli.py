@@ -14,7 +14,7 @@ from alphagrad.common import ranks
 from alphagrad.common.errors import ConfigError, JobFailed
 from alphagrad.common.interrupts import no_exit
 from alphagrad.common.own import VARIABLE, importable
-from alphagrad.common.words import LONGEST_LINE, cut, say, squeezed
+from alphagrad.common.words import LONGEST_LINE, cut, say, squeezed, write_anything
 from alphagrad.lab import commands
 from alphagrad.lab.commands.arguments import everywhere
 from alphagrad.lab.commands.overview import HELP
@@ -23,8 +23,14 @@ ALONE = ("completion",)
 """Commands that need no other package, and so work beside the optimizer alone."""
 
 
+TRAINING = ("run", "tune", "resume")
+SHOWING = frozenset(("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion"))
+"""Flags with which these train nothing."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns 0, 1 for a failed run, 2 for a wrong setting, 130 or 143 when interrupted."""
+    write_anything()
     argv = list(sys.argv[1:] if arguments is None else arguments)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     traceback = "--traceback" in argv
@@ -43,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError(f"{argv[0]}: needs {', '.join(lacking)}; {remedy}")
         if argv[0] not in commands.PARALLEL:
             ranks.alone(f"alphagrad {argv[0]}")
+        if argv[0] in TRAINING and sys.stderr.isatty() and not SHOWING & {word.partition("=")[0] for word in argv}:
+            say("alphagrad: composing", err=True)  # what is imported takes seconds
         command = import_module(f"{commands.__name__}.{argv[0]}").main
         if folder := os.environ.get(VARIABLE):
             importable(os.path.realpath(os.path.expanduser(folder)))

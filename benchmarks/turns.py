@@ -33,6 +33,9 @@ class Turns:
     def start(self, total: int) -> None:
         """A run of so many steps begins."""
 
+    def note(self, words: str) -> None:
+        """What is done before the first step."""
+
     def update(self, step: int, shown: str) -> None:
         """The run has done ``step`` steps."""
         begun, cpu = time.perf_counter(), time.process_time()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -73,6 +73,8 @@ class LM:
     logs = metrics.EXAMPLES | {
         *(metrics.EVAL_PERPLEXITY, metrics.EVAL_BITS, metrics.TOKENS_PER_SECOND, metrics.MFU),
     }
+
+    takes: ClassVar[Mapping[str, Sequence[str]]] = {"model": CAUSAL, "data": ("topics", "files", "hub")}
 
     def __init__(self, settings: LMSettings) -> None:
         s = self.settings = settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -63,6 +63,8 @@ class Text:
     headlines: ClassVar[Mapping[str, int]] = {metrics.EVAL_ACCURACY: 4, metrics.EVAL_F1: 4, metrics.EVAL_LOSS: 4}
     capabilities = (Capability.STACKED, Capability.SHARDED)
     logs = metrics.EXAMPLES | {metrics.EVAL_ACCURACY, metrics.EVAL_TOP5, metrics.EVAL_F1, metrics.TOKENS_PER_SECOND}
+
+    takes: ClassVar[Mapping[str, Sequence[str]]] = {"model": CLASSIFIERS, "data": ("pydocs", "files", "hub")}
 
     def __init__(self, settings: TextSettings) -> None:
         s = self.settings = settings

@@ -125,7 +125,7 @@ def test_alpha_is_table_2_corrected(cli, lab):
 
 
 def test_alpha_of_the_chosen_optimizer(cli, lab):
-    lab.setenv("COLUMNS", "80")  # too narrow: no number is cut for that
+    lab.setenv("COLUMNS", "120")
     shown = cli("alpha", "optimizer=sqrt_dim", "alpha.k=2").out
     assert rows(shown)["2.weight"][:2] == ["84×120", "10,080"]
     assert rows(shown)["0.weight"][-1] == "43.8"  # 2·√480

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import re
 import sys
 from typing import TYPE_CHECKING
@@ -62,6 +64,58 @@ def squeezed(text: object, longest: int = LONGEST_LINE) -> str:
     except Exception:  # a user's exception whose own text fails
         told = ""
     return cut(" ".join(told.split()), longest)
+
+
+_ASCII = {
+    **{"α": "alpha", "β": "beta", "γ": "gamma", "ε": "eps", "η": "eta", "θ": "theta", "κ": "kappa", "λ": "lambda"},
+    **{
+        "ρ": "rho",
+        "τ": "tau",
+        "Δ": "Delta",
+        "×": "x",
+        "·": "*",
+        "√": "sqrt ",
+        "‖": "|",
+        "₂": "2",
+        "ĝ": "g",
+        "∞": "inf",
+    },
+    **{
+        "−": "-",
+        "–": "-",
+        "—": "-",
+        "…": "...",
+        "→": "->",
+        "≥": ">=",
+        "≤": "<=",
+        "±": "+-",
+        "’": "'",
+        "“": '"',
+        "”": '"',
+    },
+    **{"─": "-", "━": "-", "│": "|", "╸": "-", "╺": "-", "ö": "oe", "é": "e", "∈": "in", "²": "2", "№": "no."},
+}
+"""How a terminal that knows ASCII alone is told what our messages hold."""
+
+
+def _readable(error: UnicodeError) -> tuple[str, int]:
+    """What stands for characters that a stream cannot write."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    told = "".join(
+        _ASCII.get(c) or c.encode("ascii", "backslashreplace").decode() for c in error.object[error.start : error.end]
+    )
+    return told, error.end
+
+
+codecs.register_error("alphagrad.readable", _readable)
+
+
+def write_anything() -> None:
+    """Lets this process's output hold characters that its terminal or file cannot write: others stand for them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="alphagrad.readable")
 
 
 def say(text: object, err: bool = False) -> None:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from torch import nn
 
@@ -21,6 +21,14 @@ class Settings(BaseModel):
     """Settings of a recipe: typed, with ranges, none unknown and none defaulted (defaults are in conf/)."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _whole(cls, value: Any, info: ValidationInfo) -> Any:
+        """A whole number that a file has as 1e5 is one, but where a setting may be any number."""
+        kind = str(cls.model_fields[info.field_name or ""].annotation)
+        whole = isinstance(value, float) and value.is_integer() and "int" in kind and "float" not in kind
+        return int(value) if whole else value
 
 
 class EnvSettings(Settings):
@@ -122,7 +130,8 @@ class Recipe(Protocol):
     """The few metrics worth a column in a table or a place in a line, with the digits after their points."""
     capabilities: ClassVar[Collection[Capability]]
     # A recipe may name what it logs, but for what is measured on single tensors, in an attribute ``logs``: a setting
-    # that asks for another metric is then refused at the start.
+    # that asks for another metric is then refused at the start. In an attribute ``takes`` it may name the data sets and
+    # models that it can be given, so that a message lists them.
 
     def __init__(self, settings: Any) -> None:
         """Raises ``ValueError`` for settings that do not fit together, or take more memory than there is.

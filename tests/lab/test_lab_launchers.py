@@ -87,7 +87,7 @@ def test_jobs_fail_alone_and_say_so(cli, odd, root, store_runs, launcher):
         folder = Path(child.data.tags["output_folder"])
         log = (folder / LOG_FILE).read_text()
         assert ("Traceback" in log) == (seed in (1, 3))
-        assert f"{folder}: " in done.out
+        assert f"seed={seed}: " in done.out
     for seed in (0, 4):
         assert {k: children[seed].data.metrics[k] for k in ("stack", "threads", "omp")} == {
             "stack": 1,

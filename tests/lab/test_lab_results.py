@@ -176,11 +176,11 @@ def test_the_newest_study_by_default_or_by_its_id(studied):
     root, older, newer = studied
     found = Results(store_uri(None, root), "unit")
     study_ = found.study()
-    assert study_.title == f"newer ({newer[:8]})"
+    assert study_.title == f"Study {newer[:8]}: newer"
     assert [(g.label, len(g.runs)) for g in study_.groups] == [("adam", 3), ("alphagrad", 2)]
     assert [g.label for g in found.study(older[:12]).groups] == ["sgd"]
     assert found.study(newer) == study_
-    with pytest.raises(ConfigError, match="0 studies have a run id that begins so"):
+    with pytest.raises(ConfigError, match="0 studies and runs have an id that begins so"):
         found.study("zzz")
 
 
@@ -200,7 +200,7 @@ def test_all_runs_without_a_multirun(root):
         with Tracker(uri, "unit").run("r", {}, {"seed": str(seed), "configuration": "adam", "config_hash": "h"}):
             pass
     study_ = Results(uri, "unit").study()
-    assert study_.title == "all runs"
+    assert study_.title == "All runs"
     assert [(g.label, len(g.runs)) for g in study_.groups] == [("adam", 2)]
 
 
@@ -209,7 +209,7 @@ def test_report_reads_and_draws(studied, cli, tmp_path):
     for name in ("curve.png", "curve.pdf", "curve.svg"):
         done = cli("report", "--output-root", str(root), "--experiment", "unit", "--plot", str(tmp_path / name))
         assert done.status == 0, done.err
-        assert f"Study newer ({newer[:8]})" in done.out
+        assert f"Study {newer[:8]}: newer" in done.out
         assert "3/3" in done.out
         assert "1/2" in done.out
         assert (tmp_path / name).stat().st_size > 2000
@@ -288,4 +288,4 @@ def test_the_newest_study_is_the_last_that_was_recorded(lab, root, monkeypatch):
         with Tracker(uri, "alphagrad").run(f"study {number}", {}, {"alphagrad.kind": "study"}):
             pass
     monkeypatch.setattr(time, "time", real)
-    assert Results(uri, "alphagrad").parent().info.run_name == "study 2"
+    assert Results(uri, "alphagrad").named().info.run_name == "study 2"

@@ -214,7 +214,7 @@ def test_failures_are_shown_when_they_happen_and_may_end_the_study(cli, odd, roo
         assert max(others) < failed
         assert "study.fail_fast=true: no other job is begun" in done.err
         assert "alphagrad: ZeroDivisionError: seed 1" in done.err
-        assert "4 jobs: 1 finished, 1 failed, 2 missing" in done.out
+        assert "4 jobs: 1 finished, 1 failed, 2 not begun" in done.out
         again = cli("run", "-m", *words[:2], *one_by_one, f"output_root={root}")  # goes on, without the fault
         assert again.status == 0, again.err
     else:

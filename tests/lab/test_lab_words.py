@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from alphagrad.common import words
 from alphagrad.lab.training import logfiles
-from alphagrad.lab.training.progress import LineAMinute, ProgressLine
+from alphagrad.lab.training.progress import ProgressLine, ShortLines
 
 NASTY = (
     "[/bold] [red]x[/red] [/] [link=http://x]y[/link] [not] \\[z]",
@@ -100,7 +100,7 @@ def test_errors_and_progress_show_them(cli, lab, nasty):
     failed = cli("ls")
     assert (failed.status, len(failed.err.splitlines())) == (1, 1)
     assert not OBEYED & set(failed.err)
-    for lines in (LineAMinute(nasty), ProgressLine(nasty)):
+    for lines in (ShortLines(nasty), ProgressLine(nasty)):
         lines.start(10)
         lines.update(1, nasty)
 

@@ -1,6 +1,7 @@
 """What a step keeps, and what it needs while it runs: at most as much as the largest tensor."""
 
 import gc
+import itertools
 import weakref
 
 import pytest
@@ -62,17 +63,21 @@ def peak(sizes, dtype, device, **settings):
     return alive.most, max(p.numel() * p.element_size() for p in params)
 
 
-@pytest.mark.parametrize("device", ["cpu", "meta"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+ALL = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}
+CASES = list(itertools.product(RULES, ({}, ALL), (torch.float32, torch.bfloat16), ("cpu", "meta")))
+PAIRS = {0, 7, 9, 14, 18, 21}
+"""In these all pairs of values occur; the whole product is for the slow tests."""
+
+
 @pytest.mark.parametrize(
-    "settings", [{}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}], ids=["plain", "all"]
+    ("rule", "settings", "dtype", "device"),
+    [pytest.param(*case, marks=[] if n in PAIRS else pytest.mark.slow) for n, case in enumerate(CASES)],
 )
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_a_plain_step_needs_at_most_the_largest_tensor(rule, settings, dtype, device):
     """``meta`` stands for an accelerator; several tensors, one of them large, and larger than what one gathers."""
     large = 1 << (24 if device == "meta" else 21)
     sizes = [large, *[large // 16] * 8, 1000, 10]
-    most, largest = peak(sizes, dtype, device, rule=rule, fused=False, **settings)
+    most, largest = peak(sizes, dtype, device, rule=RULES[rule], fused=False, **settings)
     assert most <= largest
 
 

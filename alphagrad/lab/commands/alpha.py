@@ -11,16 +11,14 @@ def main(argv: list[str]) -> None:
     p = parser("alpha", description, "alphagrad alpha recipe=dqn_cartpole optimizer=sqrt_dim alpha.k=3")
     p.add_argument("overrides", nargs="*", metavar="SETTING=VALUE", help="as for `alphagrad run`")
     overrides = p.parse_args(argv).overrides
-    from rich.console import Console
-    from rich.measure import Measurement
-
     from alphagrad.lab.commands.alpha_table import alpha_table
+    from alphagrad.lab.config.catalogue import explaining
     from alphagrad.lab.config.compose import compose, hydra_initialized
+    from alphagrad.lab.evidence.tables import show
 
     with hydra_initialized():
-        tables = alpha_table(compose(overrides))
-    console = Console()
+        config = compose(overrides)
+        with explaining(overrides):
+            tables = alpha_table(config)
     for table in tables:
-        # a number cut short would be a wrong number: wider than the terminal if need be
-        needed = Measurement.get(console, console.options.update(width=1000), table).maximum
-        Console(width=max(console.width, needed)).print(table)
+        show(table)

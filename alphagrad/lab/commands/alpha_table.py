@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import nn
 
@@ -13,6 +12,7 @@ from alphagrad import alpha as policies
 from alphagrad.common.words import cell
 from alphagrad.harness.driver import rule_of
 from alphagrad.lab.config.build import build
+from alphagrad.lab.evidence.tables import table as new_table
 from alphagrad.values import TensorInfo
 
 RULES: dict[str, policies.Alpha] = {
@@ -44,11 +44,10 @@ def network_table(title: str, network: nn.Module, chosen: Any, optimizer: str, t
     caption = f"network total d = {own_total:,}, √d = {own_total**0.5:,.1f}"
     if total != own_total:
         caption += f"; all networks d = {total:,}, √d = {total**0.5:,.1f}"
-    table = Table(title=cell(title), caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("tensor", no_wrap=True)
     # the rules: sqrt_dim with k = 1 and 3, sqrt_total likewise, quantile, fan_in, and the one chosen
-    for heading in ("shape", "d", "fan-in", *RULES, *([optimizer] if chosen else [])):
-        table.add_column(cell(heading), justify="right")
+    headings = ("shape", "d", "fan-in", *RULES, *([optimizer] if chosen else []))
+    table = new_table("tensor", *headings, right=headings, caption=caption)
+    table.title, table.padding = cell(title), (0, 1, 0, 0)
     for name, p in network.named_parameters():
         info = TensorInfo(name, tuple(p.shape), 0, own_total)
         rules = [*RULES.values(), *([chosen] if chosen else [])]

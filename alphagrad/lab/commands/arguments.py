@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from alphagrad.common.errors import ConfigError, Terminated
@@ -20,6 +22,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises :class:`ConfigError`."""
+        flag = re.search(r"unrecognized arguments: --?(\w[\w.]*)", message)
+        if flag and any(action.metavar == "SETTING=VALUE" for action in self._actions):
+            message += f"; settings have no dashes: {flag[1]}=VALUE"
         raise ConfigError(f"{squeezed(message, 500)}; `{self.prog} --help` says what there is")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
@@ -58,6 +63,16 @@ def add_store_options(p: argparse.ArgumentParser, experiment: bool = True) -> No
     p.add_argument("--output-root", default="outputs", help="default %(default)s")
     if experiment:
         p.add_argument("--experiment", help="MLflow experiment (default: all there are)")
+
+
+def whole(text: str) -> int:
+    """A whole number, also as 1e3; raises what argparse expects for another one."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            number = kind(text)
+            if number == number // 1:
+                return int(number)
+    raise argparse.ArgumentTypeError(f"{cut(text)!r} is no whole number")
 
 
 def everywhere(argv: Sequence[str]) -> tuple[list[str], bool, list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from alphagrad.common.words import plain
 from alphagrad.lab.commands.arguments import parser
 
@@ -10,5 +12,9 @@ def main(argv: list[str]) -> None:
     """`alphagrad ls`."""
     parser("ls", "Recipes, variants and baselines, a line each; yours in $ALPHAGRAD_CONF too.").parse_args(argv)
     from alphagrad.lab.config.catalogue import render
+    from alphagrad.lab.evidence.tables import width
 
-    print(plain(render(), lines=True))
+    for line in render().splitlines():
+        hanging = " " * (len(line) - len(line.lstrip()) + 2)
+        wrapped = textwrap.wrap(plain(line), width(), subsequent_indent=hanging, break_on_hyphens=False) or [""]
+        print("\n".join(wrapped))

@@ -8,10 +8,10 @@ alphagrad: a laboratory for the AlphaGrad optimizer and its variants
   alphagrad run [-m] [SETTING=VALUE ...]   train one run, or with -m every combination of values
   alphagrad tune [SETTING=VALUE ...]       search each optimizer's settings, with equal budgets; compare the best
   alphagrad resume RUN_ID|FOLDER           go on with a run or study that was stopped
-  alphagrad status [STUDY]                 how far a study is, while it runs or afterwards
+  alphagrad status [ID]                    how far a study or run is, while it trains or afterwards
   alphagrad ls                             recipes, variants and baselines, a line each
   alphagrad alpha [SETTING=VALUE ...]      the α every tensor of a recipe's network gets under each rule
-  alphagrad report [STUDY]                 a study's table with intervals, and plots
+  alphagrad report [ID]                    a study's or run's table with intervals, and plots
   alphagrad watch RUN_ID|FOLDER            a run's policy at work, as a video file
   alphagrad ui                             MLflow's comparison UI on the store in use
   alphagrad completion bash                tab completion: eval "$(alphagrad completion bash)"

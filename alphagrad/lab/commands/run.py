@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
 import os
 from collections import Counter
@@ -24,10 +25,11 @@ from alphagrad.common.errors import ConfigError, FailFast, JobFailed, StorageLos
 from alphagrad.common.words import cut, say, squeezed
 from alphagrad.lab.config import compose
 from alphagrad.lab.config.complaints import as_set, one_line
-from alphagrad.lab.config.overrides import as_setting, parsed
+from alphagrad.lab.config.overrides import as_setting, parsed, without_effect
 from alphagrad.lab.store.address import hide
 
 if TYPE_CHECKING:
+    from alphagrad.lab.launching.board import Boards
     from alphagrad.lab.launching.jobs import Jobs
     from alphagrad.lab.launching.study import Study
     from alphagrad.lab.training.torchrun import Leader
@@ -66,6 +68,8 @@ def run(arguments: Sequence[str], resumed: Path | None = None) -> None:
             jobs = checked_jobs(args.overrides, args.multirun, args.config_dir)
         except ConfigError as error:
             raise ConfigError(as_set(str(error), args.overrides)) from error
+        for line in without_effect(parsed(args.overrides), args.multirun):
+            say(f"alphagrad: {line}", err=True)
         if args.multirun:
             try:
                 run_study(jobs, list(arguments), args, resumed)
@@ -127,8 +131,15 @@ def through_hydra(args: argparse.Namespace, task: Task) -> None:
     )
 
 
-def task_of(leader: Leader | None = None) -> Task:
-    """What Hydra calls for each job; it returns what an optimizing sweeper maximizes or minimizes."""
+def task_of(leader: Leader | None = None, boards: Boards | None = None) -> Task:
+    """What Hydra calls for each job; it returns what an optimizing sweeper maximizes or minimizes.
+
+    Args:
+        leader: of the processes under torchrun.
+        boards: of the study that the jobs are of.
+    """
+    from alphagrad.lab.evidence.status import near
+    from alphagrad.lab.launching.board import announce
     from alphagrad.lab.launching.resume import told
     from alphagrad.lab.records.run import reason_of
     from alphagrad.lab.training.job import assignment_of
@@ -138,7 +149,8 @@ def task_of(leader: Leader | None = None) -> Task:
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
             job = assignment_of(config, HydraConfig.get().overrides.task, folder)
-            (outcome,) = run_stack([job], leader=leader)
+            line = None if boards is None else boards.line(int(HydraConfig.get().job.num))
+            (outcome,) = run_stack([job], line, leader=leader)
         except (KeyboardInterrupt, Terminated) as stop:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # the study says how it goes on
@@ -146,12 +158,16 @@ def task_of(leader: Leader | None = None) -> Task:
         except Exception as error:
             # for the job's own log file, not the terminal; Hydra keeps only the first of a multirun
             LOG.info("failed", exc_info=True)
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                print(f"{folder}: failed, {reason_of(error)}", flush=True)
+            if boards is not None:
+                boards.ended(int(HydraConfig.get().job.num), f"failed, {reason_of(error)}", str(folder))
                 if config.study.fail_fast:
                     raise FailFast(reason_of(error)) from error
             raise
-        say(f"{folder}: {outcome.told}")
+        if boards is not None:
+            boards.ended(int(HydraConfig.get().job.num), outcome.told)
+        else:
+            announce(f"{config.recipe.name} {job.title} seed={job.seed}", outcome.told)
+            say(f"in {near(str(folder))}")
         return outcome.score
 
     return task
@@ -169,7 +185,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         form = ""
         for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
             if word.startswith("-") and "unrecognized" in message and word in message and word.lstrip("-"):
-                form = f"; settings have no dashes: {cut(as_setting(word, '' if '=' in after else after))}"
+                flags = [flag for action in parser._actions for flag in action.option_strings]
+                meant = difflib.get_close_matches(word, flags, 1, 0.8)
+                form = (
+                    f"; did you mean {meant[0]}?"
+                    if meant
+                    else f"; settings have no dashes: {cut(as_setting(word, '' if '=' in after else after))}"
+                )
         raise ConfigError(f"{squeezed(message, 500)}{form}; `alphagrad run --help` lists the flags")
 
     def leave(status: int = 0, message: str | None = None) -> NoReturn:
@@ -187,21 +209,25 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def run_study(jobs: Jobs, arguments: list[str], args: argparse.Namespace, resumed: Path | None = None) -> None:
     """Runs the jobs of a multirun as a study, and says at its end how each ended."""
+    from alphagrad.lab.launching.board import Boards
     from alphagrad.lab.launching.resume import told
     from alphagrad.lab.launching.study import NothingLeft, started
 
     noted: dict[str, Any] = {"arguments": [hide(a) for a in arguments], "cwd": os.getcwd()}
     try:
         with started(jobs, args.overrides, args.config_dir, noted, resumed) as running:
+            left = [job for key, job in jobs.items() if running is None or key not in running.skipped]
             if running is None:
-                through_hydra(args, task_of())
+                with Boards(left) as boards:
+                    through_hydra(args, task_of(boards=boards))
                 return
             say_what_is_left_alone(running, len(jobs))
             quoted = str(running.folder).replace("\\", "\\\\").replace("'", "\\'")
             args.overrides = [*args.overrides, f"hydra.sweep.dir='{quoted}'"]
             interrupted = False
             try:
-                through_hydra(args, task_of())
+                with Boards(left) as boards:
+                    through_hydra(args, task_of(boards=boards))
             except FailFast as stop:
                 raise JobFailed(f"{stop}; {FailFast.SAID}") from stop
             except (KeyboardInterrupt, Terminated) as stop:

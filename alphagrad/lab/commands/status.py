@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from alphagrad.common.words import say
 from alphagrad.lab.commands.arguments import add_store_options, parser
 
 
 def main(argv: list[str]) -> None:
     """`alphagrad status`."""
-    p = parser("status", "How far a study is: jobs finished, running, failed, missing.", "alphagrad status 3f2a")
-    p.add_argument("study", nargs="?", help="a study's run id or its beginning; default: the newest")
+    p = parser(
+        "status", "How far a study or run is: jobs finished, running, failed, not begun.", "alphagrad status 3f2a"
+    )
+    p.add_argument("study", nargs="?", help="a study's or run's id or its beginning; default: the newest")
     add_store_options(p)
     args = p.parse_args(argv)
     from alphagrad.lab.evidence.results import Results
-    from alphagrad.lab.evidence.status import progress, show_jobs, summary
+    from alphagrad.lab.evidence.status import near, progress, show_jobs, summary
+    from alphagrad.lab.evidence.tables import say_wrapped
     from alphagrad.lab.store.address import store_uri
 
     heading, states, under = progress(Results(store_uri(args.uri, args.output_root), args.experiment), args.study)
-    for line in (heading, summary(states), f"in {under}"):
-        say(line)
+    for line in (heading, summary(states), f"in {near(under)}"):
+        say_wrapped(line)
     show_jobs(states, under)

@@ -16,7 +16,7 @@ from typing import IO
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.interrupts import closing_runs_on_signals
 from alphagrad.common.words import cut, say
-from alphagrad.lab.commands.arguments import add_store_options, parser
+from alphagrad.lab.commands.arguments import add_store_options, parser, whole
 from alphagrad.lab.commands.leashed import leashed
 from alphagrad.lab.evidence.results import Results
 from alphagrad.lab.records.search import search
@@ -32,7 +32,7 @@ STUDIES = 5
 def main(argv: list[str]) -> int:
     """`alphagrad ui`."""
     p = parser("ui", "Starts MLflow's server on the store in use, on this machine only.", "alphagrad ui --port 5001")
-    p.add_argument("--port", type=int, default=5000, help="default %(default)s")
+    p.add_argument("--port", type=whole, default=5000, help="default %(default)s")
     add_store_options(p)
     args = p.parse_args(argv)
     with closing_runs_on_signals():

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from pydantic import ValidationError
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.files import text_of
 from alphagrad.common.own import user_conf
-from alphagrad.common.words import say
+from alphagrad.common.words import cut, listed, say
+from alphagrad.lab.config.complaints import DATA, GROUPS, options_in
+from alphagrad.lab.config.compose import composed
 
 
 def options_of(group: str) -> dict[str, tuple[str, str]]:
@@ -58,3 +67,47 @@ def render() -> str:
             width = max(map(len, entries)) + 2
             sections.append("\n".join([heading, *(f"  {n:<{width}}{d}" for n, d in entries.items())]))
     return "\n\n".join(sections)
+
+
+@contextmanager
+def explaining(overrides: Sequence[str]) -> Iterator[None]:
+    """Within it a :class:`ConfigError` of what a group's choice has brought tells of the choice, and what to choose."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(_of_choices(str(error), overrides)) from error
+
+
+def _of_choices(text: str, overrides: Sequence[str]) -> str:
+    lines = text.splitlines()
+    for word in overrides:
+        group, _, value = word.partition("=")
+        first = group.partition(".")[0]
+        own = [line for line in lines if re.match(rf"{re.escape(group)}[.=:]", line)]
+        if group in DATA and own:
+            recipe = next((o for o in overrides if o.startswith("recipe=")), "the recipe")
+            takes = taken([o for o in overrides if GROUPS.match(o) and not o.startswith(("data=", "model="))], group)
+            if value not in takes:
+                told = f"{cut(word)}: {recipe} takes no such {group}; it takes {listed(takes)}"
+                lines = [told, *(line for line in lines if line not in own)]
+        elif first != group and first not in DATA and own and value in options_in(first):
+            lines = [f"{line}; {first} is a group: give {first}={value}" if line in own else line for line in lines]
+    return "\n".join(lines)
+
+
+def taken(choices: Sequence[str], group: str) -> list[str]:
+    """The options of *data* or *model* that the recipe of these choices takes."""
+    from alphagrad.lab.config.build import recipe_class
+
+    found = []
+    for option in options_in(group):
+        try:
+            config = composed([*choices, f"{group}={option}"])
+            recipe = recipe_class(config.recipe._target_)
+            values: Any = OmegaConf.to_container(config[group], resolve=False)
+            recipe.Settings.model_fields[group].annotation.model_validate(values)
+        except (ConfigError, ValidationError, KeyError, AttributeError):
+            continue
+        if values.get("name") in getattr(recipe, "takes", {}).get(group, [values.get("name")]):
+            found.append(option)
+    return found

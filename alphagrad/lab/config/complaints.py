@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from alphagrad.common.errors import ConfigError
@@ -17,6 +18,8 @@ from alphagrad.common.words import cut, listed, shown, squeezed
 SLOTS = ("normalization", "alpha", "transform")
 DATA = ("data", "model")
 """Groups of recipes that learn from examples."""
+QUANTITIES = (*SLOTS, "optimizer", "instruments")
+"""Groups that one number says much of."""
 GROUPS = re.compile(r"(recipe|optimizer|experiment|normalization|alpha|transform|data|model|hydra/launcher)=")
 Compose = Callable[[Sequence[str]], DictConfig]
 
@@ -34,13 +37,22 @@ def one_line(error: Exception, overrides: Sequence[str], compose: Compose) -> st
     if absent:
         return f"~{absent[1]}: there is nothing to delete, it is null or not there"
     if "Config group override must be a string" in text:
-        return _no_name(overrides, compose)
-    if text.startswith("Only one of"):  # flags, no setting
-        return squeezed(text)
+        return "; ".join(_no_name(word, compose, overrides) for word in overrides if _is_nameless(word)) or text
+    flags = _of_flags(text)
+    if flags:
+        return flags
     names = [o for o in overrides if not o.startswith("hydra.")]
     if isinstance(error, RecursionError):
         names, text = [o for o in overrides if "${" in o], "refers to itself"
     return f"{listed(map(cut, names or overrides))}: {squeezed(text.removeprefix('Error merging override '), 500)}"
+
+
+def _of_flags(text: str) -> str:
+    """What is wrong with the flags, or lacks one."""
+    several = re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.+?)'(?: requires|\s*\n|$)", text)
+    if several:
+        return f"{cut(several[1])}: gives several values, which takes `alphagrad run -m` (--multirun); a list is [1,2]"
+    return squeezed(text) if text.startswith("Only one of") else ""
 
 
 def as_set(text: str, overrides: Sequence[str]) -> str:
@@ -62,16 +74,65 @@ def _no_option(path: str, text: str) -> str:
     return f"{group}={cut(option)}: no such {group}; {meant}there are {listed(options)}"
 
 
-def _no_name(overrides: Sequence[str], compose: Compose) -> str:
+def options_in(group: str) -> list[str]:
+    """The names that a group may be given; none where there is no such group."""
+    if "." in group:
+        return []
+    return [o for o in GlobalHydra.instance().config_loader().get_group_options(group) if not o.startswith("_")]
+
+
+def check_choices(words: Sequence[Override], compose: Compose) -> None:
+    """Raises :class:`ConfigError` for a group that is given no name, and for a name that is not given to its group.
+
+    Hydra would take some of them for settings, and go on.
+    """
+    lines = [override.input_line or "" for override in words]
+    for override, line in zip(words, lines, strict=True):
+        key, value = override.key_or_group, override.value()
+        first, _, last = key.rpartition(".")
+        nameless = isinstance(value, (bool, int, float, list))
+        if nameless and options_in(key):
+            raise ConfigError(_no_name(line, compose, lines))
+        if not isinstance(value, str) or value.startswith("${"):
+            continue
+        if first in ("recipe", "optimizer", "optimizer.rule") and last == "env":
+            raise ConfigError(f"{cut(line)}: env is a section of its own; give env.id={cut(value)}")
+        if first in ("recipe", "optimizer", "optimizer.rule") and (
+            last in DATA or last in SLOTS or last == "optimizer"
+        ):
+            named = cut(value) if value in options_in(last) else "NAME"
+            there = "" if named == value else f"; there are {listed(options_in(last))}"
+            raise ConfigError(f"{cut(line)}: {last} is a group of its own; give {last}={named}{there}")
+        chosen = value in options_in(first) and f"{first}={value}" not in lines
+        if key in ("recipe.name", "optimizer.name") and chosen:
+            raise ConfigError(f"{cut(line)}: this only changes a name; {first} is a group; give {first}={cut(value)}")
+
+
+def _is_nameless(word: str) -> bool:
+    """Whether a group is given what is no name."""
+    group, equals, value = word.partition("=")
+    return bool((equals and not re.fullmatch(r"[a-z_]\w*", value, re.IGNORECASE)) or value == "null") and bool(
+        options_in(group)
+    )
+
+
+def _no_name(word: str, compose: Compose, overrides: Sequence[str]) -> str:
     """A group is given what is no name."""
-    for word in overrides:
-        group, equals, value = word.partition("=")
-        options = GlobalHydra.instance().config_loader().get_group_options(group) if equals else []
-        if options and (value.lower() == "null" or re.fullmatch(r"[-+\d.e]+|true|false|[{\[].*", value, re.IGNORECASE)):
-            meant = _leaf_of(group, value, overrides, compose)
-            names = listed(o for o in options if not o.startswith("_"))
-            return f"{group}={cut(value)}: must be a name; {meant}there are {names}"
-    return f"{listed(map(cut, overrides))}: a group must be given a name"
+    group, _, value = word.partition("=")
+    number = re.fullmatch(r"[-+\d.][-+\d.e]*", value, re.IGNORECASE)
+    leaf = _leaf_of(group, value, overrides, compose) if group in QUANTITIES and number else ""
+    return f"{cut(word)}: {group} is a group ({listed(options_in(group))}); {leaf.removesuffix('; ') or 'give a name'}"
+
+
+def _group_meant(key: str, value: str) -> str:
+    """What to give where a group is written as if its options were settings, as in alpha.sqrt_dim=3."""
+    group, _, rest = key.partition(".")
+    names = options_in(group) if rest else []
+    option, _, inner = rest.partition(".")
+    if option in names:
+        more = f" {group}.{inner}={cut(value)}" if inner else ""
+        return f"no such setting; {group} is a group; give {group}={option}{more}"
+    return f"no such setting; {group} is a group; give {group}={value}" if value in names else ""
 
 
 def _no_setting(key: str, error: Exception, overrides: Sequence[str], compose: Compose) -> str:
@@ -79,9 +140,13 @@ def _no_setting(key: str, error: Exception, overrides: Sequence[str], compose: C
     text, source = str(error), f"{error.__cause__ or error}"
     unknown = "No match in the defaults list" in text
     value = next((v for k, _, v in (o.partition("=") for o in overrides) if k.lstrip("+") == key), "")
-    pointed = _pointed(key, overrides, compose)
+    absent = unknown or "not in struct" in source + text
+    group = _group_meant(key, value) if absent else ""
+    pointed = None if group else _pointed(key, overrides, compose)
     if pointed is not None:
-        return f"{key}: is set where it stands, as {pointed}={cut(value)}"
+        group = f"is set where it stands, as {pointed}={cut(value)}"
+    if group:
+        return f"{key}: {group}"
     slot = key.partition(".")[0]
     if slot in DATA and (unknown or f"Key '{slot}'" in source + text):
         recipe = next((o for o in overrides if o.startswith("recipe=")), "the recipe")
@@ -92,7 +157,7 @@ def _no_setting(key: str, error: Exception, overrides: Sequence[str], compose: C
     leaf = _leaf_of(key, value, overrides, compose)
     if leaf:
         return f"{key}={cut(value)}: {key} is a section; {leaf.removesuffix('; ')}"
-    if unknown or "not in struct" in source + text or "not a DictConfig" in source:
+    if absent or "not a DictConfig" in source:
         return f"{key}: no such setting{_siblings(key, value, overrides, compose)}"
     return f"{key}={cut(value)}: {squeezed(source, 500)}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,10 @@ def register() -> None:
 
 
 def _open_settings() -> None:
-    """Makes Hydra take ``env.kwargs.gain=5`` as ``++env.kwargs.gain=5``, and give optimizers what all of them have."""
+    """Makes Hydra take ``env.kwargs.gain=5`` as ``++env.kwargs.gain=5``, and ``seed=1e1`` as ``seed=10``.
+
+    Optimizers are given what all of them have.
+    """
     if getattr(ConfigLoaderImpl, "alphagrad_open", False):
         return
     apply = ConfigLoaderImpl._apply_overrides_to_config
@@ -67,6 +71,8 @@ def _open_settings() -> None:
         for override in overrides:
             if override.key_or_group.startswith(OPEN) and override.type == OverrideType.CHANGE:
                 override.type = OverrideType.FORCE_ADD
+            if not override.is_delete() and not override.is_sweep_override():
+                override._value = whole(override.value(), _standing(cfg, override.key_or_group))
         apply(list(overrides), cfg)
 
     ConfigLoaderImpl._apply_overrides_to_config = staticmethod(opened)  # type: ignore[method-assign]
@@ -88,6 +94,27 @@ def _complete(config: Any) -> None:
         for name, value in ours.items():
             if name not in optimizer:
                 config.optimizer[name] = value
+
+
+def _standing(config: Any, key: str) -> Any:
+    """What stands in a configuration under a key; NaN where nothing does, or nothing that can be read."""
+    try:
+        found = OmegaConf.select(config, key, default=math.nan)
+        return OmegaConf.to_container(found) if OmegaConf.is_config(found) else found
+    except OmegaConfBaseException:
+        return math.nan
+
+
+def whole(value: Any, standing: Any) -> Any:
+    """A value, with numbers such as 1e5 as whole ones where a whole number, or nothing yet, stands."""
+    if isinstance(value, list):
+        like = standing[0] if isinstance(standing, list) and standing else standing
+        return [whole(part, None if like == [] else like) for part in value]
+    if isinstance(value, dict):
+        known = standing if isinstance(standing, dict) else {}
+        return {key: whole(part, known.get(key, math.nan)) for key, part in value.items()}
+    meant = standing is None or (isinstance(standing, int) and not isinstance(standing, bool))
+    return int(value) if meant and isinstance(value, float) and value.is_integer() else value
 
 
 def config_hash(config: DictConfig) -> str:
@@ -180,7 +207,7 @@ def checked(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 def composed(overrides: Sequence[str], whole: bool = False) -> DictConfig:
     """What Hydra makes of the overrides; with its own part if ``whole``. Raises as :func:`compose`."""
-    parsed(overrides)
+    complaints.check_choices(parsed(overrides), hydra_config)
     try:
         return hydra_compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=whole)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, OSError, RecursionError) as error:

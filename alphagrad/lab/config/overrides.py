@@ -41,7 +41,43 @@ def parsed(words: Sequence[str]) -> list[Override]:
     Raises:
         ConfigError: one cannot be read, or sets what may not be set; it is named alone.
     """
-    return [_one(word) for word in words]
+    found = []
+    for place, word in enumerate(words):
+        try:
+            found.append(_one(word))
+        except ConfigError as error:
+            raise ConfigError(_parted(words, place) or str(error)) from error
+    return found
+
+
+def _parted(words: Sequence[str], place: int) -> str:
+    """What is meant where blanks have parted a setting, as in ``recipe = image`` or ``optimizer=adam, sgd``."""
+    for start in range(max(0, place - 1), place + 1):
+        for end in range(start + 2, min(start + 9, len(words)) + 1):
+            if end <= place or any("=" in word.strip("=") for word in words[start + 1 : end]):
+                continue
+            between = "=" if end == start + 2 and not any("=" in word for word in words[start:end]) else ""
+            form = between.join(words[start:end])
+            key, _, value = form.partition("=")
+            if not re.fullmatch(r"[a-z_][\w./]*", key) or not value or value.endswith(",") or form.count("=") != 1:
+                continue
+            if _is_read(form):
+                told = "give" if between else "a setting has no blanks in it; give"
+                return f"{cut(' '.join(words[start:end]))}: {told} {cut(quoted(form))}"
+    return ""
+
+
+def _is_read(form: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(form)
+    except (HydraException, ValueError, RecursionError, OverflowError):
+        return False
+    return True
+
+
+def quoted(form: str) -> str:
+    """A word as a shell takes it, with the fewest quotes."""
+    return f'"{form}"' if "'" in form and not re.search(r'["$`\\!]', form) else shlex.quote(form)
 
 
 def _one(word: str) -> Override:
@@ -134,14 +170,29 @@ def _unreadable(word: str, error: Exception) -> str:
     key, _, value = word.partition("=")
     tidy = [f"{key.strip()}={value.strip()}"] if key != key.strip() or value != value.strip() else []
     bare = value.strip().strip("'\"=")
-    quoted = bare.replace("\\", "\\\\").replace("'", "\\'")
+    escaped = bare.replace("\\", "\\\\").replace("'", "\\'")
+    tidy += [f"{key.strip()}={value.strip().strip(',')}"] if value.strip(", ") != value.strip() else []
     tidy += [f"{key}={bare}"] if value.startswith("=") else []
-    tidy += [] if re.match(r"[\[{$]|\w*\(", bare) else [f"{key.strip()}='{quoted}'"]
+    tidy += [] if re.match(r"[\[{$]|\w*\(", bare) else [f"{key.strip()}='{escaped}'"]
     for form in tidy:
-        try:
-            OverridesParser.create().parse_override(form)
-        except (HydraException, ValueError, RecursionError):
-            continue
-        return f"{cut(word)}: cannot be read; give {cut(shlex.quote(form))}"
+        if _is_read(form):
+            return f"{cut(word)}: cannot be read; give {cut(quoted(form))}"
+    for opening, closing in ("[]", "{}", "()"):
+        if value.count(opening) != value.count(closing):
+            return f"{cut(word)}: cannot be read; it has {opening} and {closing} in different numbers"
+    grammar = re.search(r"viable|expecting|extraneous|mismatched|token recognition", str(error))
     told = squeezed(str(error).splitlines()[0] if str(error) else type(error).__name__, 200)
-    return f"{cut(word)}: cannot be read ({told})"
+    return f"{cut(word)}: cannot be read" + ("; a value with signs in it takes quotes" if grammar else f" ({told})")
+
+
+def without_effect(overrides: Sequence[Override], multirun: bool) -> list[str]:
+    """A line for each setting that changes nothing of a single run, or of a study under its launcher."""
+    keys = [override.key_or_group for override in overrides]
+    idle = [key for key in keys if key == "hydra.run.dir"] if multirun else [key for key in keys if _of_studies(key)]
+    lines = {o.key_or_group: cut(o.input_line) for o in overrides if o.key_or_group in idle}
+    return [f"{line}: has no effect {'with' if multirun else 'without'} -m" for line in lines.values()]
+
+
+def _of_studies(key: str) -> bool:
+    launching = key in ("hydra/launcher", "hydra.sweep.dir") or key.startswith(BELOW)
+    return launching or key.startswith(("stack.", "study."))

@@ -14,6 +14,11 @@ from alphagrad.lab.evidence.results import Comparison, Results
 from alphagrad.lab.evidence.statistics.curves import lined_up
 from alphagrad.lab.evidence.statistics.intervals import FEWEST, intervals
 
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Those of Okabe and Ito that stand out on white; who sees red and green alike tells them apart, too."""
+STYLES = ("-", "--", ":", "-.")
+"""Of lines, once the colours are used up."""
+
 
 def plot(results: Results, study: Comparison, metric: str, file: Path) -> None:
     """Mean of a metric over the steps, in a band of its 95 % interval: a line for each configuration.
@@ -24,9 +29,11 @@ def plot(results: Results, study: Comparison, metric: str, file: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
+    from cycler import cycler
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 4.5), constrained_layout=True)
+    axes.set_prop_cycle(cycler(linestyle=STYLES) * cycler(color=COLORS))
     drawn = False
     for group in study.groups:
         curves = list(results.histories(group.finished(), [metric]).values())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from alphagrad.common.words import cell
 from alphagrad.harness import metrics
 from alphagrad.lab.evidence.results import Comparison
 from alphagrad.lab.evidence.statistics.intervals import FEWEST, interval
+from alphagrad.lab.evidence.tables import table
 
 SAYS = f"mean over seeds [95 % interval]; of fewer than {FEWEST['mean']} (least to largest)"
 """What the numbers of a table are."""
@@ -22,16 +22,18 @@ def study_table(study: Comparison) -> Table:
     caption = SAYS
     if earlier := sum(group.earlier for group in study.groups):
         caption += f"; of runs of one job the newest counts, {earlier} earlier left out"
-    shown = Table(caption=caption, box=SIMPLE_HEAD, pad_edge=False)
-    shown.add_column("configuration", overflow="fold")
-    shown.add_column("runs", justify="right")
-    for metric in present:
-        shown.add_column(metric, justify="right")
-    shown.add_column("steps/s", justify="right")
+    numbers = ("runs", *present, "steps/s")
+    shown = table("configuration", *numbers, folded=("configuration",), right=numbers, caption=caption)
     for group in study.groups:
         cells = [mean_and_interval(group.values(metric), headlines[metric]) for metric in present]
         rates = group.values(metrics.STEPS_PER_SECOND)
-        rate = f"{np.mean(rates):,.0f}" if rates else "–"
+        rate = (
+            f"{np.mean(rates):,.0f}"
+            if rates
+            else "–"
+            if any(g.values(metrics.STEPS_PER_SECOND) for g in study.groups)
+            else ""
+        )
         shown.add_row(cell(group.label), f"{len(group.finished())}/{len(group.runs)}", *cells, rate)
     return shown
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut, squeezed
 from alphagrad.lab.records.judged import headlines_of, objective_of
 from alphagrad.lab.records.lifecycle import Life, life_of
-from alphagrad.lab.records.search import CONFIGURATION, PARENT, SEED, search
-from alphagrad.lab.records.study import KIND
+from alphagrad.lab.records.search import CONFIGURATION, FOLDER, JOB_KEY, PARENT, SEED, search
+from alphagrad.lab.records.study import KIND, titles_of
 from alphagrad.lab.store.connection import open_existing
 from alphagrad.lab.store.curves import Curve, as_logged, curves
 
@@ -41,10 +42,12 @@ class Group:
     """The newest of each job, so one of each seed."""
     earlier: int = 0
     """Earlier runs of the same jobs, which do not count."""
+    unfinished: bool = False
+    """Whether unfinished ones count, as they stand."""
 
     def finished(self) -> list[Run]:
         """The runs that count."""
-        return [run for run in self.runs if run.life.finished]
+        return [run for run in self.runs if run.life.finished or self.unfinished]
 
     def values(self, metric: str) -> list[float]:
         """The last values of a metric over the finished runs."""
@@ -53,7 +56,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The runs of a study, or all single runs of an experiment, in groups that differ in more than the seed."""
+    """The runs of a study, all runs of an experiment, or a single one, in groups that differ in more than the seed."""
 
     title: str
     groups: list[Group]
@@ -108,13 +111,25 @@ class Results:
         return str(found.experiment_id)
 
     def study(self, run_id: str | None = None) -> Comparison:
-        """The multirun with this parent run id (or a beginning of it); by default the newest one.
+        """The multirun or single run with this run id (or a beginning of it); by default the newest multirun.
 
         Where there is no multirun, all runs are one study.
         """
-        parent = self.parent(run_id)
-        title = "all runs" if parent is None else f"{parent.info.run_name} ({parent.info.run_id[:8]})"
-        return Comparison(title, grouped(self.runs(parent)))
+        parent = self.named(run_id)
+        if parent is None:
+            return Comparison("All runs", grouped(self.runs()))
+        own = parent.info
+        if KIND not in parent.data.tags:
+            (group,) = grouped([parent]) or [Group(own.run_name, [])]
+            return Comparison(
+                f"Run {own.run_id[:8]}, {life_of(parent).shown}: {own.run_name}", [replace(group, unfinished=True)]
+            )
+        runs = self.runs(parent)
+        with suppress(ConfigError):  # a list that is damaged: they come in the order they started
+            titles = list(titles_of(self.client, own.run_id, parent.data.tags.get(FOLDER, "")))
+            order = {key: -place for place, key in enumerate(titles)}
+            runs.sort(key=lambda run: order.get(run.data.tags.get(JOB_KEY, ""), -len(order)))
+        return Comparison(f"Study {own.run_id[:8]}: {own.run_name}", grouped(runs))
 
     def runs(self, parent: Any = None) -> list[Any]:
         """The runs of a study, or all training runs there are; newest first."""
@@ -126,16 +141,20 @@ class Results:
         """The parent runs of all multiruns, newest first."""
         return search(self.client, KIND, "study", self.experiments)
 
-    def parent(self, run_id: str | None = None) -> Any:
-        """The parent run of a multirun, found as by :meth:`study`; None where there is none."""
-        parents = self.studies()
-        if run_id is not None:
-            parents = [p for p in parents if p.info.run_id.startswith(run_id)]
-            if len(parents) != 1:
-                raise ConfigError(
-                    f"{cut(run_id)}: {len(parents)} studies have a run id that begins so; give one study's"
-                )
-        return parents[0] if parents else None
+    def named(self, run_id: str | None = None) -> Any:
+        """The parent run of a multirun, or a single run, found as by :meth:`study`; None where there is no multirun."""
+        if run_id is None:
+            return next(iter(self.studies()), None)
+        runs = search(self.client, experiments=self.experiments)
+        found = [run for run in runs if run.info.run_id.startswith(run_id)]
+        if len(found) != 1:
+            raise ConfigError(f"{cut(run_id)}: {len(found)} studies and runs have an id that begins so; give one's")
+        return found[0]
+
+    def newest(self) -> Any:
+        """The newest multirun or single run; None where there is none."""
+        runs = search(self.client, experiments=self.experiments)
+        return next((run for run in runs if PARENT not in run.data.tags), None)
 
     def history(self, run: Run, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values of a metric, in order of steps."""

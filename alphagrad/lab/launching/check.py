@@ -12,6 +12,7 @@ from alphagrad.common.words import cut
 from alphagrad.lab.config import compose, sweep
 from alphagrad.lab.config.alike import compose_all
 from alphagrad.lab.config.build import build, fits_in_memory, job_settings
+from alphagrad.lab.config.catalogue import explaining
 from alphagrad.lab.config.overrides import STACKED, check_hydra, check_study, parsed
 from alphagrad.lab.launching.dispatch import check_farm
 from alphagrad.lab.launching.jobs import CheckedJob, Jobs
@@ -48,12 +49,13 @@ def checked_jobs(overrides: Sequence[str], multirun: bool, config_dir: str | Non
         places: set[tuple[str | None, str, str | None]] = set()
         built: set[str] = set()
         stacked, fit = multirun and full.hydra.launcher._target_ == STACKED, True
-        for config in configs:
+        for job_words, config in zip(lists, configs, strict=True):
             like = compose.config_hash(config)
             if like in built:
                 settings = job_settings(config)
             else:
-                job = build(config)
+                with explaining(job_words):
+                    job = build(config)
                 settings = job.settings
                 shape = min(settings.stack.max_runs, len(configs)), min(settings.stack.processes, len(configs))
                 fit = fit and (not stacked or fits_in_memory(job, *shape))

@@ -15,16 +15,16 @@ from omegaconf import DictConfig, OmegaConf
 from alphagrad.common.errors import ConfigError, FailFast
 from alphagrad.common.interrupts import closing_runs_on_signals
 from alphagrad.common.own import importable, user_conf
-from alphagrad.common.words import cut, say
+from alphagrad.common.words import cut
 from alphagrad.lab.config.build import validated
 from alphagrad.lab.config.targets import ALLOWED, names_in
 from alphagrad.lab.launching.apart import run_apart
+from alphagrad.lab.launching.board import Board, Reporter, Reports, announce, names_of
 from alphagrad.lab.launching.farms import FARMS
 from alphagrad.lab.launching.plan import planned
 from alphagrad.lab.records.run import PARENT_RUN, reason_of
 from alphagrad.lab.store.address import store_uri
 from alphagrad.lab.training.job import Assignment, Outcome
-from alphagrad.lab.training.progress import Silent
 
 STORE = "MLFLOW_TRACKING_URI"
 HANDED = (PARENT_RUN, STORE, ALLOWED)
@@ -39,6 +39,8 @@ class Parcel:
     environment: dict[str, str]
     modules: str | None = None
     """The folder of the user's own modules, as it is called here."""
+    report: str = ""
+    """The file that takes its progress."""
 
 
 def check_farm(launcher: DictConfig) -> None:
@@ -78,17 +80,20 @@ def run_on_farm(
     """
     options = options_of(launcher)
     stacks = planned(assignments, options.runs_per_job, 1)
-    parcels = [parcel(stack.assignments) for stack in stacks]
+    board = Board.of(stacks)
     outcomes: dict[int, Outcome] = {}
     ended = Announced(assignments, fail_fast)
 
     def done(index: int, results: Sequence[Outcome] | str) -> None:
         told = stacks[index].outcomes(results)
         outcomes.update(told)
+        board.ended(index)
         if ended(told):
             raise FailFast(ended.failure)
 
-    FARMS[str(launcher["farm"])].run(train, parcels, options, folder, done)
+    with board, Reports(board, folder, len(stacks)) as reports:
+        parcels = [parcel(stack.assignments, file) for stack, file in zip(stacks, reports.files, strict=True)]
+        FARMS[str(launcher["farm"])].run(train, parcels, options, folder, done)
     return [outcomes[number] for number in range(len(assignments))]
 
 
@@ -97,22 +102,19 @@ class Announced:
 
     def __init__(self, assignments: Sequence[Assignment], fail_fast: bool) -> None:
         self._assignments, self._fail_fast = assignments, fail_fast
+        self._names = names_of([a.title for a in assignments], [a.seed for a in assignments])
         self.failure = ""
         """Of the first job that failed."""
 
     def __call__(self, outcomes: Mapping[int, Outcome]) -> bool:
         for number, outcome in outcomes.items():
-            announce(self._assignments[number], outcome)
+            place = "" if outcome.life.finished else self._assignments[number].folder
+            announce(self._names[number], outcome.told, place)
             self.failure = self.failure or (outcome.life.reason if outcome.life.failed else "")
         return self._fail_fast and bool(self.failure)
 
 
-def announce(assignment: Assignment, outcome: Outcome) -> None:
-    """Prints how a job ended, in a line."""
-    say(f"{assignment.folder}: {outcome.told}")
-
-
-def parcel(assignments: list[Assignment]) -> Parcel:
+def parcel(assignments: list[Assignment], report: str = "") -> Parcel:
     """The jobs with the store and the parent run as they are here, whatever the worker's own environment says."""
     config = assignments[0].config
     environment = {name: os.environ[name] for name in (PARENT_RUN,) if name in os.environ}
@@ -123,7 +125,7 @@ def parcel(assignments: list[Assignment]) -> Parcel:
     if allowed:
         environment[ALLOWED] = ",".join(sorted(allowed))
     own = user_conf()
-    return Parcel(assignments, environment, str(own) if own else None)
+    return Parcel(assignments, environment, str(own) if own else None, report)
 
 
 def train(parcel: Parcel) -> list[Outcome]:
@@ -131,7 +133,7 @@ def train(parcel: Parcel) -> list[Outcome]:
     importable(parcel.modules)
     with driver_environment(parcel.environment), closing_runs_on_signals():
         try:
-            return run_apart(parcel.assignments, Silent())
+            return run_apart(parcel.assignments, Reporter(parcel.report))
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             return [Outcome.failed(reason_of(error))] * len(parcel.assignments)
 

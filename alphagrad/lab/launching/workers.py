@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,20 +14,17 @@ from multiprocessing.context import SpawnContext
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
-
 from alphagrad.common.errors import FailFast
 from alphagrad.common.interrupts import closing_runs_on_signals, end_with, orphaned
 from alphagrad.lab.launching.apart import run_apart
+from alphagrad.lab.launching.board import Board
 from alphagrad.lab.launching.interrupted import PlannedStack
 from alphagrad.lab.launching.plan import planned
 from alphagrad.lab.records.lifecycle import Life, Standing
 from alphagrad.lab.records.run import reason_of
 from alphagrad.lab.training.job import Assignment, Outcome
 from alphagrad.lab.training.logfiles import warn_on_stderr
-from alphagrad.lab.training.progress import LineAMinute, Progress
+from alphagrad.lab.training.progress import Progress
 
 Train = Callable[[Sequence[Assignment], Progress], list[Outcome]]
 
@@ -119,6 +115,9 @@ class _Reporter:
     def start(self, total: int) -> None:
         self._reports.put((self._index, 0, total, ""))
 
+    def note(self, words: str) -> None:
+        self._reports.put((self._index, None, None, words))
+
     def update(self, step: int, shown: str) -> None:
         self._reports.put((self._index, step, None, shown))
 
@@ -146,8 +145,14 @@ def run_stacks(
         FailFast: ``ended`` returned True; the stacks that trained then have ended, too.
     """
     stacks = planned(assignments, max_runs, processes)
-    crew = _Crew(stacks, ended, train)
-    with _Lines(crew.reports, stacks), ThreadPoolExecutor(min(processes, len(stacks))) as threads:
+    with Board.of(stacks) as board:
+        return _trained(assignments, stacks, processes, _Crew(stacks, ended, train, board), board)
+
+
+def _trained(
+    assignments: Sequence[Assignment], stacks: Sequence[PlannedStack], processes: int, crew: _Crew, board: Board
+) -> list[Outcome]:
+    with _Follower(crew.reports, board), ThreadPoolExecutor(min(processes, len(stacks))) as threads:
         futures = [threads.submit(crew.work, index) for index in range(len(stacks))]
         try:
             for future in futures:
@@ -168,9 +173,13 @@ class _Crew:
     """The workers of a study, and what they have done; used by a thread for each of them."""
 
     def __init__(
-        self, stacks: Sequence[PlannedStack], ended: Callable[[Mapping[int, Outcome]], bool], train: Train
+        self,
+        stacks: Sequence[PlannedStack],
+        ended: Callable[[Mapping[int, Outcome]], bool],
+        train: Train,
+        board: Board,
     ) -> None:
-        self._stacks, self._ended, self._train = stacks, ended, train
+        self._stacks, self._ended, self._train, self._board = stacks, ended, train, board
         self._context = multiprocessing.get_context("spawn")
         self.reports: Any = self._context.Queue()
         self.outcomes: dict[int, Outcome] = {}
@@ -197,6 +206,7 @@ class _Crew:
                 self._idle.append(worker)
             told = self._stacks[index].outcomes(results)
             self.outcomes.update(told)
+            self._board.ended(index)
             if not self._interrupted.is_set() and self._ended(told):
                 self._stopped.set()
 
@@ -222,33 +232,19 @@ class _Crew:
             worker.close()
 
 
-class _Lines:
-    """A progress line for each stack, fed by their processes; plain ones where the output is no terminal."""
+class _Follower:
+    """Shows on a board what the processes of the stacks report."""
 
-    def __init__(self, reports: Any, stacks: Sequence[PlannedStack]) -> None:
-        self._reports, self._done = reports, threading.Event()
-        self._progress = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[shown]}"),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        titles = [f"stack {i + 1}/{len(stacks)}, {len(stack.assignments)} runs" for i, stack in enumerate(stacks)]
-        self._tasks = [self._progress.add_task(title, total=None, shown="waiting") for title in titles]
-        self._plain = [LineAMinute(title) for title in titles] if self._progress.disable else None
+    def __init__(self, reports: Any, board: Board) -> None:
+        self._reports, self._board, self._done = reports, board, threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> None:
-        self._progress.start()
         self._thread.start()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._done.set()
         self._thread.join()
-        self._progress.stop()
 
     def _follow(self) -> None:
         while not self._done.is_set():
@@ -256,9 +252,9 @@ class _Lines:
                 index, step, total, shown = self._reports.get(timeout=0.2)
             except queue.Empty:
                 continue
-            changes = {"total": total} if total else {}
-            if self._plain and total:
-                self._plain[index].start(total)
-            elif self._plain:
-                self._plain[index].update(step, shown)
-            self._progress.update(self._tasks[index], completed=step, shown=shown, **changes)
+            if total:
+                self._board.start(index, total)
+            elif step is None:
+                self._board.note(index, shown)
+            else:
+                self._board.update(index, step, shown)

@@ -46,6 +46,8 @@ _MEANT = {"FINISHED": Standing.FINISHED, "FAILED": Standing.FAILED, "KILLED": St
 
 STATUSES = ("RUNNING", "FAILED", "KILLED", "MISSING", "FINISHED")
 """MLflow's words, and MISSING; those that need a look come first."""
+SHOWN = {"MISSING": "not begun"}
+"""What people are told, where it is not the word itself."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,16 @@ class Life:
     def word(self) -> str:
         """One for people: *failed* of one that diverged, too."""
         return "failed" if self.failed else str(self.standing)
+
+    @property
+    def shown(self) -> str:
+        """Its status, for people: *killed* of one that was stopped or pruned."""
+        return SHOWN.get(self.status, self.status.lower())
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run."""
+        return self.standing is not Standing.MISSING
 
     @property
     def finished(self) -> bool:

@@ -14,7 +14,9 @@ from typing import Any
 from alphagrad.common.errors import ConfigError, StorageLost
 from alphagrad.common.files import text_of
 from alphagrad.common.words import squeezed
+from alphagrad.harness import metrics
 from alphagrad.lab.records.folder import is_held, is_training
+from alphagrad.lab.records.judged import headlines_of, objective_of, told
 from alphagrad.lab.records.lifecycle import DEAD, Life, Standing, life_of, note_end
 from alphagrad.lab.records.search import FOLDER, HOST, JOB_KEY
 from alphagrad.lab.records.writer import STEP
@@ -43,6 +45,26 @@ class JobState:
     step: str = ""
     """How far it is, "step/total"."""
     seconds: float = 0.0
+    metric: str = ""
+    """What it is judged by."""
+    value: str = ""
+    """Its last value."""
+    rate: float = 0.0
+    """Steps a second, as last measured."""
+
+    @property
+    def done(self) -> float | None:
+        """The share of its steps that are taken; None where nothing tells."""
+        step, _, total = self.step.partition("/")
+        return int(step) / int(total) if step.isdecimal() and total.isdecimal() and int(total) else None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until it is finished, about; None of one that does not train, or has just begun."""
+        if not self.life.running or not self.done:
+            return None
+        step, total = map(int, self.step.split("/"))
+        return (total - step) / self.rate if self.rate else self.seconds * (1 - self.done) / self.done
 
 
 def job_states(
@@ -68,10 +90,20 @@ def job_states(
             end = run.info.end_time or int(time.time() * 1000)
             seconds = max(0, end - run.info.start_time) / 1000
             title = titles.get(key, run.info.run_name)
-            states[key] = JobState(title, life, run.info.run_id, tags.get(FOLDER, ""), tags.get(STEP, ""), seconds)
+            metric, value, rate = judged(run)
+            folder, step = tags.get(FOLDER, ""), tags.get(STEP, "")
+            states[key] = JobState(title, life, run.info.run_id, folder, step, seconds, metric, value, rate)
     mark_dead(client, gone)
     missing = Life(Standing.MISSING)
     return {**{key: states.get(key, JobState(title, missing)) for key, title in titles.items()}, **states}
+
+
+def judged(run: Any) -> tuple[str, str, float]:
+    """What a run of the store is judged by, its last value as it is shown, and the run's steps a second."""
+    tags, values = run.data.tags, run.data.metrics
+    metric = objective_of(tags, values)[0]
+    value = told(values, {metric: headlines_of(tags).get(metric, 4)}).removeprefix(f"{metric} ")
+    return metric, value, values.get(metrics.STEPS_PER_SECOND, 0.0)
 
 
 def is_dead(client: Any, run: Any) -> bool:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
+
+FIRST_SECONDS = 12
+"""What torch takes to compile a recipe of reinforcement learning, on two cores."""
 
 
 @contextmanager
@@ -29,6 +37,21 @@ def computing(threads: int) -> Iterator[None]:
             yield
     finally:
         torch.set_flush_denormal(before)
+
+
+def compiling(recipe: Any) -> str:
+    """What a recipe's run does before its first steps, for people; empty where nothing is compiled."""
+    settings = getattr(recipe, "settings", None)
+    if not getattr(recipe, "compiles", getattr(settings, "compile", False) is True):
+        return ""
+    cache = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or _default_cache())
+    known = cache.is_dir() and any(cache.iterdir())
+    return "compiling" if known else f"compiling (first time, about {FIRST_SECONDS} s)"
+
+
+def _default_cache() -> str:
+    """Where torch keeps what it has compiled; to ask itself would take seconds."""
+    return os.path.join(tempfile.gettempdir(), f"torchinductor_{getpass.getuser()}")
 
 
 def flushes() -> bool:

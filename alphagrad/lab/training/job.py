@@ -38,6 +38,11 @@ class Assignment:
     pruner: Pruner | None = None
     """May end the run early."""
 
+    @property
+    def seed(self) -> int:
+        """Of the job."""
+        return int(self.config.get("seed", 0))
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -96,5 +101,5 @@ def assignment_of(config: DictConfig, overrides: Sequence[str], folder: Path) ->
     # where it was, from wherever it goes on; a password stays out of files and messages
     plain["tracking"]["uri"] = kept_uri(plain["tracking"]["uri"], plain["output_root"])
     plain["output_root"] = str(Path(plain["output_root"]).expanduser().resolve())
-    title = title_of(config, overrides)
-    return Assignment({str(k): v for k, v in plain.items() if k != "hydra"}, title, str(folder))
+    own = {str(k): v for k, v in plain.items() if k != "hydra"}
+    return Assignment(own, title_of(config, overrides), str(folder))

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from alphagrad.common.words import plain
+from alphagrad.common.words import plain, write_anything
 from alphagrad.lab.store.patience import Patience
 
 LOG = logging.getLogger("alphagrad")
@@ -27,6 +27,9 @@ class PlainLines(logging.Formatter):
 
 class LogFile(logging.FileHandler):
     """A log file that a full disk silences: the run itself says that the disk is full, in one line and not in pages."""
+
+    def __init__(self, filename: str | Path, mode: str = "a", encoding: str = "utf-8", delay: bool = False) -> None:
+        super().__init__(filename, mode, encoding, delay)
 
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exc_info()[1], OSError):
@@ -68,6 +71,7 @@ def log_files(folders: Sequence[str], retry_seconds: float = 0.0) -> Iterator[No
 
 def warn_on_stderr() -> None:
     """Shows warnings on the terminal, unless somebody has said how; the rest is for the log files."""
+    write_anything()  # a worker's streams are its own
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
     handler.setFormatter(PlainLines(FORMAT))

@@ -41,7 +41,7 @@ from alphagrad.lab.store.machine import PREFIX, measured
 from alphagrad.lab.store.patience import Patience
 from alphagrad.lab.training.begun import Begun, begun, going_on, unfinished
 from alphagrad.lab.training.best import BEST
-from alphagrad.lab.training.cpu import computing
+from alphagrad.lab.training.cpu import compiling, computing
 from alphagrad.lab.training.job import Assignment, Outcome, cell_of
 from alphagrad.lab.training.log import CHECKPOINT, Pruned, TrackedLog
 from alphagrad.lab.training.progress import Progress, ProgressLine
@@ -126,7 +126,8 @@ class _Stack:
     def title(self) -> str:
         """What the progress line calls it."""
         several = len(self.assignments) > 1
-        name = f"{len(self.assignments)} runs" if several else self.assignments[0].title
+        own = self.assignments[0]
+        name = f"{len(self.assignments)} runs" if several else f"{own.title} seed={own.seed}"
         return f"{self.configs[0].recipe.name} {name}"
 
     def claim(self, held: ExitStack) -> None:
@@ -171,6 +172,8 @@ class _Stack:
     def train(self, line: Progress) -> None:
         """Trains to the end, or until no run is left."""
         line.start(self.setup.recipe.total_steps)
+        if told := compiling(self.setup.recipe):
+            line.note(told)
         specs = [RunSpec(own.settings.seed, own.optimizer) for own in self.setups]
         pruners = [a.pruner for a in self.assignments]
         self.log = TrackedLog(

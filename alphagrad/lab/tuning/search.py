@@ -25,6 +25,7 @@ from alphagrad.common.words import cut, say
 from alphagrad.harness import metrics
 from alphagrad.lab.config import compose
 from alphagrad.lab.config.build import JobSettings, StackSettings, build, check_metric
+from alphagrad.lab.config.catalogue import explaining
 from alphagrad.lab.config.overrides import HYDRA, parsed
 from alphagrad.lab.config.sweep import jobs_of
 from alphagrad.lab.launching.apart import run_apart
@@ -105,7 +106,8 @@ def checked_contenders(overrides: Sequence[str]) -> tuple[list[Contender], JobSe
         if fixed:
             raise ConfigError(f"{fixed[0]}: is searched in tune/{name}.yaml, so it cannot be set as well")
         for corner in space.corners():
-            build(compose.compose([*job, *corner]))
+            with explaining(job):
+                build(compose.compose([*job, *corner]))
         contenders.append(Contender(name, job, space, config))
     if not contenders:
         raise ConfigError(f"{' '.join(overrides)}: a continuous range has no list of values")
