@@ -35,11 +35,11 @@ MEANT = {
     "optimizer.name=adam": "this only changes a name; optimizer is a group; give optimizer=adam",
     "recipe.name=image": "give recipe=image",
     "recipe=image model=gpt2": (
-        "model=gpt2: recipe=image takes no such model; it takes cnn, custom, mlp, resnet18, resnet50, torchvision, vit_tiny"
+        "model=gpt2: recipe=image takes no such model; it takes cnn, custom, mlp, resnet18, resnet50"
     ),
     "recipe=lm model=cnn": "model=cnn: recipe=lm takes no such model; it takes gpt2, llama",
     "recipe=text model=resnet18": "it takes mlp, pretrained, transformer",
-    "recipe=image data=pydocs": "data=pydocs: recipe=image takes no such data; it takes cifar10, cifar100, custom_images, digits",
+    "recipe=image data=pydocs": "data=pydocs: recipe=image takes no such data; it takes cifar10, cifar100",
     "recipe.total_steps=1.5e0": "recipe.total_steps=1.5: input should be a valid integer",
     "optimizer=alphagrad, adam": "alphagrad, adam: a setting has no blanks in it; give optimizer=alphagrad,adam",
     "-m optimizer=adam , sgd": "give optimizer=adam,sgd",
