@@ -24,7 +24,7 @@ SMALL: Mapping[str, Sequence[str]] = {
     ),
     "td3_hopper": (
         *("recipe.total_steps=60", "recipe.learning_starts=30", "recipe.batch_size=8", "recipe.buffer_size=100"),
-        *("recipe.hidden=[8,8]", "recipe.eval_episodes=1", "env.kwargs.max_episode_steps=20"),
+        *("recipe.log_every=20", "recipe.hidden=[8,8]", "recipe.eval_episodes=1", "env.kwargs.max_episode_steps=20"),
     ),
     "image": ("recipe.epochs=1",),
     "text": ("recipe.epochs=1", "recipe.max_length=8", "recipe.vocabulary=500"),

@@ -37,9 +37,10 @@ scripts) → the file that runs it, or its like."""
 LONG = {
     *("docs/fidelity.md", "docs/performance.md", "docs/results/text.md", "docs/results/vision.md", "docs/results.md"),
     *("docs/howto/compare.md", "docs/howto/scaling.md", "docs/howto/studies.md", "docs/howto/text.md"),
+    *("docs/howto/baseline.md", "docs/howto/model.md", "docs/howto/instruments.md", "docs/paper.md"),
     *("docs/howto/vision.md", "docs/howto/parallel.md", "docs/howto/recipe.md", "docs/tutorial.md"),
 }
-"""Pages whose commands take long together."""
+"""Pages whose commands take long together. What is a user's own is in tests/lab/test_lab_own.py as well, in short."""
 WITH_LINES = [page for page in [*PAGES, CHECKOUT / MAKEFILE] if "alphagrad" in page.read_text(encoding="utf-8")]
 
 
@@ -169,7 +170,7 @@ class Reader:
 
 BENCHMARKS = {
     "benchmarks/optimizer_step.py": ("--sizes", "11k", "--rounds", "1"),
-    "benchmarks/ngram.py": ("data=sotu", "recipe.tokenizer=bpe", "recipe.vocabulary=300"),
+    "benchmarks/ngram.py": ("data=sotu", "recipe.tokenizer=bpe", "recipe.vocabulary=300", "recipe.batch_size=2"),
     "benchmarks/text_throughput.py": ("--task", "text", "--turn", "2", "--steps", "4"),
     "benchmarks/vision_throughput.py": ("--task", "digits", "--runs", "2", "recipe.epochs=40"),
     "benchmarks/instruments_cost.py": ("--task", "dqn", "--optimizer", "adam", "--repeats", "1"),
