@@ -40,6 +40,8 @@ class Turns:
         """The run has done ``step`` steps."""
         begun, cpu = time.perf_counter(), time.process_time()
         steps = step - self._step
+        if not steps:  # told again, as at the end
+            return
         done = sum(next(self.plain) for _ in range(steps))
         ended, cpu_ended = time.perf_counter(), time.process_time()
         self.spent.append(((cpu - self._cpu) / (steps * self.each), (cpu_ended - cpu) / done))

@@ -24,7 +24,7 @@ SMALL: Mapping[str, Sequence[str]] = {
     ),
     "td3_hopper": (
         *("recipe.total_steps=60", "recipe.learning_starts=30", "recipe.batch_size=8", "recipe.buffer_size=100"),
-        *("recipe.hidden=[8,8]", "recipe.eval_episodes=1", "env.kwargs.max_episode_steps=20"),
+        *("recipe.log_every=20", "recipe.hidden=[8,8]", "recipe.eval_episodes=1", "env.kwargs.max_episode_steps=20"),
     ),
     "image": ("recipe.epochs=1",),
     "text": ("recipe.epochs=1", "recipe.max_length=8", "recipe.vocabulary=500"),
@@ -85,25 +85,27 @@ def recipe_of(words: Sequence[str], conf: Path) -> str:
 
 def first(override: str) -> str:
     """A setting with the first of the values that it is swept over; optimizers and choices of a rule keep theirs."""
-    return override if _key(override) in ("optimizer", *compose.SLOTS) else of_values(override, 1)
+    kept = ("optimizer", *compose.SLOTS)
+    return override if _key(override) in kept else f"{_key(override)}={_values(override)[0]}"
 
 
-def of_values(override: str, count: int) -> str:
-    """A setting with as many of the values that it is swept over, the first ones."""
+def _values(override: str) -> list[str]:
+    """The values that a setting is swept over."""
     (read,) = parsed([override])
-    if not read.is_sweep_override():
-        return override
-    return f"{read.get_key_element()}={','.join(sweep.choices_of(read)[:count])}"
+    return sweep.choices_of(read) if read.is_sweep_override() else [_value(override)]
 
 
 def _swept(words: Sequence[str], conf: Path) -> list[str]:
     """The first values of what a study's own file sweeps over, where the command is that of all of it."""
-    names = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
+    names = [_value(word) for word in words if word.startswith("experiment=")]
     if not names or "-m" not in words:
         return []
     params = yaml.safe_load(_experiment(names[0], conf))["hydra"]["sweeper"]["params"]
     swept = {key: f"{key}={value}" for key, value in params.items() if "${" not in str(value)}
-    return [of_values(word, 2) if key == "optimizer" else first(word) for key, word in swept.items()]
+    if "optimizer" in swept:  # of many optimizers the first and the last
+        found = _values(swept["optimizer"])
+        swept["optimizer"] = f"optimizer={','.join(dict.fromkeys([found[0], found[-1]]))}"
+    return [first(word) for word in swept.values()]
 
 
 def _experiment(name: str, conf: Path) -> str:
@@ -113,3 +115,7 @@ def _experiment(name: str, conf: Path) -> str:
 
 def _key(word: str) -> str:
     return word.partition("=")[0]
+
+
+def _value(word: str) -> str:
+    return word.partition("=")[2]
