@@ -34,13 +34,9 @@ ELSEWHERE = {
 }
 """What cannot run in a test's folder (it makes an environment, or needs a network, a cluster, a database, CleanRL's
 scripts) → the file that runs it, or its like."""
-LONG = {
-    *("docs/fidelity.md", "docs/performance.md", "docs/results/text.md", "docs/results/vision.md", "docs/results.md"),
-    *("docs/howto/compare.md", "docs/howto/scaling.md", "docs/howto/studies.md", "docs/howto/text.md"),
-    *("docs/howto/baseline.md", "docs/howto/model.md", "docs/howto/instruments.md", "docs/paper.md"),
-    *("docs/howto/vision.md", "docs/howto/parallel.md", "docs/howto/recipe.md", "docs/tutorial.md"),
-}
-"""Pages whose commands take long together. What is a user's own is in tests/lab/test_lab_own.py as well, in short."""
+QUICK = {"README.md", MAKEFILE}
+"""Those whose commands run in the default suite; all others' are slow. What is a user's own is in
+tests/lab/test_lab_own.py as well, in short."""
 WITH_LINES = [page for page in [*PAGES, CHECKOUT / MAKEFILE] if "alphagrad" in page.read_text(encoding="utf-8")]
 
 
@@ -179,7 +175,7 @@ BENCHMARKS = {
 
 
 def marked(page: Path):
-    return pytest.param(page, id=title(page), marks=pytest.mark.slow if title(page) in LONG else ())
+    return pytest.param(page, id=title(page), marks=pytest.mark.slow if title(page) not in QUICK else ())
 
 
 @pytest.mark.parametrize("page", [marked(page) for page in WITH_LINES])
@@ -201,7 +197,7 @@ def test_what_runs_elsewhere_is_there_and_asked_for():
     for pattern, file in ELSEWHERE.items():
         assert any(re.match(pattern, line.partition(" #")[0].strip()) for line in all_lines), pattern
         assert (CHECKOUT / file).exists(), file
-    assert {title(page) for page in WITH_LINES} >= LONG - {"docs/howto/parallel.md"}
+    assert {title(page) for page in WITH_LINES} >= QUICK
 
 
 def test_what_the_readme_says_is_on_the_path():
