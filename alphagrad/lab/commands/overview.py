@@ -14,7 +14,7 @@ alphagrad: a laboratory for the AlphaGrad optimizer and its variants
   alphagrad report [ID]                    a study's or run's table with intervals, and plots
   alphagrad watch RUN_ID|FOLDER            a run's policy at work, as a video file
   alphagrad ui                             MLflow's comparison UI on the store in use
-  alphagrad completion bash                tab completion: eval "$(alphagrad completion bash)"
+  alphagrad completion bash|zsh            tab completion: eval "$(alphagrad completion bash)"
 
 Examples
   alphagrad run recipe=dqn_cartpole optimizer=sin_tanh seed=3
