@@ -13,6 +13,7 @@ from alphagrad import __version__
 from alphagrad.common import ranks
 from alphagrad.common.errors import ConfigError, JobFailed
 from alphagrad.common.interrupts import no_exit
+from alphagrad.common.warned import once
 from alphagrad.common.words import LONGEST_LINE, cut, say, squeezed, write_anything
 from alphagrad.lab import commands
 from alphagrad.lab.commands.arguments import everywhere
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if argv[0] in TRAINING and sys.stderr.isatty() and not SHOWING & {word.partition("=")[0] for word in argv}:
             say("alphagrad: composing", err=True)  # what is imported takes seconds
         command = import_module(f"{commands.__name__}.{argv[0]}").main
-        with ExitStack() as held, no_exit():
+        with ExitStack() as held, no_exit(), once():
             if allowed:
                 from alphagrad.lab.config.targets import allowing
 
