@@ -14,6 +14,7 @@ from alphagrad.common import ranks
 from alphagrad.common.errors import ConfigError, JobFailed
 from alphagrad.common.interrupts import no_exit
 from alphagrad.common.own import VARIABLE, importable
+from alphagrad.common.warned import once
 from alphagrad.common.words import LONGEST_LINE, cut, say, squeezed, write_anything
 from alphagrad.lab import commands
 from alphagrad.lab.commands.arguments import everywhere
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = import_module(f"{commands.__name__}.{argv[0]}").main
         if folder := os.environ.get(VARIABLE):
             importable(os.path.realpath(os.path.expanduser(folder)))
-        with ExitStack() as held, no_exit():
+        with ExitStack() as held, no_exit(), once():
             if allowed:
                 from alphagrad.lab.config.targets import allowing
 

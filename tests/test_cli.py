@@ -196,7 +196,7 @@ read -ra COMP_WORDS <<< "$COMP_LINE"
 COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
 [[ $(complete -p alphagrad) == *"-F _alphagrad alphagrad" ]] || exit 3
 compopt() {{ :; }}  # bash allows it only while it completes
-_alphagrad
+_alphagrad alphagrad "${{COMP_LINE##* }}"
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
     env = {k: v for k, v in os.environ.items() if not k.startswith(("COMP_", "ALPHAGRAD_"))}

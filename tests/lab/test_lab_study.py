@@ -206,7 +206,7 @@ def test_failures_are_shown_when_they_happen_and_may_end_the_study(cli, odd, roo
     assert "Error executing job" not in done.err  # Hydra's words
     lines = done.out.splitlines()
     failed = next(k for k, line in enumerate(lines) if "seed1" in line and "failed, ZeroDivisionError: seed 1" in line)
-    others = [k for k, line in enumerate(lines) if "eval/return" in line]
+    others = [k for k, line in enumerate(lines) if ": eval/return" in line]
     seeds = sorted(run.data.tags["seed"] for run in store_runs(root) if "seed" in run.data.tags)
     if fail_fast:
         assert seeds == ["0", "1"]

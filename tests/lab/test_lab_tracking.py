@@ -76,7 +76,9 @@ def test_a_run_and_everything_it_leaves(cli, root, tiny, store_runs, lab):
     lab.setattr(Tracker, "metrics", noted)
     done = cli("run", "optimizer=alphagrad", "alpha.value=93", "seed=4", f"output_root={root}", *tiny)
     assert done.status == 0, done.err
-    assert done.err == ""
+    title, told = done.err.rstrip().rsplit(": ", 1)  # no more than that it begins
+    assert title.startswith("dqn_cartpole alphagrad ")
+    assert (told, len(done.err.splitlines())) == ("begins, 120 steps", 1)
     (run,) = store_runs(root)
     assert run.info.status == "FINISHED"
     assert run.info.end_time >= run.info.start_time

@@ -15,7 +15,7 @@ alphagrad: a laboratory for the AlphaGrad optimizer and its variants
   alphagrad export [ID] --to FILE          a study's runs or curves as a table: FILE.parquet or FILE.csv
   alphagrad watch RUN_ID|FOLDER            a run's policy at work, as a video file
   alphagrad ui                             MLflow's comparison UI on the store in use
-  alphagrad completion bash                tab completion: eval "$(alphagrad completion bash)"
+  alphagrad completion bash|zsh            tab completion: eval "$(alphagrad completion bash)"
 
 Examples
   alphagrad run recipe=dqn_cartpole optimizer=sin_tanh seed=3

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from alphagrad.common.errors import ConfigError, FailFast
 from alphagrad.common.interrupts import closing_runs_on_signals
 from alphagrad.common.own import importable, user_conf
+from alphagrad.common.warned import SHOWN, show_once
 from alphagrad.common.words import cut
 from alphagrad.lab.config.build import validated
 from alphagrad.lab.config.targets import ALLOWED, names_in
@@ -27,7 +28,7 @@ from alphagrad.lab.store.address import store_uri
 from alphagrad.lab.training.job import Assignment, Outcome
 
 STORE = "MLFLOW_TRACKING_URI"
-HANDED = (PARENT_RUN, STORE, ALLOWED)
+HANDED = (PARENT_RUN, STORE, ALLOWED, SHOWN)
 """Variables of the environment that workers take from the driver."""
 
 
@@ -117,7 +118,7 @@ class Announced:
 def parcel(assignments: list[Assignment], report: str = "") -> Parcel:
     """The jobs with the store and the parent run as they are here, whatever the worker's own environment says."""
     config = assignments[0].config
-    environment = {name: os.environ[name] for name in (PARENT_RUN,) if name in os.environ}
+    environment = {name: os.environ[name] for name in (PARENT_RUN, SHOWN) if name in os.environ}
     if config["tracking"]["uri"] is None:
         environment[STORE] = store_uri(None, config["output_root"])
     # what was allowed here is allowed there, where $ALPHAGRAD_CONF may be another
@@ -131,6 +132,7 @@ def parcel(assignments: list[Assignment], report: str = "") -> Parcel:
 def train(parcel: Parcel) -> list[Outcome]:
     """In the worker: trains the runs of a parcel; every way of failing is an outcome."""
     importable(parcel.modules)
+    show_once()
     with driver_environment(parcel.environment), closing_runs_on_signals():
         try:
             return run_apart(parcel.assignments, Reporter(parcel.report))

@@ -16,6 +16,7 @@ from typing import Any
 
 from alphagrad.common.errors import FailFast
 from alphagrad.common.interrupts import closing_runs_on_signals, end_with, orphaned
+from alphagrad.common.warned import show_once
 from alphagrad.lab.launching.apart import run_apart
 from alphagrad.lab.launching.board import Board
 from alphagrad.lab.launching.interrupted import PlannedStack
@@ -75,6 +76,7 @@ class Worker:
 def _serve(study: Connection, reports: Any, train: Train) -> None:
     """In the worker: trains what the study's process sends, until it sends nothing more or a signal comes."""
     warn_on_stderr()
+    show_once()
     parent = multiprocessing.parent_process()
     assert parent is not None
     with suppress(EOFError, KeyboardInterrupt, SystemExit), closing_runs_on_signals():

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from alphagrad.common.warned import is_new
 from alphagrad.common.words import plain, write_anything
 from alphagrad.lab.store.patience import Patience
 
@@ -23,6 +24,15 @@ class PlainLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as text."""
         return plain(super().format(record), lines=True)
+
+
+class Once(logging.Filter):
+    """Lets what a library warns of through once a command; our own words always."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is shown."""
+        ours = record.name.partition(".")[0] == LOG.name
+        return ours or record.levelno != logging.WARNING or is_new(f"{record.name} {record.getMessage()}")
 
 
 class LogFile(logging.FileHandler):
@@ -74,5 +84,6 @@ def warn_on_stderr() -> None:
     write_anything()  # a worker's streams are its own
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
+    handler.addFilter(Once())
     handler.setFormatter(PlainLines(FORMAT))
     logging.basicConfig(handlers=[handler])
