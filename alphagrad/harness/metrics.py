@@ -54,6 +54,36 @@ TOKENS_PER_SECOND = "time/tokens_per_second"
 MFU = "time/mfu"
 """Model FLOP/s of training over what the device does in a matrix product."""
 IMAGES_PER_SECOND = "time/images_per_second"
+OPTIMALITY_GAP = "theory/optimality_gap"
+"""f(x_t) − f*, of a problem whose least value is known, else f(x_t) − f_inf."""
+FULL_GRAD_NORM = "theory/gradient_norm"
+SMOOTHED_NORM = "theory/h"
+"""h(N_t) = N_t²/(N_t + ε)."""
+GAMMA = "theory/gamma"
+DISTANCE = "theory/distance"
+APPLIES = "theory/applies"
+"""1 while the iterates are where L and D hold, then 0."""
+VIOLATIONS = "theory/violations"
+COSINE_UNIT = "theory/cosine_to_gradient"
+COSINE_SIGN = "theory/cosine_to_sign"
+"""Of the step and the signs of the gradient: 1 is signSGD's direction."""
+LEMMA1, LEMMA1_BOUND = "lemma1/measured", "lemma1/bound"
+LEMMA2, LEMMA2_BOUND = "lemma2/measured", "lemma2/bound"
+LEMMA2_FULL = "lemma2/with_full_gradient"
+"""⟨∇f, g'⟩, where g' comes of a sampled gradient."""
+DESCENT, DESCENT_BOUND = "descent/measured", "descent/bound"
+THEOREM1, THEOREM1_BOUND, THEOREM1_OWN = "theorem1/measured", "theorem1/bound", "theorem1/bound_of_own_step"
+THEOREM2, THEOREM2_BOUND, THEOREM2_OWN = "theorem2/measured", "theorem2/bound", "theorem2/bound_of_own_step"
+SIDES = {
+    "Lemma 1": (LEMMA1, LEMMA1_BOUND),
+    "Lemma 2": (LEMMA2, LEMMA2_BOUND),
+    "descent": (DESCENT, DESCENT_BOUND),
+    "Theorem 1": (THEOREM1, THEOREM1_BOUND),
+    "Theorem 2": (THEOREM2, THEOREM2_BOUND),
+}
+"""Statement of the theory → what was measured of it, and its bound."""
+TIGHTNESS = {name: f"tightness/{name.lower().replace(' ', '')}" for name in SIDES if name != "descent"}
+"""Statement → measured over bound: of the lemmas the median over the steps, of the theorems at the last one."""
 LEARNING_RATE = "optimizer/learning_rate"
 STEPS_PER_SECOND = "time/steps_per_second"
 
@@ -118,6 +148,29 @@ TITLES = {
     TOKENS_PER_SECOND: "tokens per second",
     MFU: "model FLOP/s over peak FLOP/s",
     IMAGES_PER_SECOND: "images per second",
+    OPTIMALITY_GAP: "f − f*",
+    FULL_GRAD_NORM: "gradient norm ‖∇f‖₂",
+    SMOOTHED_NORM: "h(N)",
+    GAMMA: "γ",
+    DISTANCE: "distance to the minimum",
+    APPLIES: "whether L and D hold here",
+    VIOLATIONS: "violated inequalities (count)",
+    COSINE_UNIT: "cosine of step and gradient",
+    COSINE_SIGN: "cosine of step and signs of the gradient",
+    LEMMA1: "‖g'‖²",
+    LEMMA1_BOUND: "bound of ‖g'‖²",
+    LEMMA2: "⟨g, g'⟩",
+    LEMMA2_BOUND: "bound of ⟨g, g'⟩",
+    LEMMA2_FULL: "⟨∇f, g'⟩",
+    DESCENT: "f after the step",
+    DESCENT_BOUND: "bound of f after the step",
+    THEOREM1: "mean of f − f* so far",
+    THEOREM1_BOUND: "Theorem 1's bound",
+    THEOREM1_OWN: "Theorem 1's bound for its own step size",
+    THEOREM2: "least h(N) so far",
+    THEOREM2_BOUND: "Theorem 2's bound",
+    THEOREM2_OWN: "Theorem 2's bound for its own step size",
+    **{metric: f"{name}: measured over bound" for name, metric in TIGHTNESS.items()},
     LEARNING_RATE: "learning rate",
     STEPS_PER_SECOND: "steps per second",
 }

@@ -72,6 +72,12 @@ SHORT = {
         "model.heads=2",
         "checkpoint.every_steps=5",
     ),
+    "theory": (
+        "problem=noisy_quadratic",
+        "recipe.total_steps=300",
+        "recipe.figure=false",
+        "checkpoint.every_steps=25",
+    ),
 }
 """Settings that make a run of each recipe take a second or two; a recipe that is added needs some, too."""
 OFTEN = ("recipe.compile=false", "checkpoint.every_steps=50", "tracking.flush_seconds=0.05")

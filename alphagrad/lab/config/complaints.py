@@ -15,9 +15,9 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut, listed, shown, squeezed
 
 SLOTS = ("normalization", "alpha", "transform")
-DATA = ("data", "model")
-"""Groups of recipes that learn from examples."""
-GROUPS = re.compile(r"(recipe|optimizer|experiment|normalization|alpha|transform|data|model|hydra/launcher)=")
+PARTS = {"data": "image", "model": "image", "problem": "theory"}
+"""Groups of some recipes, and one of those that have them."""
+GROUPS = re.compile(r"(recipe|optimizer|experiment|normalization|alpha|transform|data|model|problem|hydra/launcher)=")
 Compose = Callable[[Sequence[str]], DictConfig]
 
 
@@ -83,9 +83,9 @@ def _no_setting(key: str, error: Exception, overrides: Sequence[str], compose: C
     if pointed is not None:
         return f"{key}: is set where it stands, as {pointed}={cut(value)}"
     slot = key.partition(".")[0]
-    if slot in DATA and (unknown or f"Key '{slot}'" in source + text):
+    if slot in PARTS and (unknown or f"Key '{slot}'" in source + text):
         recipe = next((o for o in overrides if o.startswith("recipe=")), "the recipe")
-        return f"{key}: {recipe} has no {slot}, recipe=image has"
+        return f"{key}: {recipe} has no {slot}, recipe={PARTS[slot]} has"
     if slot in SLOTS and (unknown or f"Key '{slot}'" in source + text):
         optimizer = next((o for o in overrides if o.startswith("optimizer=")), "the optimizer")
         return f"{key}: {optimizer} has no {slot}, only the variants of AlphaGrad that use it do"

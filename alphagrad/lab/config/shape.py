@@ -24,7 +24,7 @@ EARLIER_DEFAULTS = ("lr", "sgd_lr", "alphagrad_lr", "adam_eps", "clip_grad_norm"
 """What of it an earlier alphagrad had in the section of the recipe."""
 MOVED = {"alphagrad.lab.baselines.muon": "alphagrad.harness.baselines.muon"}
 """Where a ``_target_`` of an earlier alphagrad is now."""
-PARTS = ("env", "normalization", "alpha", "transform", "data", "model")
+PARTS = ("env", "normalization", "alpha", "transform", "data", "model", "problem")
 """Sections that recipes and optimizers point to."""
 LONGEST_VALUE = 4096
 """Characters, as of a path."""
