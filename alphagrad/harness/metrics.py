@@ -54,6 +54,15 @@ TOKENS_PER_SECOND = "time/tokens_per_second"
 MFU = "time/mfu"
 """Model FLOP/s of training over what the device does in a matrix product."""
 IMAGES_PER_SECOND = "time/images_per_second"
+TRAIN_ERROR = "train/squared_error"
+"""Mean squared error of minibatches since the last point; 1 is what predicting the mean target has."""
+CLEAN_ERROR = "eval/train_squared_error"
+EVAL_ERROR = "eval/squared_error"
+FINAL_ERROR = "final/train_squared_error"
+"""Mean of :data:`CLEAN_ERROR` over the last tenth of the evaluations."""
+DIVERGED = "stability/diverged"
+ROUGHNESS = "stability/detrended_variance"
+"""Variance of log₁₀ :data:`CLEAN_ERROR` about its moving average."""
 OPTIMALITY_GAP = "theory/optimality_gap"
 """f(x_t) − f*, of a problem whose least value is known, else f(x_t) − f_inf."""
 FULL_GRAD_NORM = "theory/gradient_norm"
@@ -148,6 +157,12 @@ TITLES = {
     TOKENS_PER_SECOND: "tokens per second",
     MFU: "model FLOP/s over peak FLOP/s",
     IMAGES_PER_SECOND: "images per second",
+    TRAIN_ERROR: "training error (squared, of standardised targets)",
+    CLEAN_ERROR: "error on all training rows (squared, of standardised targets)",
+    EVAL_ERROR: "test error (squared, of standardised targets)",
+    FINAL_ERROR: "final error on all training rows (squared)",
+    DIVERGED: "diverged (share)",
+    ROUGHNESS: "variance of the detrended log₁₀ loss",
     OPTIMALITY_GAP: "f − f*",
     FULL_GRAD_NORM: "gradient norm ‖∇f‖₂",
     SMOOTHED_NORM: "h(N)",

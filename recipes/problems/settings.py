@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -94,5 +95,12 @@ def build_problem(s: ProblemSettings) -> Problem:
             raise ValueError(f"problem.{name}=null: {s.name} needs it")
     if s.sizes is not None and sum(s.sizes) > MOST:
         raise ValueError(f"problem.sizes={s.sizes}: must sum up to at most {MOST}")
+    return _built(s.model_dump_json())
+
+
+@lru_cache(maxsize=32)
+def _built(settings: str) -> Problem:
+    """The jobs of a study have few problems between them."""
+    s = ProblemSettings.model_validate_json(settings)
     problem = MAKERS[s.name](s).scaled(s.scale)
     return problem if s.L is None else replace(problem, L=s.L)
