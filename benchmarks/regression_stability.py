@@ -1,4 +1,4 @@
-"""The study of `experiment=regression_stability` without a store: `train FILE` writes a row a run, `judge FILE` the verdict.
+"""The study of `experiment=regression_stability` without a store: `train` writes a row a run, `judge` says the verdict.
 
     python benchmarks/regression_stability.py train docs/results/regression.csv
     python benchmarks/regression_stability.py judge docs/results/regression.csv
@@ -61,7 +61,8 @@ class Kept:
 
 def swept() -> dict[str, list[str]]:
     """Setting → its values, as the experiment's file has them."""
-    return {o.get_key_element(): sweep.choices_of(o) for o in parsed(sweep.sweep_parameters([EXPERIMENT]))}
+    overrides = parsed(sweep.sweep_parameters([EXPERIMENT]))
+    return {o.get_key_element(): sweep.choices_of(o) if o.is_sweep_override() else [str(o.value())] for o in overrides}
 
 
 def train(file: Path) -> None:
@@ -150,9 +151,8 @@ def judge(file: Path) -> None:
             if other == "module":
                 speaks[measure] = side
         print(f"| {other} | {' | '.join(cells)} |")
-    print(
-        "\n| mean over cells and seeds | final error at the best rate | roughness | diverged | width |\n|---|---|---|---|---|"
-    )
+    print("\n| mean over cells and seeds | final error at the best rate | roughness | diverged | width |")
+    print("|---|---|---|---|---|")
     for name in next(iter(found.values())):
         means = [
             np.mean([row[measure] for cell in found.values() for row in cell[name].values()])
