@@ -29,8 +29,7 @@ from alphagrad.lab.config.overrides import parsed
 from alphagrad.lab.evidence.statistics import interval
 
 EXPERIMENT = "experiment=regression_stability"
-PROBLEM = ("data", "recipe.hidden", "recipe.spread")
-CELL = (*PROBLEM, "alpha")
+CELL = ("data", "recipe.hidden", "recipe.spread")
 KEPT = {"final": metrics.FINAL_ERROR, "test": metrics.EVAL_ERROR, "roughness": metrics.ROUGHNESS}
 MEASURES = {"roughness": -1, "diverged": -1, "width": 1}
 """Measure → whether more or less of it is more stable."""
@@ -65,8 +64,13 @@ def swept() -> dict[str, list[str]]:
     return {o.get_key_element(): sweep.choices_of(o) if o.is_sweep_override() else [str(o.value())] for o in overrides}
 
 
+def words_of(names: Sequence[str], values: Sequence[str]) -> list[str]:
+    """Settings as they are given to a command."""
+    return [f"{name}={value}" for name, value in zip(names, values, strict=True)]
+
+
 def train(file: Path) -> None:
-    """Trains every job, a stack for each problem and α, and writes a row a run."""
+    """Trains every job, a stack for each problem, and writes a row a run."""
     torch.set_num_threads(1)
     with compose.hydra_initialized(), file.open("w", encoding="utf-8", newline="") as out:
         choices = swept()
@@ -76,16 +80,14 @@ def train(file: Path) -> None:
         inner = [name for name in told if name not in CELL]
         rows = csv.writer(out, lineterminator="\n")
         rows.writerow([*told, "seed", *KEPT])
+        jobs = [list(values) for values in product(*(choices[name] for name in inner))]
+        optimizers = [build(compose.compose([EXPERIMENT, *fixed, *words_of(inner, job)])).optimizer for job in jobs]
+        specs = [RunSpec(seed, optimizer) for optimizer in optimizers for seed in seeds]
         for cell in product(*(choices[name] for name in CELL)):
-            words = [f"{name}={value}" for name, value in zip(CELL, cell, strict=True)]
-            jobs = [list(values) for values in product(*(choices[name] for name in inner))]
-            setups = []
-            for job in jobs:
-                own = [f"{name}={value}" for name, value in zip(inner, job, strict=True)]
-                setups.append(build(compose.compose([EXPERIMENT, *fixed, *words, *own])))
-            specs = [RunSpec(seed, setup.optimizer) for setup in setups for seed in seeds]
+            words = words_of(CELL, cell)
+            recipe = build(compose.compose([EXPERIMENT, *fixed, *words, *words_of(inner, jobs[0])])).recipe
             log = Kept(len(specs))
-            setups[0].recipe.train(RunStack(specs), log)  # type: ignore[arg-type]
+            recipe.train(RunStack(specs), log)  # type: ignore[arg-type]
             for k, last in enumerate(log.last):
                 job = jobs[k // len(seeds)]
                 values = {**dict(zip(CELL, cell, strict=True)), **dict(zip(inner, job, strict=True))}

@@ -101,9 +101,25 @@ UPDATE_NORM = "update_norm"
 SATURATION = "saturation"
 ALPHA = "alpha"
 SKIPPED = "skipped"
+KURTOSIS = "kurtosis"
+"""Of the components of a gradient, about 0: 3 for a Gaussian."""
+ZEROS = "zeros"
 
 
-PER_TENSOR = (GRAD_NORM, UPDATE_NORM, SATURATION, ALPHA, SKIPPED)
+def tail(sigmas: int) -> str:
+    """The quantity that is the share of components beyond so many σ."""
+    return f"beyond_{sigmas}_sigma"
+
+
+QUANTILES = "quantile_"
+
+
+def quantile(level: float) -> str:
+    """The quantity that is the components' quantile, in σ, where that of N(0, 1) is ``level``."""
+    return f"{QUANTILES}{level:+.2f}"
+
+
+PER_TENSOR = (GRAD_NORM, UPDATE_NORM, SATURATION, ALPHA, SKIPPED, KURTOSIS, ZEROS, tail(2), tail(3), tail(4))
 """Quantities of single tensors."""
 EPISODES = frozenset({EPISODIC_RETURN, EPISODIC_LENGTH, FINAL_RETURN, EVAL_RETURN, EVAL_LENGTH, STEPS_PER_SECOND})
 """What every recipe of reinforcement learning logs."""
@@ -120,7 +136,8 @@ def per_tensor(quantity: str, tensor: str) -> str:
 
 def is_logged(name: str, logs: Collection[str]) -> bool:
     """Whether a recipe that logs ``logs`` may log a metric, those of single tensors included."""
-    return name in logs or name.partition("/")[0] in PER_TENSOR
+    quantity = name.partition("/")[0]
+    return name in logs or quantity in PER_TENSOR or quantity.startswith(QUANTILES)
 
 
 TITLES = {
@@ -196,6 +213,9 @@ QUANTITIES = {
     SATURATION: "saturation S(α) (share of components)",
     ALPHA: "steepness α",
     SKIPPED: "skipped updates (count)",
+    KURTOSIS: "kurtosis of the gradient's components",
+    ZEROS: "exact zeros (share of the gradient)",
+    **{tail(sigmas): f"components beyond {sigmas} σ (share)" for sigmas in (2, 3, 4)},
 }
 """Likewise of the quantities of single tensors."""
 

@@ -72,6 +72,11 @@ SHORT = {
         "model.heads=2",
         "checkpoint.every_steps=5",
     ),
+    "regression": (
+        "recipe.hidden=[8]",
+        "recipe.total_steps=400",
+        "checkpoint.every_steps=25",
+    ),
     "theory": (
         "problem=noisy_quadratic",
         "recipe.total_steps=300",
