@@ -28,8 +28,8 @@ MOST = 1 << 20
 def components(grad: Tensor, runs: int | None) -> dict[str, Tensor]:
     """What the components of one tensor's gradient are like, of each run [R] where it is [R, ...].
 
-    Quantity → value: kurtosis about 0 (3 for a Gaussian), the share of components beyond 2, 3 and 4 σ, the share of exact
-    zeros, and the quantiles in units of σ at the levels of :data:`LEVELS`. NaN for a gradient of zeros.
+    Quantity → value: kurtosis about 0 (3 for a Gaussian), the share of components beyond 2, 3 and 4 σ, the share of
+    exact zeros, and the quantiles in units of σ at the levels of :data:`LEVELS`. NaN for a gradient of zeros.
     """
     flat = grad.detach().reshape(1 if runs is None else runs, -1)
     d = flat.shape[1]

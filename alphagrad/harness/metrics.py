@@ -57,6 +57,7 @@ IMAGES_PER_SECOND = "time/images_per_second"
 TRAIN_ERROR = "train/squared_error"
 """Mean squared error of minibatches since the last point; 1 is what predicting the mean target has."""
 CLEAN_ERROR = "eval/train_squared_error"
+"""The same of all training rows."""
 EVAL_ERROR = "eval/squared_error"
 FINAL_ERROR = "final/train_squared_error"
 """Mean of :data:`CLEAN_ERROR` over the last tenth of the evaluations."""
@@ -116,7 +117,7 @@ QUANTILES = "quantile_"
 
 def quantile(level: float) -> str:
     """The quantity that is the components' quantile, in σ, where that of N(0, 1) is ``level``."""
-    return f"{QUANTILES}{level:+.2f}"
+    return f"{QUANTILES}{level:.2f}"
 
 
 PER_TENSOR = (GRAD_NORM, UPDATE_NORM, SATURATION, ALPHA, SKIPPED, KURTOSIS, ZEROS, tail(2), tail(3), tail(4))

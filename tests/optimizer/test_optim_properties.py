@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from alphagrad import AlphaGrad, Rule
-from alphagrad.alpha import Constant, Quantile
+from alphagrad.alpha import Constant, Quantile, SqrtDim
 from alphagrad.transform import Hybrid, Identity, Sign, SinTanh, Tanh
 from alphagrad.values import TensorInfo
 
@@ -79,11 +79,12 @@ def test_permutation_invariance(g, alpha, chance):
 
 
 @FAST
-@given(st.lists(GRADIENTS, min_size=2, max_size=4), STEEP)
-def test_tensors_do_not_know_of_each_other(grads, alpha):
-    rule = Rule(alpha=Constant(alpha))
+@given(st.lists(GRADIENTS, min_size=2, max_size=4), st.floats(0.1, 10.0))
+def test_tensors_do_not_know_of_each_other(grads, k):
+    """Each has its own norm, and its own α = k·√d."""
+    rule = Rule(alpha=SqrtDim(k))
     for together, g in zip(updates(*grads, rule=rule), grads, strict=True):
-        assert torch.allclose(together, update(g, alpha), rtol=1e-12, atol=1e-14)
+        assert torch.allclose(together, update(g, k * math.sqrt(len(g))), rtol=1e-12, atol=1e-14)
 
 
 @FAST

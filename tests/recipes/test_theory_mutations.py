@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from theory_cases import alphagrad, audited, settings_of
@@ -84,3 +86,11 @@ def test_a_mutation_of_the_update_breaks_a_statement(mutation, monkeypatch):
     at, reason = audited(problem, given, total_steps=10).ended[0]
     assert found in reason, reason
     assert at < 10
+
+
+def test_the_table_is_whole():
+    """docs/theory.md has a line for each mutation, and the statement that finds it."""
+    page = (Path(__file__).resolve().parents[2] / "docs/theory.md").read_text(encoding="utf-8")
+    for mutation, (*_, found) in MUTATIONS.items():
+        line = next(line for line in page.splitlines() if f"`{mutation.__name__}`" in line)
+        assert found.removesuffix(" in") in line
