@@ -1,7 +1,7 @@
 """The study of `experiment=regression_stability` without a store: `train` writes a row a run, `judge` says the verdict.
 
-    python benchmarks/regression_stability.py train docs/results/regression.csv
-    python benchmarks/regression_stability.py judge docs/results/regression.csv
+    python benchmarks/regression_stability.py train docs/results/regression.csv.gz
+    python benchmarks/regression_stability.py judge docs/results/regression.csv.gz
 
 What a run is, is taken from the experiment's file; runs of one problem train as one stack.
 """
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gzip
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -64,6 +65,11 @@ def swept() -> dict[str, list[str]]:
     return {o.get_key_element(): sweep.choices_of(o) if o.is_sweep_override() else [str(o.value())] for o in overrides}
 
 
+def opened(file: Path, mode: Literal["rt", "wt"]) -> IO[str]:
+    """A text file, packed where its name ends in .gz."""
+    return (gzip.open if file.suffix == ".gz" else open)(file, mode, encoding="utf-8", newline="")
+
+
 def words_of(names: Sequence[str], values: Sequence[str]) -> list[str]:
     """Settings as they are given to a command."""
     return [f"{name}={value}" for name, value in zip(names, values, strict=True)]
@@ -72,7 +78,7 @@ def words_of(names: Sequence[str], values: Sequence[str]) -> list[str]:
 def train(file: Path) -> None:
     """Trains every job, a stack for each problem, and writes a row a run."""
     torch.set_num_threads(1)
-    with compose.hydra_initialized(), file.open("w", encoding="utf-8", newline="") as out:
+    with compose.hydra_initialized(), opened(file, "wt") as out:
         choices = swept()
         seeds = [int(seed) for seed in choices.pop("seed")]
         told = [name for name, values in choices.items() if len(values) > 1]
@@ -137,7 +143,7 @@ def differences(found: Mapping[tuple[str, ...], Any], one: str, other: str, meas
 
 def judge(file: Path) -> None:
     """Prints the verdict, by the rule in the experiment's file, and the tables behind it."""
-    with file.open(encoding="utf-8", newline="") as text:
+    with opened(file, "rt") as text:
         found = measured(list(csv.DictReader(text)))
     print(f"{len(found)} cells, {len(next(iter(found.values()))['tensor'])} seeds\n")
     print("| tensor minus | roughness (log₁₀) | share diverged | width (decades) |\n|---|---|---|---|")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from functools import partial
 from pathlib import Path
@@ -209,3 +210,17 @@ def test_the_study_is_what_its_rule_says():
     assert len(sweep["optimizer.lr"].split(",")) == 7
     assert Path(CONF.parent / "benchmarks/regression_stability.py").exists()
     assert "refuted" in text
+
+
+def test_the_verdict_is_what_the_kept_runs_say(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(CONF.parent / "benchmarks"))
+    judge = importlib.import_module("regression_stability").judge
+    judge(CONF.parent / "docs/results/regression.csv.gz")
+    told = capsys.readouterr().out
+    page = (CONF.parent / "docs/results/regression.md").read_text(encoding="utf-8").replace("−", "-")
+    assert told.startswith("8 cells, 20 seeds")
+    for line in told.splitlines():
+        if line.startswith(("| module", "| group", "| global", "| blend", "| tensor | ")):
+            assert line in page
+    verdict = told.splitlines()[-1].split()[1].rstrip(":")
+    assert f"**{verdict.capitalize()}: " in page
