@@ -22,7 +22,7 @@ from alphagrad import __version__
 project = "alphagrad"
 author = "The alphagrad authors"
 release = version = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "equations"]
 exclude_patterns = ["_build"]
 highlight_language = "none"
 smartquotes = False  # g' is a name
@@ -32,7 +32,8 @@ html_title = "alphagrad"
 html_copy_source = False
 html_show_sphinx = False
 
-myst_enable_extensions = ["colon_fence"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+html_math_renderer = "drawn"
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"

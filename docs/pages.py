@@ -172,7 +172,12 @@ def recipes() -> str:
         target = yaml.safe_load(text)["recipe"]["_target_"]
         parts += ["", f"## {name}", "", f"{description}.", "", "```sh", f"alphagrad run recipe={name}", "```", ""]
         parts += [table(list(settings(text))), "", f"The class: `{target}`."]
-    for group, heading in (("data", "Data sets"), ("model", "Models"), ("experiment", "Studies")):
+    for group, heading in (
+        ("data", "Data sets"),
+        ("model", "Models"),
+        ("problem", "Problems"),
+        ("experiment", "Studies"),
+    ):
         listed = [f"| `{name}` | {description} |" for name, (description, _) in options_of(group).items()]
         parts += ["", f"## {heading}", "", f"| `{group}` | |", "|---|---|", *listed]
     return "\n".join([*parts, ""])

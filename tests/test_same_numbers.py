@@ -113,6 +113,8 @@ RECIPES = {
         "recipe.sample_every=10",
         "recipe.sample_tokens=4",
     ),
+    "regression": ("recipe.hidden=[8,4]", "recipe.total_steps=40", "recipe.log_every=10"),
+    "theory": ("problem=logistic", "problem.batch_size=32", "recipe.total_steps=40", "recipe.figure=false"),
 }
 SINGLE = {f"{recipe} {optimizer}": (recipe, optimizer, ()) for recipe in RECIPES for optimizer in OPTIMIZERS}
 # what reaches further into a run's optimizer: signals, schedules, clipping, sums over parts, mixed precision

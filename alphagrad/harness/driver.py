@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from alphagrad.harness import metrics
+from alphagrad.harness.gaussianity import components
 from alphagrad.harness.tensors import split, whole
 from alphagrad.observe import signals
 from alphagrad.optimizer import AlphaGrad
@@ -47,10 +48,14 @@ class OptimizerSpec:
 
 @dataclass(frozen=True)
 class Observation:
-    """Which signals the optimizers report at a step: the ``tensors`` largest, saturated beyond ``tau``."""
+    """Which signals the optimizers report at a step: the ``tensors`` largest, saturated beyond ``tau``.
+
+    With ``components`` also how far their gradients' components are from Gaussian.
+    """
 
     tensors: int
     tau: float
+    components: bool = False
 
 
 class Driver:
@@ -105,6 +110,9 @@ class Driver:
         # before the step: some optimizers overwrite the gradient
         for name, grad in self._gradients(names).items():
             seen[metrics.per_tensor(metrics.GRAD_NORM, name)] = self._norm(grad)
+            if observe.components:
+                like = components(whole(grad), self.runs)
+                seen.update({metrics.per_tensor(quantity, name): value for quantity, value in like.items()})
         for name, row in self._signals(observe.tau).items():
             if name in names:
                 seen.update({metrics.per_tensor(quantity, name): value for quantity, value in row.items()})

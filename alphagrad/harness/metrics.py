@@ -54,6 +54,46 @@ TOKENS_PER_SECOND = "time/tokens_per_second"
 MFU = "time/mfu"
 """Model FLOP/s of training over what the device does in a matrix product."""
 IMAGES_PER_SECOND = "time/images_per_second"
+TRAIN_ERROR = "train/squared_error"
+"""Mean squared error of minibatches since the last point; 1 is what predicting the mean target has."""
+CLEAN_ERROR = "eval/train_squared_error"
+"""The same of all training rows."""
+EVAL_ERROR = "eval/squared_error"
+FINAL_ERROR = "final/train_squared_error"
+"""Mean of :data:`CLEAN_ERROR` over the last tenth of the evaluations."""
+DIVERGED = "stability/diverged"
+ROUGHNESS = "stability/detrended_variance"
+"""Variance of log₁₀ :data:`CLEAN_ERROR` about its moving average."""
+OPTIMALITY_GAP = "theory/optimality_gap"
+"""f(x_t) − f*, of a problem whose least value is known, else f(x_t) − f_inf."""
+FULL_GRAD_NORM = "theory/gradient_norm"
+SMOOTHED_NORM = "theory/h"
+"""h(N_t) = N_t²/(N_t + ε)."""
+GAMMA = "theory/gamma"
+DISTANCE = "theory/distance"
+APPLIES = "theory/applies"
+"""1 while the iterates are where L and D hold, then 0."""
+VIOLATIONS = "theory/violations"
+COSINE_UNIT = "theory/cosine_to_gradient"
+COSINE_SIGN = "theory/cosine_to_sign"
+"""Of the step and the signs of the gradient: 1 is signSGD's direction."""
+LEMMA1, LEMMA1_BOUND = "lemma1/measured", "lemma1/bound"
+LEMMA2, LEMMA2_BOUND = "lemma2/measured", "lemma2/bound"
+LEMMA2_FULL = "lemma2/with_full_gradient"
+"""⟨∇f, g'⟩, where g' comes of a sampled gradient."""
+DESCENT, DESCENT_BOUND = "descent/measured", "descent/bound"
+THEOREM1, THEOREM1_BOUND, THEOREM1_OWN = "theorem1/measured", "theorem1/bound", "theorem1/bound_of_own_step"
+THEOREM2, THEOREM2_BOUND, THEOREM2_OWN = "theorem2/measured", "theorem2/bound", "theorem2/bound_of_own_step"
+SIDES = {
+    "Lemma 1": (LEMMA1, LEMMA1_BOUND),
+    "Lemma 2": (LEMMA2, LEMMA2_BOUND),
+    "descent": (DESCENT, DESCENT_BOUND),
+    "Theorem 1": (THEOREM1, THEOREM1_BOUND),
+    "Theorem 2": (THEOREM2, THEOREM2_BOUND),
+}
+"""Statement of the theory → what was measured of it, and its bound."""
+TIGHTNESS = {name: f"tightness/{name.lower().replace(' ', '')}" for name in SIDES if name != "descent"}
+"""Statement → measured over bound: of the lemmas the median over the steps, of the theorems at the last one."""
 LEARNING_RATE = "optimizer/learning_rate"
 STEPS_PER_SECOND = "time/steps_per_second"
 
@@ -62,9 +102,25 @@ UPDATE_NORM = "update_norm"
 SATURATION = "saturation"
 ALPHA = "alpha"
 SKIPPED = "skipped"
+KURTOSIS = "kurtosis"
+"""Of the components of a gradient, about 0: 3 for a Gaussian."""
+ZEROS = "zeros"
 
 
-PER_TENSOR = (GRAD_NORM, UPDATE_NORM, SATURATION, ALPHA, SKIPPED)
+def tail(sigmas: int) -> str:
+    """The quantity that is the share of components beyond so many σ."""
+    return f"beyond_{sigmas}_sigma"
+
+
+QUANTILES = "quantile_"
+
+
+def quantile(level: float) -> str:
+    """The quantity that is the components' quantile, in σ, where that of N(0, 1) is ``level``."""
+    return f"{QUANTILES}{level:.2f}"
+
+
+PER_TENSOR = (GRAD_NORM, UPDATE_NORM, SATURATION, ALPHA, SKIPPED, KURTOSIS, ZEROS, tail(2), tail(3), tail(4))
 """Quantities of single tensors."""
 EPISODES = frozenset({EPISODIC_RETURN, EPISODIC_LENGTH, FINAL_RETURN, EVAL_RETURN, EVAL_LENGTH, STEPS_PER_SECOND})
 """What every recipe of reinforcement learning logs."""
@@ -81,7 +137,8 @@ def per_tensor(quantity: str, tensor: str) -> str:
 
 def is_logged(name: str, logs: Collection[str]) -> bool:
     """Whether a recipe that logs ``logs`` may log a metric, those of single tensors included."""
-    return name in logs or name.partition("/")[0] in PER_TENSOR
+    quantity = name.partition("/")[0]
+    return name in logs or quantity in PER_TENSOR or quantity.startswith(QUANTILES)
 
 
 TITLES = {
@@ -118,6 +175,35 @@ TITLES = {
     TOKENS_PER_SECOND: "tokens per second",
     MFU: "model FLOP/s over peak FLOP/s",
     IMAGES_PER_SECOND: "images per second",
+    TRAIN_ERROR: "training error (squared, of standardised targets)",
+    CLEAN_ERROR: "error on all training rows (squared, of standardised targets)",
+    EVAL_ERROR: "test error (squared, of standardised targets)",
+    FINAL_ERROR: "final error on all training rows (squared)",
+    DIVERGED: "diverged (share)",
+    ROUGHNESS: "variance of the detrended log₁₀ loss",
+    OPTIMALITY_GAP: "f − f*",
+    FULL_GRAD_NORM: "gradient norm ‖∇f‖₂",
+    SMOOTHED_NORM: "h(N)",
+    GAMMA: "γ",
+    DISTANCE: "distance to the minimum",
+    APPLIES: "whether L and D hold here",
+    VIOLATIONS: "violated inequalities (count)",
+    COSINE_UNIT: "cosine of step and gradient",
+    COSINE_SIGN: "cosine of step and signs of the gradient",
+    LEMMA1: "‖g'‖²",
+    LEMMA1_BOUND: "bound of ‖g'‖²",
+    LEMMA2: "⟨g, g'⟩",
+    LEMMA2_BOUND: "bound of ⟨g, g'⟩",
+    LEMMA2_FULL: "⟨∇f, g'⟩",
+    DESCENT: "f after the step",
+    DESCENT_BOUND: "bound of f after the step",
+    THEOREM1: "mean of f − f* so far",
+    THEOREM1_BOUND: "Theorem 1's bound",
+    THEOREM1_OWN: "Theorem 1's bound for its own step size",
+    THEOREM2: "least h(N) so far",
+    THEOREM2_BOUND: "Theorem 2's bound",
+    THEOREM2_OWN: "Theorem 2's bound for its own step size",
+    **{metric: f"{name}: measured over bound" for name, metric in TIGHTNESS.items()},
     LEARNING_RATE: "learning rate",
     STEPS_PER_SECOND: "steps per second",
 }
@@ -128,6 +214,9 @@ QUANTITIES = {
     SATURATION: "saturation S(α) (share of components)",
     ALPHA: "steepness α",
     SKIPPED: "skipped updates (count)",
+    KURTOSIS: "kurtosis of the gradient's components",
+    ZEROS: "exact zeros (share of the gradient)",
+    **{tail(sigmas): f"components beyond {sigmas} σ (share)" for sigmas in (2, 3, 4)},
 }
 """Likewise of the quantities of single tensors."""
 

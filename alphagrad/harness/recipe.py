@@ -78,6 +78,10 @@ class Capability(StrEnum):
     """`alphagrad watch` shows its policy: the recipe has ``policy`` and ``play``."""
 
 
+class RunFailed(Exception):
+    """What a recipe trains for has not come true; raised by the log once no run is left."""
+
+
 class NotDrawable(Exception):
     """An environment has no pictures."""
 
@@ -94,6 +98,9 @@ class Log(Protocol):
 
     def diverged(self, run: int, step: int, reason: str) -> None:
         """Ends a run of the stack as failed; raises ``FloatingPointError`` once no run is left."""
+
+    def failed(self, run: int, step: int, reason: str) -> None:
+        """Ends a run of the stack as failed for a reason of the recipe's own; raises :class:`RunFailed` as above."""
 
     def progress(self, step: int, shown: str) -> None:
         """Tells how far the stack is, with a few words for the progress line."""

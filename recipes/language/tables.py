@@ -51,6 +51,20 @@ def columns_of(asked: str, file: Path, names: list[tuple[str, str]]) -> list[lis
     return columns
 
 
+def names_of(asked: str, file: Path) -> list[str]:
+    """The columns of a table, in order; ``asked`` is the setting that named the file.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    text = "" if kind_of(file) == ".parquet" else read_text(asked, file)
+    try:
+        return list(dict.fromkeys(READERS[kind_of(file)](file, text, [])[0]))
+    except (CsvError, OSError, ValueError, TypeError, KeyError, NotImplementedError, RecursionError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise ValueError(f"{asked}: {file} cannot be read as {file.suffix[1:]} ({told})") from error
+
+
 def as_texts(where: str, values: Iterable[Any], nonempty: bool = False) -> list[str]:
     """Values as they stand in their file; bytes are decoded as UTF-8.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from alphagrad.harness import metrics
 from alphagrad.harness.recipe import Log
 from alphagrad.harness.stack import RunStack
-from alphagrad.harness.state import Stateful
+from alphagrad.harness.state import HasState, Stateful
 
 from ..windows import Window, stop_diverged
 from .learner import Learner
@@ -102,10 +102,15 @@ class Clock(Stateful):
 def fit(
     plan: FitPlan, learner: Learner, batches: Batches, evaluate: Evaluate, stack: RunStack, log: Log
 ) -> list[dict[str, Any]]:
-    """Trains the runs of a stack to the end of the plan, from wherever ``log`` has kept them; returns their results."""
+    """Trains the runs of a stack to the end of the plan, from wherever ``log`` has kept them; returns their results.
+
+    An ``evaluate`` that has a state is kept too.
+    """
     runs = len(stack)
     window, clock = Window(runs, plan.measures), Clock(runs, stack.device)
     parts: dict[str, Any] = {"learner": learner, "window": window, "clock": clock}
+    if isinstance(evaluate, HasState):
+        parts["evaluate"] = evaluate
 
     def result(run: int) -> dict[str, Any]:
         return {**learner.result(run), "steps": plan.total_steps}

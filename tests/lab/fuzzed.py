@@ -13,9 +13,20 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-RECIPES = ("dqn_cartpole", "ppo_halfcheetah", "td3_hopper", "image", "lm", "text")
+RECIPES = ("dqn_cartpole", "ppo_halfcheetah", "td3_hopper", "image", "lm", "text", "regression", "theory")
 OPTIMIZERS = ("alphagrad", "hybrid", "saturation", "adam", "sgd", "muon", "lars", "lion", "rmsprop", "shampoo")
-GROUPS = ("recipe", "optimizer", "tracking", "instruments", "normalization", "alpha", "transform", "data", "model")
+GROUPS = (
+    "recipe",
+    "optimizer",
+    "tracking",
+    "instruments",
+    "normalization",
+    "alpha",
+    "transform",
+    "data",
+    "model",
+    "problem",
+)
 PATHS = ("output_root", "tracking.uri", "tracking.artifacts", "data.root", "model.path", "data.train", "data.test")
 """Settings that name places; a plain word is right for them."""
 FREE = ("optimizer.name", "tracking.experiment", "checkpoint.best", "recipe.name", "env.id", "data.name", "model.name")

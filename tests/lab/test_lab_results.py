@@ -231,6 +231,9 @@ def test_what_a_plot_shows(studied, tmp_path, monkeypatch):
     assert (x[0], x[-1]) == (10, 30)
     np.testing.assert_allclose(y, 2 * np.asarray(x) + 1)
     assert drawn["axes"].get_ylabel() == metrics.title(metrics.EVAL_RETURN)
+    assert drawn["axes"].get_yscale() == "linear"
+    figures.plot(found, found.study(), metrics.EVAL_RETURN, tmp_path / "p.png", logarithmic=True)
+    assert drawn["axes"].get_yscale() == "log"
 
 
 def test_report_says_what_is_wrong(studied, cli, tmp_path):

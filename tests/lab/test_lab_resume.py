@@ -72,6 +72,17 @@ SHORT = {
         "model.heads=2",
         "checkpoint.every_steps=5",
     ),
+    "regression": (
+        "recipe.hidden=[8]",
+        "recipe.total_steps=400",
+        "checkpoint.every_steps=25",
+    ),
+    "theory": (
+        "problem=noisy_quadratic",
+        "recipe.total_steps=300",
+        "recipe.figure=false",
+        "checkpoint.every_steps=25",
+    ),
 }
 """Settings that make a run of each recipe take a second or two; a recipe that is added needs some, too."""
 OFTEN = ("recipe.compile=false", "checkpoint.every_steps=50", "tracking.flush_seconds=0.05")

@@ -12,6 +12,7 @@ def main(argv: list[str]) -> None:
     p.add_argument("study", nargs="?", help="a study's or run's id or its beginning; default: the newest study")
     p.add_argument("--plot", metavar="FILE", help="also draw the metric over the steps (png, pdf, svg)")
     p.add_argument("--metric", help="what to draw (default: what the runs are judged by)")
+    p.add_argument("--log", action="store_true", help="the metric's axis is logarithmic")
     add_store_options(p)
     args = p.parse_args(argv)
     from pathlib import Path
@@ -28,5 +29,5 @@ def main(argv: list[str]) -> None:
     show(study_table(study))
     if args.plot:
         metric = args.metric or study.objective()
-        plot(results, study, metric, Path(args.plot))
+        plot(results, study, metric, Path(args.plot), args.log)
         say(f"{metric} drawn in {args.plot}")

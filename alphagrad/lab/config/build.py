@@ -44,6 +44,8 @@ class InstrumentSettings(Settings):
     every: NonNegativeInt
     tensors: PositiveInt
     tau: PositiveFloat
+    components: bool = False
+    """Whether the gradients' components are held against a Gaussian."""
 
 
 class StackSettings(Settings):
@@ -108,7 +110,8 @@ class Setup:
     @property
     def observation(self) -> Observation:
         """What the optimizers report at each measurement."""
-        return Observation(self.settings.instruments.tensors, self.settings.instruments.tau)
+        own = self.settings.instruments
+        return Observation(own.tensors, own.tau, own.components)
 
 
 def build(config: DictConfig) -> Setup:

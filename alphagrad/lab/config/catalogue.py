@@ -55,6 +55,7 @@ def catalogue() -> dict[str, dict[str, str]]:
         "Baselines (optimizer=...)": {n: d for n, (d, _) in optimizers.items() if n not in variants},
         "Data sets (data=...)": {name: d for name, (d, _) in options_of("data").items()},
         "Models (model=...)": {name: d for name, (d, _) in options_of("model").items()},
+        "Problems (problem=...)": {name: d for name, (d, _) in options_of("problem").items()},
         "Studies (experiment=...)": {name: d for name, (d, _) in options_of("experiment").items()},
     }
 

@@ -16,11 +16,11 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut, listed, shown, squeezed
 
 SLOTS = ("normalization", "alpha", "transform")
-DATA = ("data", "model")
-"""Groups of recipes that learn from examples."""
+DATA = {"data": "image, text, lm and regression have", "model": "image, text and lm have", "problem": "theory has"}
+"""Groups of some recipes, and which of those shipped have them."""
 QUANTITIES = (*SLOTS, "optimizer", "instruments")
 """Groups that one number says much of."""
-GROUPS = re.compile(r"(recipe|optimizer|experiment|normalization|alpha|transform|data|model|hydra/launcher)=")
+GROUPS = re.compile(r"(recipe|optimizer|experiment|normalization|alpha|transform|data|model|problem|hydra/launcher)=")
 Compose = Callable[[Sequence[str]], DictConfig]
 
 
@@ -150,7 +150,7 @@ def _no_setting(key: str, error: Exception, overrides: Sequence[str], compose: C
     slot = key.partition(".")[0]
     if slot in DATA and (unknown or f"Key '{slot}'" in source + text):
         recipe = next((o for o in overrides if o.startswith("recipe=")), "the recipe")
-        return f"{key}: {recipe} has no {slot}; recipe=image, text and lm have one"
+        return f"{key}: {recipe} has no {slot}; recipe={DATA[slot]} one"
     if slot in SLOTS and (unknown or f"Key '{slot}'" in source + text):
         optimizer = next((o for o in overrides if o.startswith("optimizer=")), "the optimizer")
         return f"{key}: {optimizer} has no {slot}, only the variants of AlphaGrad that use it do"

@@ -22,9 +22,11 @@ DEFAULTS = "optimizer_defaults"
 """The section with what a recipe gives optimizers that are not told otherwise."""
 EARLIER_DEFAULTS = ("lr", "sgd_lr", "alphagrad_lr", "adam_eps", "clip_grad_norm")
 """What of it an earlier alphagrad had in the section of the recipe."""
+SINCE = {"instruments": {"components": False}}
+"""Settings that an earlier alphagrad had not, with the value that is as if they were not there."""
 MOVED = {"alphagrad.lab.baselines.muon": "alphagrad.harness.baselines.muon"}
 """Where a ``_target_`` of an earlier alphagrad is now."""
-PARTS = ("env", "normalization", "alpha", "transform", "data", "model")
+PARTS = ("env", "normalization", "alpha", "transform", "data", "model", "problem")
 """Sections that recipes and optimizers point to."""
 LONGEST_VALUE = 4096
 """Characters, as of a path."""
@@ -98,6 +100,9 @@ def identity(plain: dict[str, Any]) -> str:
         defaults = {name: value for name, value in defaults.items() if name not in moved}
     if defaults:
         own[DEFAULTS] = defaults
+    for section, settings in SINCE.items():
+        if isinstance(own.get(section), dict):
+            own[section] = {k: v for k, v in own[section].items() if k not in settings or v != settings[k]}
     text = json.dumps(own, sort_keys=True)
     for earlier, now in MOVED.items():
         text = text.replace(json.dumps(now), json.dumps(earlier))

@@ -20,8 +20,10 @@ STYLES = ("-", "--", ":", "-.")
 """Of lines, once the colours are used up."""
 
 
-def plot(results: Results, study: Comparison, metric: str, file: Path) -> None:
+def plot(results: Results, study: Comparison, metric: str, file: Path, logarithmic: bool = False) -> None:
     """Mean of a metric over the steps, in a band of its 95 % interval: a line for each configuration.
+
+    A logarithmic axis leaves out what is not above 0.
 
     Raises:
         ConfigError: no finished run has the metric, or the file cannot be written.
@@ -49,6 +51,8 @@ def plot(results: Results, study: Comparison, metric: str, file: Path) -> None:
     if not drawn:
         known = sorted({m for group in study.groups for run in group.runs for m in run.metrics})
         raise ConfigError(f"--metric={metric}: no finished run has it; there are {listed(known)}")
+    if logarithmic:
+        axes.set_yscale("log")
     axes.set_xlabel("step")
     axes.set_ylabel(unformatted(metrics.title(metric)))
     axes.set_title(unformatted(study.title), fontsize="small", wrap=True)

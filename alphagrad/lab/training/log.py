@@ -16,6 +16,7 @@ from alphagrad.common import interrupts
 from alphagrad.common.errors import StorageLost, Terminated
 from alphagrad.common.files import atomic
 from alphagrad.harness.driver import Observation
+from alphagrad.harness.recipe import RunFailed
 from alphagrad.harness.state import pack, put_back
 from alphagrad.lab.config.build import Setup
 from alphagrad.lab.records.checkpoint import Checkpoints, save_atomically
@@ -101,6 +102,9 @@ class TrackedLog:
     def diverged(self, run: int, step: int, reason: str) -> None:
         self._end(run, Life(Standing.DIVERGED, f"diverged at step {step}: {reason}"))
 
+    def failed(self, run: int, step: int, reason: str) -> None:
+        self._end(run, Life(Standing.FAILED, f"failed at step {step}: {reason}"))
+
     def _end(self, run: int, life: Life) -> None:
         """Ends one run; once none is left, the training of the stack."""
         self.ended[run] = life
@@ -108,8 +112,8 @@ class TrackedLog:
         if not life.pruned:
             LOG.warning("run %s %s", self._trackers[run].run_id, life.reason)
         if len(self.ended) == len(self._trackers):
-            pruned = any(life.pruned for life in self.ended.values())
-            raise Pruned(life.reason) if pruned else FloatingPointError(life.reason)
+            own = FloatingPointError if life.standing is Standing.DIVERGED else RunFailed
+            raise (Pruned if any(life.pruned for life in self.ended.values()) else own)(life.reason)
 
     def progress(self, step: int, shown: str) -> None:
         interrupts.check()
@@ -157,8 +161,7 @@ class TrackedLog:
             for name in waiting:
                 tracker.upload(self._folders[run] / name)
         self.ended.update({run: life_in(kept) for run, kept in self._state["failures"].items()})
-        self._done = step
-        self._state = None  # its memory is not needed any more
+        self._done, self._state = step, None  # whose memory is not needed any more
         self.progress(step, "resumed")
         return step
 
@@ -260,11 +263,8 @@ class TrackedLog:
 
     def _content(self, parts: Mapping[str, Any]) -> dict[str, Any]:
         self._leader.say(Word.GATHER_STATE)
-        content: dict[str, Any] = {
-            "parts": {},
-            "torch": torch.get_rng_state(),
-        }
-        content["failures"] = {run: life.plain() for run, life in self.ended.items()}
+        failures = {run: life.plain() for run, life in self.ended.items()}
+        content: dict[str, Any] = {"parts": {}, "torch": torch.get_rng_state(), "failures": failures}
         for name, part in parts.items():
             try:
                 content["parts"][name] = pack(part)

@@ -113,6 +113,8 @@ class Follower:
     def diverged(self, run: int, step: int, reason: str) -> None:
         raise Ended(reason)
 
+    failed = diverged
+
     def progress(self, step: int, shown: str) -> None:
         interrupts.check()
 

@@ -1,0 +1,81 @@
+"""How far the components of a gradient are from N(0, σ²): kurtosis, tails, zeros, quantiles (paper, section 2.1).
+
+The paper takes the components of ĝ, a unit vector of d elements, for draws from N(0, 1/d). So σ is 1/√d of ĝ, which
+is ‖g‖/√d of g itself: nothing here depends on the gradient's size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+from alphagrad.harness import metrics
+
+TAILS = (2, 3, 4)
+"""In units of σ."""
+LEVELS = tuple(z / 4 for z in range(-14, 15))
+"""Quantiles of N(0, 1) at which the components' own are taken."""
+MOST = 1 << 20
+"""Elements that quantiles are taken of; larger tensors are thinned out evenly."""
+
+
+@torch.no_grad()
+def components(grad: Tensor, runs: int | None) -> dict[str, Tensor]:
+    """What the components of one tensor's gradient are like, of each run [R] where it is [R, ...].
+
+    Quantity → value: kurtosis about 0 (3 for a Gaussian), the share of components beyond 2, 3 and 4 σ, the share of
+    exact zeros, and the quantiles in units of σ at the levels of :data:`LEVELS`. NaN for a gradient of zeros.
+    """
+    flat = grad.detach().reshape(1 if runs is None else runs, -1)
+    d = flat.shape[1]
+    wide = flat.double()
+    sigma = torch.linalg.vector_norm(wide, dim=1, keepdim=True) / math.sqrt(d)
+    scaled = wide / sigma
+    size = scaled.abs()
+    found = {metrics.KURTOSIS: scaled.pow(4).mean(1), metrics.ZEROS: (flat == 0).double().mean(1)}
+    for tail in TAILS:
+        found[metrics.tail(tail)] = (size > tail).double().mean(1).masked_fill(sigma[:, 0] == 0, math.nan)
+    thinned = scaled[:, :: -(-d // MOST)].sort(dim=1).values
+    cut = NormalDist()
+    for level in LEVELS:
+        # the place of a quantile among n sorted numbers, as in a Q-Q plot: (k + 1/2)/n
+        place = min(max(cut.cdf(level) * thinned.shape[1] - 0.5, 0.0), thinned.shape[1] - 1.0)
+        low = int(place)
+        high = min(low + 1, thinned.shape[1] - 1)
+        found[metrics.quantile(level)] = thinned[:, low].lerp(thinned[:, high], place - low)
+    return found if runs is not None else {name: value[0] for name, value in found.items()}
+
+
+def expected(quantity: str) -> float | None:
+    """What a Gaussian would have; None for other quantities."""
+    normal = {metrics.tail(tail): 2 * NormalDist().cdf(-tail) for tail in TAILS}
+    return {metrics.KURTOSIS: 3.0, metrics.ZEROS: 0.0, **normal}.get(quantity)
+
+
+def tensors_in(values: Mapping[str, float]) -> list[str]:
+    """The tensors whose quantiles are among a run's metrics, in order."""
+    prefix = f"{metrics.quantile(LEVELS[0])}/"
+    return [name.removeprefix(prefix) for name in values if name.startswith(prefix)]
+
+
+def draw_qq(path: Path, values: Mapping[str, float]) -> None:
+    """A Q-Q plot of each tensor from a run's last metrics: its quantiles in units of σ over those of N(0, 1)."""
+    from matplotlib.figure import Figure
+
+    names = tensors_in(values)
+    columns = min(4, max(1, len(names)))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(3 * columns, 3 * max(1, rows)), layout="constrained")
+    for place, name in enumerate(names, start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        own = [values[metrics.per_tensor(metrics.quantile(level), name)] for level in LEVELS]
+        axes.plot(LEVELS, LEVELS, color="grey", linewidth=1)
+        axes.plot(LEVELS, own, "o", markersize=3)
+        axes.set_title(f"{name}: kurtosis {values[metrics.per_tensor(metrics.KURTOSIS, name)]:.3g}", fontsize="small")
+        axes.set(xlabel="quantile of N(0, 1)", ylabel="of √d·ĝ")
+    figure.savefig(path, dpi=100)

@@ -1,0 +1,1 @@
+"""Regression on tables of numbers: data, networks, and what is called stable."""
