@@ -12,6 +12,8 @@ import torch
 import yaml
 from alphagrad.recipes.language import data as text_data
 from alphagrad.recipes.language import models as text_models
+from alphagrad.recipes.problems import settings as problems
+from alphagrad.recipes.tabular import data as tables
 from alphagrad.recipes.vision.data import DataSettings
 from alphagrad.recipes.vision.models import USES, ModelSettings
 from omegaconf import OmegaConf
@@ -118,7 +120,7 @@ def test_slot_files_hold_every_field(slot, option):
     assert set(section(f"{slot}/{option}.yaml")) - {"_target_"} == {f.name for f in fields(part)}
 
 
-@pytest.mark.parametrize("group", ["recipe", "optimizer", "experiment", "data", "model"])
+@pytest.mark.parametrize("group", ["recipe", "optimizer", "experiment", "data", "model", "problem"])
 def test_what_ls_shows_is_described(group):
     assert options(group)
     for name, (description, _) in listing.options_of(group).items():
@@ -150,7 +152,29 @@ def texts(group: str) -> set[str]:
     return {name for name in options(group) if section(f"{group}/{name}.yaml")["name"] in names}
 
 
-@pytest.mark.parametrize("name", sorted(set(options("data")) - texts("data")))
+TABLES = sorted(name for name in options("data") if section(f"data/{name}.yaml")["name"] in tables.USES)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_have_what_their_source_needs(name):
+    assert (
+        set(section(f"data/{name}.yaml"))
+        == {"name", "test", *tables.USES[name]}
+        <= set(tables.TableSettings.model_fields)
+    )
+
+
+@pytest.mark.parametrize("name", options("problem"))
+def test_problems_have_what_they_need(name):
+    problem = section(f"problem/{name}.yaml")
+    assert (
+        set(problem)
+        == {"name", "scale", "L", *problems.USES[problem["name"]]}
+        <= set(problems.ProblemSettings.model_fields)
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(options("data")) - texts("data") - set(TABLES)))
 def test_data_settings_have_the_files_keys(composed, name):
     assert set(composed("recipe=image", f"data={name}").data) | OWN == keys(DataSettings)
 
