@@ -122,6 +122,22 @@ def test_system_metrics_where_mlflow_is_asked_for_them(cli, odd, lab, root, stor
     assert len(steps) > 2
 
 
+def test_data_is_told_as_mlflow_has_it(lab, root, composed):
+    from alphagrad.lab.records.run import Tracker
+    from alphagrad.lab.store.address import store_uri
+    from alphagrad.lab.store.datasets import note_dataset
+
+    with Tracker(store_uri(None, root), "image").run("a run", {}, {}) as tracker:
+        for words in ((), ("data.flip=true",)):
+            note_dataset(tracker.client, tracker.run_id, composed("recipe=image", *words).data)
+        inputs = tracker.client.get_run(tracker.run_id).inputs.dataset_inputs
+    first, second = (found.dataset for found in inputs)
+    assert (first.name, second.name) == ("digits", "digits")
+    assert first.digest != second.digest
+    assert {json.loads(first.source)["flip"], json.loads(second.source)["flip"]} == {True, False}
+    assert inputs[0].tags[0].value == "training"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
 def test_the_ui_in_a_browser(cli, odd, root, store_runs, tmp_path):

@@ -39,6 +39,7 @@ from alphagrad.lab.records.run import Tracker, reason_of, tracker_of
 from alphagrad.lab.records.search import CELL, CONFIGURATION, FOLDER, HOST, JOB_KEY, RECIPE, SEED, VARIANT, next_number
 from alphagrad.lab.records.study import shared_in
 from alphagrad.lab.records.untracked import Untracked
+from alphagrad.lab.store.datasets import note_dataset
 from alphagrad.lab.store.machine import PREFIX, measured
 from alphagrad.lab.store.patience import Patience
 from alphagrad.lab.training.begun import Begun, begun, going_on, unfinished
@@ -282,6 +283,8 @@ def _recorded(
             disk.persist(lambda: write_whole(folder / RUN_ID, tracker.run_id + "\n"))
         if resume is None or not tracker.has_artifact(CONFIG):
             tracker.upload(folder / CONFIG)
+        if isinstance(tracker, Tracker) and "data" in config:
+            note_dataset(tracker.client, tracker.run_id, config.data)
         LOG.info("run %s %s: %s in %s", tracker.run_id, "goes on" if resume else "started", name, folder)
         yield
     LOG.info("run %s ended", tracker.run_id)
