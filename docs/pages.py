@@ -39,8 +39,6 @@ UNITS = {
     r"bits per byte": "bits/byte",
 }
 """What stands in a metric's title → its unit; of the others it is a plain number."""
-STEPS = {names.EPISODES: "an environment step", names.EXAMPLES: "an optimizer step"}
-"""What a recipe logs at least → what its steps count."""
 
 
 def write_all(folder: Path) -> None:
@@ -258,8 +256,7 @@ def unit(title: str) -> str:
 
 def step(logs: set[str]) -> str:
     """What the steps of a recipe count."""
-    (counted,) = (step for least, step in STEPS.items() if least <= set(logs))
-    return counted
+    return "an environment step" if names.EPISODES <= logs else "an optimizer step"
 
 
 def length(text: str) -> str:
