@@ -256,7 +256,7 @@ def unit(title: str) -> str:
 
 def step(logs: set[str]) -> str:
     """What the steps of a recipe count."""
-    return "an environment step" if names.EPISODES <= logs else "an optimizer step"
+    return "an environment step" if logs >= names.EPISODES else "an optimizer step"
 
 
 def length(text: str) -> str:
