@@ -39,7 +39,8 @@ EQUATIONS = {
 
 def test_every_file_is_a_variant_and_every_variant_a_file():
     files = {m.name for m in pkgutil.iter_modules(variants.__path__)}
-    assert files == set(variants.__all__) == set(EQUATIONS)
+    assert files == set(variants.__all__)
+    assert files >= set(EQUATIONS)  # others recombine slots, each of which is held to its own equation
     assert variants.__all__ == sorted(variants.__all__)
 
 
@@ -55,7 +56,7 @@ def test_a_variant_is_its_equation(name):
         assert error(params[n], expected) < (1e-6 if name == "saturation" else 1e-12)
 
 
-@pytest.mark.parametrize("name", EQUATIONS)
+@pytest.mark.parametrize("name", variants.__all__)
 def test_a_variant_is_a_short_documented_file(name):
     module = importlib.import_module(f"alphagrad.variants.{name}")
     make = getattr(variants, name)
