@@ -25,6 +25,7 @@ COMMANDS = {
     "ls": [],
     "alpha": [],
     "report": [],
+    "export": ["--to", "runs.csv"],
     "watch": ["3f2a"],
     "ui": [],
 }
