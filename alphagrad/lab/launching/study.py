@@ -26,7 +26,7 @@ from alphagrad.lab.records.study import ARGUMENTS, JOBS, KIND, LOCK_TAG, SHARED,
 from alphagrad.lab.records.untracked import Untracked
 from alphagrad.lab.store.patience import Patience
 from alphagrad.lab.store.view import PREFIX, view, view_key
-from alphagrad.lab.training.job import shared_words
+from alphagrad.lab.training.job import ASIDE, shared_words
 
 
 class NothingLeft(Exception):
@@ -150,8 +150,7 @@ def started(
     root = Path(config.output_root).expanduser().resolve()
     key = hashlib.sha256(" ".join(sorted(jobs)).encode()).hexdigest()[:16]
     lock = root / ".studies" / f"{key}.lock"
-    hidden = ("output_root=", "tracking.", "hydra.", "hydra/", "stack.", "checkpoint.", "study.")
-    name = " ".join(o for o in overrides if not o.startswith(hidden)) or "study"
+    name = " ".join(o for o in overrides if not o.startswith(ASIDE)) or "study"
     shared = json.dumps(shared_words((job.config, job.words) for job in jobs.values()))
     tags = {**provenance(), LOCK_TAG: str(lock), HOST: platform.node(), SHARED: shared}
     with claimed(lock):  # of two who start one study, the second is told
