@@ -9,9 +9,9 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# A small real study: Adam against two variants, three seeds each, on CartPole; a few minutes.
+# A small real study: Adam against two variants, five seeds each, on CartPole; a few minutes.
 demo: .venv/installed
-	$(BIN)/alphagrad run -m recipe=dqn_cartpole optimizer=adam,alphagrad,sqrt_dim 'seed=range(3)' \
+	$(BIN)/alphagrad run -m recipe=dqn_cartpole optimizer=adam,alphagrad,sqrt_dim 'seed=range(5)' hydra/launcher=stacked \
 	    recipe.total_steps=60000 recipe.learning_starts=2000 recipe.eval_every=10000
 	$(BIN)/alphagrad report --plot outputs/demo.png
 	@echo
