@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from rich.table import Table
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.harness import metrics
@@ -76,7 +77,7 @@ def test_tune_searches_for_the_recipes_objective(cli, lab, root, recipe, expecte
     """Before it trained for a metric of reinforcement learning, and noticed after a round."""
     plans: list = []
     lab.setattr(search, "_tune", lambda contenders, plan, *_: plans.append(plan) or [])
-    lab.setattr("alphagrad.lab.tuning.verdict.verdict_table", lambda verdicts, plan: "")
+    lab.setattr("alphagrad.lab.tuning.verdict.verdict_table", lambda verdicts, plan: Table("empty"))
     told = cli("tune", f"recipe={recipe}", "optimizer=adam,alphagrad", "--trials", "1", f"output_root={root}")
     assert told.status == 0, told.err
     assert [(plan.metric, plan.minimize) for plan in plans] == [expected]
@@ -112,4 +113,5 @@ def test_titles_have_units():
     assert metrics.title("saturation/layer.weight") == "saturation S(α) (share of components) of layer.weight"
     assert metrics.title("my/own") == "my/own"
     named = {value for key, value in vars(metrics).items() if key.isupper() and isinstance(value, str)}
-    assert named == set(metrics.TITLES) | set(metrics.QUANTITIES)
+    composed = {*metrics.TIGHTNESS.values(), *(metrics.tail(sigmas) for sigmas in (2, 3, 4))}
+    assert (named - {metrics.QUANTILES}) | composed == set(metrics.TITLES) | set(metrics.QUANTITIES)

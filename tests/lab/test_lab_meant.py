@@ -20,7 +20,7 @@ MEANT = {
     "alpha=true": f"alpha=true: alpha is a group {ALPHAS}; give a name",
     "alpha=inf": f"alpha=inf: alpha is a group {ALPHAS}",
     "optimizer=0.1": "optimizer is a group (adam, adamw, ",
-    "recipe=3": "recipe=3: recipe is a group (dqn_cartpole, image, lm, ppo_halfcheetah, td3_hopper, text); give a name",
+    "recipe=3": "recipe=3: recipe is a group (dqn_cartpole, image, lm, ppo_halfcheetah, regression",
     "hydra/launcher=3": "hydra/launcher is a group (basic, ",
     "-m optimizer=[adam,sgd]": "optimizer=[adam,sgd]: optimizer is a group",
     "alpha.sqrt_dim=3": "alpha is a group; give alpha=sqrt_dim",
