@@ -160,6 +160,8 @@ def folder(lab, tmp_path):
     lab.chdir(tmp_path)
     yield made
     sys.modules.pop("own_things", None)
+    for name in [name for name, spec in gymnasium.registry.items() if "own_things" in str(spec.entry_point)]:
+        del gymnasium.registry[name]  # else gymnasium warns that the next test's is another
 
 
 @pytest.fixture(autouse=True)

@@ -50,7 +50,7 @@ def test_the_video_is_the_policys_episodes(cli, run, root, store_runs, suffix):
         assert len(frames) == sum(lengths) + 2
     assert not list(root.rglob("*.tmp*"))
     (own,) = store_runs(root)
-    logged = root / "artifacts" / "alphagrad" / own.info.run_id / "artifacts" / "videos" / file.name
+    logged = root / "artifacts" / "dqn_cartpole" / own.info.run_id / "artifacts" / "videos" / file.name
     assert logged.read_bytes() == file.read_bytes()
 
 
