@@ -21,6 +21,7 @@ DATA = {"data": "image, text, lm and regression have", "model": "image, text and
 QUANTITIES = (*SLOTS, "optimizer", "instruments")
 """Groups that one number says much of."""
 GROUPS = re.compile(r"(recipe|optimizer|experiment|normalization|alpha|transform|data|model|problem|hydra/launcher)=")
+NUMBER = re.compile(r"[-+\d.][-+\d.e]*", re.IGNORECASE)
 Compose = Callable[[Sequence[str]], DictConfig]
 
 
@@ -93,19 +94,29 @@ def check_choices(words: Sequence[Override], compose: Compose) -> None:
         nameless = isinstance(value, (bool, int, float, list))
         if nameless and options_in(key):
             raise ConfigError(_no_name(line, compose, lines))
-        if not isinstance(value, str) or value.startswith("${"):
+        inside = first in ("recipe", "optimizer", "optimizer.rule")
+        if inside and last in (*DATA, *SLOTS, "optimizer") and (nameless or _is_word(value)):
+            raise ConfigError(f"{cut(line)}: {_of_its_own(last, line.partition('=')[2], lines, compose)}")
+        if not _is_word(value):
             continue
-        if first in ("recipe", "optimizer", "optimizer.rule") and last == "env":
+        if inside and last == "env":
             raise ConfigError(f"{cut(line)}: env is a section of its own; give env.id={cut(value)}")
-        if first in ("recipe", "optimizer", "optimizer.rule") and (
-            last in DATA or last in SLOTS or last == "optimizer"
-        ):
-            named = cut(value) if value in options_in(last) else "NAME"
-            there = "" if named == value else f"; there are {listed(options_in(last))}"
-            raise ConfigError(f"{cut(line)}: {last} is a group of its own; give {last}={named}{there}")
         chosen = value in options_in(first) and f"{first}={value}" not in lines
         if key in ("recipe.name", "optimizer.name") and chosen:
             raise ConfigError(f"{cut(line)}: this only changes a name; {first} is a group; give {first}={cut(value)}")
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and not value.startswith("${")
+
+
+def _of_its_own(group: str, value: str, overrides: Sequence[str], compose: Compose) -> str:
+    """What to give where a group is written as if it were a setting of a section, as in optimizer.alpha=93."""
+    names = options_in(group)
+    leaf = _leaf_of(group, value, overrides, compose) if group in QUANTITIES and NUMBER.fullmatch(value) else ""
+    given = leaf.removesuffix("; ") or f"give {group}={cut(value) if value in names else 'NAME'}"
+    there = "" if leaf or value in names else f"; there are {listed(names)}"
+    return f"{group} is a group of its own; {given}{there}"
 
 
 def _is_nameless(word: str) -> bool:
@@ -119,8 +130,7 @@ def _is_nameless(word: str) -> bool:
 def _no_name(word: str, compose: Compose, overrides: Sequence[str]) -> str:
     """A group is given what is no name."""
     group, _, value = word.partition("=")
-    number = re.fullmatch(r"[-+\d.][-+\d.e]*", value, re.IGNORECASE)
-    leaf = _leaf_of(group, value, overrides, compose) if group in QUANTITIES and number else ""
+    leaf = _leaf_of(group, value, overrides, compose) if group in QUANTITIES and NUMBER.fullmatch(value) else ""
     return f"{cut(word)}: {group} is a group ({listed(options_in(group))}); {leaf.removesuffix('; ') or 'give a name'}"
 
 
@@ -148,15 +158,22 @@ def _no_setting(key: str, error: Exception, overrides: Sequence[str], compose: C
     if group:
         return f"{key}: {group}"
     slot = key.partition(".")[0]
-    if slot in DATA and (unknown or f"Key '{slot}'" in source + text):
+    config = _composed(overrides, key, compose) if slot in (*DATA, *SLOTS) else None
+    lacking = slot not in config if config is not None else unknown or f"Key '{slot}'" in source + text
+    if slot in DATA and lacking:
         recipe = next((o for o in overrides if o.startswith("recipe=")), "the recipe")
         return f"{key}: {recipe} has no {slot}; recipe={DATA[slot]} one"
-    if slot in SLOTS and (unknown or f"Key '{slot}'" in source + text):
+    if slot in SLOTS and lacking:
         optimizer = next((o for o in overrides if o.startswith("optimizer=")), "the optimizer")
         return f"{key}: {optimizer} has no {slot}, only the variants of AlphaGrad that use it do"
-    leaf = _leaf_of(key, value, overrides, compose)
-    if leaf:
-        return f"{key}={cut(value)}: {key} is a section; {leaf.removesuffix('; ')}"
+    inner = key.rpartition(".")[2]
+    if inner != key and options_in(inner):
+        told = f"no such setting; {_of_its_own(inner, value, overrides, compose)}"
+    else:
+        leaf = _leaf_of(key, value, overrides, compose)
+        told = f"{key} is a section; {leaf.removesuffix('; ')}" if leaf else ""
+    if told:
+        return f"{key}={cut(value)}: {told}"
     if absent or "not a DictConfig" in source:
         return f"{key}: no such setting{_siblings(key, value, overrides, compose)}"
     return f"{key}={cut(value)}: {squeezed(source, 500)}"
@@ -183,11 +200,8 @@ def _pointed(key: str, overrides: Sequence[str], compose: Compose) -> str | None
         if OmegaConf.is_interpolation(node, part):
             raw = str(OmegaConf.to_container(node, resolve=False)[part])  # type: ignore[index,call-overload]
             target = re.fullmatch(r"\$\{(?:oc\.select:)?(\w+)(?:,null)?\}", raw)
-            return (
-                ".".join([target[1], *parts[number:]])
-                if target and OmegaConf.select(config, target[1]) is not None
-                else None
-            )
+            found = target and OmegaConf.select(config, target[1]) is not None
+            return ".".join([target[1], *parts[number:]]) if target and found else None
         node = node[part]
     return None
 

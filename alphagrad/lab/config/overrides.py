@@ -52,7 +52,10 @@ def parsed(words: Sequence[str]) -> list[Override]:
 
 def _parted(words: Sequence[str], place: int) -> str:
     """What is meant where blanks have parted a setting, as in ``recipe = image`` or ``optimizer=adam, sgd``."""
-    for start in range(max(0, place - 1), place + 1):
+    before = place and (
+        words[place - 1].endswith("=") or words[place].startswith(",")
+    )  # not a setting that is complete
+    for start in range(place - 1 if before else place, place + 1):
         for end in range(start + 2, min(start + 9, len(words)) + 1):
             if end <= place or any("=" in word.strip("=") for word in words[start + 1 : end]):
                 continue
@@ -62,8 +65,7 @@ def _parted(words: Sequence[str], place: int) -> str:
             if not re.fullmatch(r"[a-z_][\w./]*", key) or not value or value.endswith(",") or form.count("=") != 1:
                 continue
             if _is_read(form):
-                told = "give" if between else "a setting has no blanks in it; give"
-                return f"{cut(' '.join(words[start:end]))}: {told} {cut(quoted(form))}"
+                return f"{cut(' '.join(words[start:end]))}: a setting has no blanks in it; give {cut(quoted(form))}"
     return ""
 
 
