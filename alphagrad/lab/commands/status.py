@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from alphagrad.common.words import say
 from alphagrad.lab.commands.arguments import add_store_options, parser
 
 
@@ -19,6 +20,7 @@ def main(argv: list[str]) -> None:
     from alphagrad.lab.store.address import store_uri
 
     heading, states, under = progress(Results(store_uri(args.uri, args.output_root), args.experiment), args.study)
-    for line in (heading, summary(states), f"in {near(under)}"):
+    for line in (heading, summary(states)):
         say_wrapped(line)
+    say(f"in {near(under)}")  # a folder is in one line, however long, so that it can be copied
     show_jobs(states, under)
