@@ -93,7 +93,8 @@ def test_a_study_that_was_killed_before_its_first_job(cli, odd, lab, root, store
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_study(cli, odd, root, store_runs, named):
+def test_a_study(cli, odd, lab, root, store_runs, named):
+    lab.setenv("COLUMNS", "400")  # folders of tests are long
     words = ("recipe=odd", "seed=range(4)", "recipe.raising=[1]", "recipe.diverging=[2]", f"output_root={root}")
     assert cli("run", "-m", *words).status == 1
     runs = {run.data.tags.get("seed"): run for run in store_runs(root)}
