@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.func import grad, grad_and_value, vmap
+from torch.func import grad, grad_and_value, jvp, vmap
 
 from alphagrad.harness import metrics
 from alphagrad.harness.recipe import Capability, Log, Objective
@@ -20,7 +20,7 @@ from alphagrad.harness.sharing import StackOptimizer
 from alphagrad.harness.stack import RunStack
 
 from .notes import note
-from .problems.problem import Point
+from .problems.problem import Function, Point
 from .problems.settings import ProblemSettings, build_problem
 from .statements import bounds
 from .statements.audit import Audit, Statements, Step
@@ -84,13 +84,10 @@ class Theory:
         updates = [update_of(run.optimizer, {n: t[k] for n, t in params.items()}) for k, run in enumerate(stack.runs)]
         rates = self._set_rates(optimizer, updates)
         audits = [Audit(p, u, s.statements, rate) for u, rate in zip(updates, rates, strict=True)]
-        momenta = torch.tensor(
-            [a.update.momentum if a.checks and a.update else 0.0 for a in audits], dtype=torch.float64
-        )
-        behind = (momenta / (1 - momenta))[:, None]
+        behind = torch.tensor([a.behind for a in audits], dtype=torch.float64)[:, None]
         draws = stack.generators("sampling")
         parts = {"params": params, "optimizer": optimizer, "draws": draws, "audits": audits}
-        full, value = vmap(grad_and_value(p.value)), vmap(p.value)
+        full, value, curved = vmap(grad_and_value(p.value)), vmap(p.value), vmap(partial(_bent, p.value))
         sampled = None if p.sampling is None else vmap(grad(p.sampling.value))
 
         def result(run: int) -> dict[str, Any]:
@@ -112,21 +109,17 @@ class Theory:
                 log.metrics(run, step, row)
             after = params.flat.clone()
             gradients_after, f_after = full(after)
-            fz = value(after - behind * (before - after)) if bool(momenta.any()) else f_after
+            z = after - behind * (before - after)
+            fz = value(z) if bool(behind.any()) else f_after
+            bent = curved(before, torch.from_numpy(np.stack([a.probe for a in audits])))
+            vectors = [t.numpy() for t in (before, after, gradients, gradients_after, taken, z, bent)]
+            numbers = [t.tolist() for t in (f, f_after, fz)]
             for run in set(range(len(stack))) - optimizer.frozen:
-                vectors = (before, after, gradients, gradients_after, taken)
-                x, y, g, g_after, drawn = (t[run].numpy() for t in vectors)
-                if not (np.isfinite(y).all() and np.isfinite(g_after).all() and math.isfinite(float(f_after[run]))):
+                x, y, g, g_after, drawn, beyond, turned = (v[run] for v in vectors)
+                fx, fy, at_z = (v[run] for v in numbers)
+                seen = Step(x, y, g, g_after, drawn, beyond, turned, fx, fy, at_z, kept[run])
+                if not self._audited(log, audits[run], run, step, seen, stack):
                     optimizer.freeze(run)
-                    log.diverged(run, step, "f, its gradient or the parameters are not finite")
-                    continue
-                seen = Step(x, y, float(f[run]), float(f_after[run]), g, g_after, drawn, float(fz[run]), kept[run])
-                row, violated = audits[run].step(seen)
-                log.metrics(run, step, row | _cosines(x - y, drawn))
-                if violated and s.on_violation == "fail":
-                    self._tell(log, audits[run], run, step, stack)
-                    optimizer.freeze(run)
-                    log.failed(run, step, "; ".join(v.told() for v in violated))
             gradients, f = gradients_after, f_after
             if optimizer.frozen:
                 gradients, f = full(params.flat)
@@ -136,6 +129,21 @@ class Theory:
                     self._tell(log, audits[run], run, step, stack)
             log.checkpoint(step + 1, parts, result)
         return [result(run) for run in range(len(stack))]
+
+    def _audited(self, log: Log, audit: Audit, run: int, step: int, seen: Step, stack: RunStack) -> bool:
+        """Holds a step of one run against the statements and logs it; whether the run goes on."""
+        if not (
+            np.isfinite(seen.after).all() and np.isfinite(seen.gradient_after).all() and math.isfinite(seen.f_after)
+        ):
+            log.diverged(run, step, "f, its gradient or the parameters are not finite")
+            return False
+        row, violated = audit.step(seen)
+        log.metrics(run, step, row | _cosines(seen.x - seen.after, seen.taken))
+        if not violated or self.settings.on_violation != "fail":
+            return True
+        self._tell(log, audit, run, step, stack)
+        log.failed(run, step, "; ".join(v.told() for v in violated))
+        return False
 
     def _set_rates(self, optimizer: StackOptimizer, updates: list[Update | None]) -> list[float]:
         """Each run's η; with ``recipe.step_size=theorem`` the theorems' own, in place of what was configured."""
@@ -183,11 +191,18 @@ class Theory:
                 )
         log.artifact(run, "statements.csv", partial(write_statements, history=audit.history))
         if s.figure:
-            log.artifact(run, "statements.png", partial(draw_statements, history=audit.history, title=title))
+            gap = "f − f_inf" if self.problem.f_star is None else "f − f*"
+            log.artifact(run, "statements.png", partial(draw_statements, history=audit.history, title=title, gap=gap))
 
 
 def _controlled(update: Update | None) -> bool:
     return update is not None and update.rule.alpha is not None and update.rule.alpha.controlled
+
+
+def _bent(value: Function, x: Tensor, u: Tensor) -> Tensor:
+    """∇²f(x)·u."""
+    turned: Tensor = jvp(grad(value), (x,), (u,))[1]
+    return turned
 
 
 def _copy(value: Any) -> Any:

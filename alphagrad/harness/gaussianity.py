@@ -21,7 +21,7 @@ TAILS = (2, 3, 4)
 LEVELS = tuple(z / 4 for z in range(-14, 15))
 """Quantiles of N(0, 1) at which the components' own are taken."""
 MOST = 1 << 20
-"""Elements that quantiles are taken of; larger tensors are thinned out evenly."""
+"""Elements that quantiles are taken of; of larger tensors, one from each stretch of equal length."""
 
 
 @torch.no_grad()
@@ -40,7 +40,7 @@ def components(grad: Tensor, runs: int | None) -> dict[str, Tensor]:
     found = {metrics.KURTOSIS: scaled.pow(4).mean(1), metrics.ZEROS: (flat == 0).double().mean(1)}
     for tail in TAILS:
         found[metrics.tail(tail)] = (size > tail).double().mean(1).masked_fill(sigma[:, 0] == 0, math.nan)
-    thinned = scaled[:, :: -(-d // MOST)].sort(dim=1).values
+    thinned = scaled[:, kept(d).to(scaled.device)].sort(dim=1).values
     cut = NormalDist()
     for level in LEVELS:
         # the place of a quantile among n sorted numbers, as in a Q-Q plot: (k + 1/2)/n
@@ -49,6 +49,17 @@ def components(grad: Tensor, runs: int | None) -> dict[str, Tensor]:
         high = min(low + 1, thinned.shape[1] - 1)
         found[metrics.quantile(level)] = thinned[:, low].lerp(thinned[:, high], place - low)
     return found if runs is not None else {name: value[0] for name, value in found.items()}
+
+
+def kept(d: int) -> Tensor:
+    """Which of d components quantiles are taken of: one of each stretch, drawn the same way each time.
+
+    A fixed distance between them would pick whole columns of a matrix where it divides the row.
+    """
+    stretch = -(-d // MOST)
+    starts = torch.arange(0, d, stretch)
+    drawn = torch.randint(stretch, starts.shape, generator=torch.Generator().manual_seed(0))
+    return (starts + drawn).clamp_(max=d - 1)
 
 
 def expected(quantity: str) -> float | None:

@@ -181,7 +181,7 @@ TITLES = {
     FINAL_ERROR: "final error on all training rows (squared)",
     DIVERGED: "diverged (share)",
     ROUGHNESS: "variance of the detrended log₁₀ loss",
-    OPTIMALITY_GAP: "f − f*",
+    OPTIMALITY_GAP: "f − f*, or f − f_inf where f* is not known",
     FULL_GRAD_NORM: "gradient norm ‖∇f‖₂",
     SMOOTHED_NORM: "h(N)",
     GAMMA: "γ",

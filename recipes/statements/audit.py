@@ -24,16 +24,19 @@ Statements = Literal["held", "printed"]
 class Step:
     """A step of one run: x → x', with f, ∇f and the gradient g that was taken; vectors are float64 [n].
 
-    ``fz`` is f at z_{t+1}; see :class:`alphagrad.recipes.statements.bounds.Terms`.
+    ``z`` is z_{t+1} and ``fz`` is f there; see :class:`alphagrad.recipes.statements.bounds.Terms`. ``bent`` is ∇²f(x)
+    times the audit's ``probe``.
     """
 
     x: np.ndarray
     after: np.ndarray
-    f: float
-    f_after: float
     gradient: np.ndarray
     gradient_after: np.ndarray
     taken: np.ndarray
+    z: np.ndarray
+    bent: np.ndarray
+    f: float
+    f_after: float
     fz: float
     kept: Mapping[str, Mapping[str, Any]]
     """The optimizer's state before the step, by tensor."""
@@ -66,7 +69,7 @@ class Audit(Stateful):
 
     STATE = (
         *("steps", "square", "slope", "gamma", "gaps", "least_h", "noise", "buffer", "fz", "first", "left", "far"),
-        *("violations", "history"),
+        *("violations", "history", "probe"),
     )
 
     def __init__(self, problem: Problem, update: Update | None, statements: Statements, rate: float) -> None:
@@ -79,6 +82,9 @@ class Audit(Stateful):
         """f(x₁), and f(z_t)."""
         self.left = self.far = -1
         """The step at which the region where L holds was left, and the ball of D; -1 where neither was."""
+        probe = np.random.default_rng(0).standard_normal(problem.n)
+        self.probe = probe / np.linalg.norm(probe)
+        """u of length 1, which a power iteration at each step turns to where f is bent most."""
         self.history: list[dict[str, float]] = []
         """What was logged of each step."""
 
@@ -88,6 +94,13 @@ class Audit(Stateful):
         covered = self.update is not None and not self.update.against
         known = self.update is not None and self.update.alpha_of_all is not None
         return known if self.statements == "printed" else covered
+
+    @property
+    def behind(self) -> float:
+        """m/(1 − m): how far z, of which the descent is stated, lies beyond x, in steps; the paper knows x alone."""
+        if self.update is None or not self.checks or self.statements == "printed":
+            return 0.0
+        return self.update.momentum / (1 - self.update.momentum)
 
     def step(self, s: Step) -> tuple[dict[str, float], list[Violation]]:
         """Takes in a step: what is logged of it, and the statements that it violates."""
@@ -116,7 +129,7 @@ class Audit(Stateful):
     def _region(self, s: Step, row: dict[str, float]) -> None:
         """Notes where the statements stop to apply."""
         p = self.problem
-        if self.left < 0 and not (p.inside(s.x) and p.inside(s.after)):
+        if self.left < 0 and not all(p.inside(x) for x in (s.x, s.after, s.z)):
             self.left = self.steps - 1
         if p.x_star is not None:
             row[metrics.DISTANCE] = float(np.linalg.norm(s.x - p.x_star.numpy()))
@@ -133,6 +146,10 @@ class Audit(Stateful):
         turned = float(np.linalg.norm(s.gradient_after - s.gradient))
         size = float(np.linalg.norm(s.gradient)) + p.L * float(np.linalg.norm(s.x))
         _upper(found, "smoothness", turned, p.L * moved, 1e-12 * size)
+        bent = float(np.linalg.norm(s.bent))
+        _upper(found, "curvature", bent, p.L)
+        if bent > 0:
+            self.probe = s.bent / bent
         _upper(found, "lower bound of f", p.f_inf, s.f, self._f_rounding(s))
 
     def _f_rounding(self, s: Step) -> float:
@@ -173,16 +190,32 @@ class Audit(Stateful):
         sums = np.zeros(4)
         for info, bend, g, v, size, d in zip(u.infos, bends, grads, updates, norms, by, strict=True):
             sums += self._tensor(info.name, bend, g, v, float(size), float(d), off, found)
+        square = u.square(bends)
+        self.square = max(self.square, square)
+        noise = float(np.linalg.norm(s.taken - s.gradient))
         row |= {metrics.LEMMA1: sums[0], metrics.LEMMA1_BOUND: sums[1]}
         row |= {metrics.LEMMA2: sums[2], metrics.LEMMA2_BOUND: sums[3]}
         if self.problem.sampling is not None:
-            row[metrics.LEMMA2_FULL] = float(s.gradient @ np.concatenate(updates))
-        self.square = max(self.square, u.square(bends))
+            row[metrics.LEMMA2_FULL] = full = float(s.gradient @ np.concatenate(updates))
+            spread = off * math.sqrt(self.problem.n) * norm
+            _lower(found, "Lemma 2 of ∇f", full, sums[3] - math.sqrt(square) * noise, spread)
         largest = [bounds.largest_of(float(a), float(b)) for a, b in zip(norms, by, strict=True)]
-        self.slope = min(self.slope, *(bend.slope(m) for bend, m in zip(bends, largest, strict=True)))
-        noise = float(np.linalg.norm(s.taken - s.gradient))
+        slope = min(bend.slope(m) for bend, m in zip(bends, largest, strict=True))
+        self.slope = min(self.slope, slope)
+        self._together(float(np.linalg.norm(s.taken)), sums, slope, min(bend(1.0) for bend in bends), off, found)
+        longest = math.sqrt(self.square) / (1 - u.momentum)
+        _upper(found, "length of v", float(np.linalg.norm(moved)), longest, off * math.sqrt(self.problem.n))
         terms = Terms(self.problem.L, self.rate, u.momentum, self.square, self.slope)
         self._theorems(s, norm, sums[3], noise, terms, row, found)
+
+    def _together(
+        self, size: float, sums: np.ndarray, slope: float, printed: float, off: float, found: list[Violation]
+    ) -> None:
+        """Lemma 2 of all tensors with one number: c·h(‖g‖) is below their bounds, min φ(1)·h(‖g‖) below ⟨g, g'⟩."""
+        assert self.update is not None
+        whole = bounds.h(size, self.update.eps)
+        _lower(found, "bound of Lemma 2 of all tensors", sums[3], slope * whole)
+        _lower(found, "Lemma 2 of all tensors", sums[2], printed * whole, off * math.sqrt(self.problem.n) * size)
 
     @staticmethod
     def _tensor(
@@ -217,15 +250,14 @@ class Audit(Stateful):
         self.gamma = min(self.gamma, row[metrics.GAMMA])
         if self.left >= 0:
             return
-        f, f_after = (s.f, s.f_after) if self.statements == "printed" else (self.fz, s.fz)
-        row |= {metrics.DESCENT: f_after, metrics.DESCENT_BOUND: terms.descent(f, alignment, noise)}
+        row |= {metrics.DESCENT: s.fz, metrics.DESCENT_BOUND: terms.descent(self.fz, alignment, noise)}
         rounding, mean = self._f_rounding(s), self.noise / steps
-        _upper(found, "descent", f_after, row[metrics.DESCENT_BOUND], rounding)
+        _upper(found, "descent", s.fz, row[metrics.DESCENT_BOUND], rounding)
         above = self.first - p.f_inf
         row |= {
             metrics.THEOREM2: self.least_h,
             metrics.THEOREM2_BOUND: terms.theorem2(above, steps, mean),
-            metrics.THEOREM2_OWN: terms.theorem2_own(above, steps),
+            metrics.THEOREM2_OWN: terms.theorem2_own(above, steps, mean),
         }
         _upper(found, "Theorem 2", self.least_h, row[metrics.THEOREM2_BOUND], rounding)
         if p.convex and p.D is not None and self.far < 0:
@@ -233,19 +265,19 @@ class Audit(Stateful):
             row |= {
                 metrics.THEOREM1: self.gaps / steps,
                 metrics.THEOREM1_BOUND: terms.theorem1(p.D, gap, self.gamma, steps, mean),
-                metrics.THEOREM1_OWN: terms.theorem1_own(p.D, gap, self.gamma, steps),
+                metrics.THEOREM1_OWN: terms.theorem1_own(p.D, gap, self.gamma, steps, mean),
             }
             _upper(found, "Theorem 1", row[metrics.THEOREM1], row[metrics.THEOREM1_BOUND], rounding)
 
 
-def _upper(found: list[Violation], statement: str, measured: float, bound: float, rounding: float) -> None:
+def _upper(found: list[Violation], statement: str, measured: float, bound: float, rounding: float = 0.0) -> None:
     """``measured ≤ bound``."""
     over = excess(measured, bound, rounding)
     if over:
         found.append(Violation(statement, measured, ">", bound, over))
 
 
-def _lower(found: list[Violation], statement: str, measured: float, bound: float, rounding: float) -> None:
+def _lower(found: list[Violation], statement: str, measured: float, bound: float, rounding: float = 0.0) -> None:
     """``measured ≥ bound``."""
     under = excess(-measured, -bound, rounding)
     if under:

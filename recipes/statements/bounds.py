@@ -132,17 +132,19 @@ class Terms:
         told = gap / (self.eta * steps) + self.curved + (math.sqrt(self.square) + self.slope) * noise
         return told / self.slope
 
-    def theorem1_own(self, D: float, gap: float, gamma: float, steps: int) -> float:
-        """Theorem 1 for the step of :func:`own_rate` over as many steps: D·√(2·L·B²·Δ₀·(1+m)/(1−m))/(γ·√T)."""
-        return D * self._own(gap, steps) / gamma if gamma > 0 else math.inf
+    def theorem1_own(self, D: float, gap: float, gamma: float, steps: int, noise: float) -> float:
+        """Theorem 1 for the step of :func:`own_rate` over as many steps; see :meth:`_own`."""
+        return D * self._own(gap, steps, noise) / gamma if gamma > 0 else math.inf
 
-    def theorem2_own(self, gap: float, steps: int) -> float:
-        """Theorem 2 for that step: √(2·L·B²·(f(x₁) − f_inf)·(1+m)/(1−m))/(c·√T)."""
-        return self._own(gap, steps) / self.slope
+    def theorem2_own(self, gap: float, steps: int, noise: float) -> float:
+        """Theorem 2 for that step."""
+        return self._own(gap, steps, noise) / self.slope
 
-    def _own(self, gap: float, steps: int) -> float:
+    def _own(self, gap: float, steps: int, noise: float) -> float:
+        """√(2·L·B²·Δ₀·(1+m)/((1−m)·T)) + (B + c)·mean‖ξ‖: no step size makes the noise's term smaller."""
         longer = (1 + self.momentum) / (1 - self.momentum)
-        return math.sqrt(2 * self.L * self.square * gap * longer / steps)
+        steady = math.sqrt(2 * self.L * self.square * gap * longer / steps)
+        return steady + (math.sqrt(self.square) + self.slope) * noise
 
 
 def own_rate(L: float, square: float, gap: float, steps: int, momentum: float) -> float:

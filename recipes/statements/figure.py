@@ -21,8 +21,11 @@ SAID = {
 }
 
 
-def draw_statements(path: Path, history: Sequence[Mapping[str, float]], title: str) -> None:
-    """A panel for each statement that the run has: both sides over the steps, on a logarithmic scale if they can be."""
+def draw_statements(path: Path, history: Sequence[Mapping[str, float]], title: str, gap: str = "f − f*") -> None:
+    """A panel for each statement that the run has: both sides over the steps, on a logarithmic scale if they can be.
+
+    ``gap`` is what the progress is called: f − f_inf where f* is not known.
+    """
     from matplotlib.figure import Figure
 
     present = [name for name, sides in metrics.SIDES.items() if any(sides[1] in row for row in history)]
@@ -31,7 +34,7 @@ def draw_statements(path: Path, history: Sequence[Mapping[str, float]], title: s
     figure.suptitle(title, fontsize="medium")
     for place, name in enumerate(panels, start=1):
         axes = figure.add_subplot(1, len(panels), place)
-        lines = {"f − f*": metrics.OPTIMALITY_GAP, "h(N)": metrics.SMOOTHED_NORM}
+        lines = {gap: metrics.OPTIMALITY_GAP, "h(N)": metrics.SMOOTHED_NORM}
         if name != "gap":
             measured, bound = metrics.SIDES[name]
             lines = {"measured": measured, "bound": bound}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alphagrad.alpha import Alpha, Constant, SqrtDim
 from alphagrad.harness.driver import OptimizerSpec
-from alphagrad.normalization import Blend, Global, PerGroup, PerModule, PerTensor, Unnormalized
+from alphagrad.normalization import Blend, Global, Normalization, PerGroup, PerModule, PerTensor, Unnormalized
 from alphagrad.optimizer import AlphaGrad
 from alphagrad.rule import Rule
 from alphagrad.transform import Hybrid, Identity, ScaledTanh, Sign, SinTanh, Tanh
@@ -42,11 +43,8 @@ class Update:
 
     def divisors(self, norms: np.ndarray) -> np.ndarray:
         """What divides each tensor, from the norms of single tensors [tensors]."""
-        normalization = self.rule.normalization
-        shared = normalization.norms(torch.from_numpy(norms), self.infos).numpy().copy()
-        if normalization.uses_eps:
-            shared = np.where(shared == 0, shared, shared + self.eps)
-        return np.where(shared == 0, 1.0, shared)
+        shared = _norms(self.rule.normalization, norms, self.infos)
+        return np.where(shared == 0, 1.0, shared + self.eps)
 
     def alphas(self, step: int, kept: Mapping[str, Mapping[str, Any]]) -> list[float]:
         """α of each tensor for update ``step`` (from 0); one that is controlled comes from the optimizer's state."""
@@ -58,14 +56,14 @@ class Update:
         if policy.counts_steps and not policy.controlled:
             steps = torch.full((len(self.infos),), float(step), dtype=torch.float64)
             return [float(a) for a in policy.at(steps, self.infos).expand(len(self.infos))]
-        return [float(policy.initial(info)) for info in self.infos]  # type: ignore[arg-type]
+        return [_alpha(policy, info) for info in self.infos]
 
     @property
     def alpha_of_all(self) -> float | None:
         """α that the rule gives one tensor of all parameters: the paper knows no other."""
         total = sum(self.sizes)
         policy = self.rule.alpha
-        return None if policy is None else float(policy.initial(TensorInfo("all", (total,), 0, total)))  # type: ignore[arg-type]
+        return None if policy is None else _alpha(policy, TensorInfo("all", (total,), 0, total))
 
     def bends(self, step: int, alphas: Sequence[float], units: Sequence[np.ndarray]) -> list[Bend]:
         """φ of each tensor; ``units`` are its ĝ, which a λ may follow."""
@@ -85,6 +83,37 @@ class Update:
         if isinstance(self.rule.normalization, UNITS):
             return sum(d * bend(1 / math.sqrt(d)) ** 2 for d, bend in zip(self.sizes, bends, strict=True))
         return sum(d * bend(math.inf) ** 2 for d, bend in zip(self.sizes, bends, strict=True))
+
+
+def _norms(rule: Normalization, norms: np.ndarray, infos: Sequence[TensorInfo]) -> np.ndarray:
+    """The norm that divides each tensor, written out here: the rule's own code is what the audit checks."""
+
+    def over(units: Sequence[Hashable]) -> np.ndarray:
+        return np.array([math.hypot(*(n for n, v in zip(norms, units, strict=True) if v == u)) for u in units])
+
+    group = over([info.group for info in infos])
+    match rule:
+        case PerModule():
+            return over([info.name.rpartition(".")[0] for info in infos])
+        case PerGroup():
+            return group
+        case Global():
+            return over([0] * len(infos))
+        case Blend():
+            sizes = np.array([info.d for info in infos], dtype=float)
+            whole = np.array([sum(i.d for i in infos if i.group == info.group) for info in infos])
+            return norms**rule.rho * (group * np.sqrt(sizes / whole)) ** (1 - rule.rho)
+    return norms
+
+
+def _alpha(policy: Alpha, info: TensorInfo) -> float:
+    """α of a tensor at first; the paper's two rules are written out here."""
+    match policy:
+        case Constant():
+            return float(policy.value)  # type: ignore[arg-type]
+        case SqrtDim():
+            return float(policy.k) * math.sqrt(info.d)  # type: ignore[arg-type]
+    return float(policy.initial(info))  # type: ignore[arg-type]
 
 
 def update_of(spec: OptimizerSpec, params: Mapping[str, Tensor]) -> Update | None:

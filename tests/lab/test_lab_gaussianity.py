@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from alphagrad.harness import metrics
-from alphagrad.harness.gaussianity import LEVELS, MOST, components, draw_qq, expected, tensors_in
+from alphagrad.harness.gaussianity import LEVELS, MOST, components, draw_qq, expected, kept, tensors_in
 from alphagrad.lab.config.shape import identity
 
 DRAWS = {
@@ -45,6 +45,16 @@ def test_a_gaussian_is_told_from_what_is_none():
     assert float(heavy[metrics.KURTOSIS]) > 6
     assert float(heavy[metrics.tail(4)]) > 20 * (expected(metrics.tail(4)) or 0)
     assert expected("alpha") is None
+
+
+def test_thinning_keeps_every_column():
+    """Also of a matrix whose rows are a multiple of the distance between the components that are kept."""
+    rows, columns = 4096, 1024
+    assert rows * columns == 4 * MOST
+    assert len(kept(rows * columns)) == MOST
+    assert len(set((kept(rows * columns) % columns).tolist())) == columns
+    assert kept(7).tolist() == list(range(7))
+    assert int(kept(MOST + 5).max()) <= MOST + 4
 
 
 def test_each_run_of_a_stack_has_its_own():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 SHORT = ("recipe=theory", "recipe.total_steps=12", "optimizer=alphagrad", "optimizer.lr=0.1")
 
 
@@ -36,6 +38,15 @@ def test_a_single_run_is_told_in_a_line(cli, root, store_runs):
     assert run.info.status == "FAILED"
 
 
+@pytest.mark.slow
+def test_the_study_ends_without_a_violation(cli, root, store_runs):
+    told = cli("run", "-m", "experiment=theory", f"output_root={root}")
+    assert told.status == 0, told.err
+    runs = [run for run in store_runs(root) if "seed" in run.data.tags]
+    assert len(runs) == 72
+    assert {(run.info.status, run.data.metrics["theory/violations"]) for run in runs} == {("FINISHED", 0.0)}
+
+
 def test_a_problem_that_does_not_fit(cli, root, store_runs):
     for words, said in (
         (("problem=nope",), "problem=nope"),
@@ -50,5 +61,5 @@ def test_a_problem_that_does_not_fit(cli, root, store_runs):
         assert len(told.err.strip().splitlines()) == 1
     told = cli("run", "recipe=image", "problem=quadratic", f"output_root={root}")
     assert (told.status, told.err.count("\n")) == (2, 1)
-    assert "problem: recipe=image has no problem, recipe=theory has" in told.err
+    assert "problem: recipe=image has no problem; recipe=theory has one" in told.err
     assert not store_runs(root)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from alphagrad import AlphaGrad, Rule
 from alphagrad.alpha import Constant, Quantile, SqrtDim
+from alphagrad.normalization import Global, PerModule
 from alphagrad.transform import Hybrid, Identity, Sign, SinTanh, Tanh
 from alphagrad.values import TensorInfo
 
@@ -21,12 +22,13 @@ GRADIENTS = st.lists(NUMBERS, min_size=1, max_size=40).filter(any).map(lambda xs
 STEEP = st.floats(1e-3, 1e3)
 
 
-def updates(*grads: torch.Tensor, rule: Rule, **settings) -> list[torch.Tensor]:
+def updates(*grads: torch.Tensor, rule: Rule, names=None, **settings) -> list[torch.Tensor]:
     """g' of each tensor: what one step at rate 1 takes away."""
     params = [torch.zeros_like(g) for g in grads]
     for p, g in zip(params, grads, strict=True):
         p.grad = g.clone()
-    AlphaGrad([(f"layer{k}.weight", p) for k, p in enumerate(params)], lr=1.0, rule=rule, **settings).step()
+    names = names or [f"layer{k}.weight" for k in range(len(grads))]
+    AlphaGrad(list(zip(names, params, strict=True)), lr=1.0, rule=rule, **settings).step()
     return [-p for p in params]
 
 
@@ -85,6 +87,25 @@ def test_tensors_do_not_know_of_each_other(grads, k):
     rule = Rule(alpha=SqrtDim(k))
     for together, g in zip(updates(*grads, rule=rule), grads, strict=True):
         assert torch.allclose(together, update(g, k * math.sqrt(len(g))), rtol=1e-12, atol=1e-14)
+
+
+@FAST
+@given(st.lists(GRADIENTS, min_size=2, max_size=4), st.floats(0.1, 10.0))
+def test_global_divides_all_tensors_by_one_norm(grads, alpha):
+    """They are bent as one tensor of all components would be."""
+    together = torch.cat(updates(*grads, rule=Rule(Global(), Constant(alpha))))
+    assert torch.allclose(together, update(torch.cat(grads), alpha), rtol=1e-9, atol=1e-14)
+
+
+@FAST
+@given(GRADIENTS, GRADIENTS, GRADIENTS, st.floats(0.1, 10.0))
+def test_a_module_has_one_norm_for_its_weight_and_its_bias(weight, bias, other, alpha):
+    """And knows nothing of other modules."""
+    names = ["first.weight", "second.weight", "first.bias"]
+    bent = updates(weight, other, bias, rule=Rule(PerModule(), Constant(alpha)), names=names)
+    whole = update(torch.cat([weight, bias]), alpha)
+    assert torch.allclose(torch.cat([bent[0], bent[2]]), whole, rtol=1e-9, atol=1e-14)
+    assert torch.allclose(bent[1], update(other, alpha), rtol=1e-9, atol=1e-14)
 
 
 @FAST

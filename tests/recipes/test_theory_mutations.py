@@ -10,7 +10,7 @@ from theory_cases import alphagrad, audited, settings_of
 
 from alphagrad import Rule, batch, measure, step
 from alphagrad.alpha import Constant, SqrtDim
-from alphagrad.normalization import shared
+from alphagrad.normalization import Global, PerModule, shared
 from alphagrad.transform import Tanh
 
 
@@ -65,6 +65,18 @@ def alpha_of_the_next_tensor(patch):
     patch.setattr(batch.Batch, "steepness", lambda self: steepness(self).roll(1, 0))
 
 
+def tensor_norms_for_global(patch):
+    patch.setattr(Global, "norms", lambda self, norms, infos: norms)
+
+
+def global_norm_for_module(patch):
+    patch.setattr(PerModule, "norms", Global.norms)
+
+
+def dimension_for_its_root(patch):
+    patch.setattr(SqrtDim, "initial", lambda self, info: self.k * info.d)
+
+
 # mutation → rule and settings of the run, its problem, and the statement that finds it
 MUTATIONS = {
     drop_epsilon: (Rule(alpha=Constant(1.0)), {"eps": 0.5}, {}, "Lemma 1 in"),
@@ -73,6 +85,9 @@ MUTATIONS = {
     sign_of_momentum: (Rule(alpha=Constant(5.0)), {"momentum": 0.9}, {}, "Lemma 2 in"),
     momentum_before_tanh: (Rule(alpha=Constant(5.0)), {"momentum": 0.9}, {}, "Lemma 2 in"),
     alpha_of_the_next_tensor: (Rule(alpha=SqrtDim(0.2)), {}, {"sizes": [98, 1, 1]}, "Lemma 2"),
+    tensor_norms_for_global: (Rule(Global(), Constant(0.5)), {}, {}, "Lemma 1 in"),
+    global_norm_for_module: (Rule(PerModule(), Constant(0.5)), {}, {}, "Lemma 2 in"),
+    dimension_for_its_root: (Rule(alpha=SqrtDim(0.2)), {}, {}, "Lemma 1 in"),
 }
 
 
