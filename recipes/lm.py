@@ -74,7 +74,10 @@ class LM:
         *(metrics.EVAL_PERPLEXITY, metrics.EVAL_BITS, metrics.TOKENS_PER_SECOND, metrics.MFU),
     }
 
-    takes: ClassVar[Mapping[str, Sequence[str]]] = {"model": CAUSAL, "data": ("topics", "files", "hub")}
+    takes: ClassVar[Mapping[str, Mapping[str, Sequence[str]]]] = {
+        "model": dict.fromkeys(CAUSAL, ()),
+        "data": {"topics": (), "files": (), "hub": ("text",)},
+    }
 
     def __init__(self, settings: LMSettings) -> None:
         s = self.settings = settings

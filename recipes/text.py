@@ -64,7 +64,10 @@ class Text:
     capabilities = (Capability.STACKED, Capability.SHARDED)
     logs = metrics.EXAMPLES | {metrics.EVAL_ACCURACY, metrics.EVAL_TOP5, metrics.EVAL_F1, metrics.TOKENS_PER_SECOND}
 
-    takes: ClassVar[Mapping[str, Sequence[str]]] = {"model": CLASSIFIERS, "data": ("pydocs", "files", "hub")}
+    takes: ClassVar[Mapping[str, Mapping[str, Sequence[str]]]] = {
+        "model": dict.fromkeys(CLASSIFIERS, ()),
+        "data": {"pydocs": (), "files": ("text", "label"), "hub": ("text", "label")},
+    }
 
     def __init__(self, settings: TextSettings) -> None:
         s = self.settings = settings

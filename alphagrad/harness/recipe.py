@@ -138,7 +138,8 @@ class Recipe(Protocol):
     capabilities: ClassVar[Collection[Capability]]
     # A recipe may name what it logs, but for what is measured on single tensors, in an attribute ``logs``: a setting
     # that asks for another metric is then refused at the start. In an attribute ``takes`` it may name the data sets and
-    # models that it can be given, so that a message lists them.
+    # models that it can be given, each with the settings that it needs of it, so that a message lists them; those of
+    # the user's own need not be named.
 
     def __init__(self, settings: Any) -> None:
         """Raises ``ValueError`` for settings that do not fit together, or take more memory than there is.

@@ -101,7 +101,7 @@ def labelled(s: DataSettings) -> Dataset:
     if s.target is not None:
         splits: dict[str, list[tuple[str, str]]] = {name: _pairs(s, name) for name in ("train", "test")}
     elif s.name == "topics":
-        raise ValueError("data.name=topics: has no classes; recipe text has pydocs, files, hub")
+        raise ValueError("data.name=topics: has no classes; recipe text has pydocs, files, hub, custom_text")
     elif s.name == "pydocs":
         splits = pydocs()
     else:
@@ -180,7 +180,7 @@ def corpus(s: DataSettings) -> tuple[list[str], list[str]]:
     """
     s.check()
     if s.name == "pydocs" and s.target is None:
-        raise ValueError("data.name=pydocs: is for recipe text; recipe lm has topics, files, hub")
+        raise ValueError("data.name=pydocs: is for recipe text; recipe lm has topics, files, hub, custom_text")
     if s.validation:
         raise ValueError(f"data.validation={s.validation}: is for recipe text; recipe lm is evaluated on data.test")
     if s.target is not None:

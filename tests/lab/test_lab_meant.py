@@ -8,7 +8,12 @@ import sys
 
 import pytest
 import yaml
+from alphagrad.recipes.language import data as language
+from alphagrad.recipes.language import models
+from omegaconf import OmegaConf
 
+from alphagrad.lab.config.catalogue import taken
+from alphagrad.lab.config.complaints import options_in
 from alphagrad.lab.config.compose import whole
 
 ALPHAS = "(constant, fan_in, quantile, saturation, schedule, sqrt_dim, sqrt_total)"
@@ -39,8 +44,10 @@ MEANT = {
     "recipe=image model=gpt2": (
         "model=gpt2: recipe=image takes no such model; it takes cnn, custom, mlp, resnet18, resnet50"
     ),
-    "recipe=lm model=cnn": "model=cnn: recipe=lm takes no such model; it takes gpt2, llama",
-    "recipe=text model=resnet18": "it takes mlp, pretrained, transformer",
+    "recipe=lm model=cnn": "model=cnn: recipe=lm takes no such model; it takes custom, gpt2, llama",
+    "recipe=text model=resnet18": "it takes custom, mlp, pretrained, transformer",
+    "recipe=text data=mnist": "it takes ag_news, custom_text, imdb, newsgroups, pydocs, table\n",
+    "recipe=lm data=mnist": "it takes ag_news, custom_text, imdb, newsgroups, sotu, table, text_files, topics\n",
     "recipe=image data=pydocs": "data=pydocs: recipe=image takes no such data; it takes cifar10, cifar100",
     "recipe.total_steps=1.5e0": "recipe.total_steps=1.5: input should be a valid integer",
     "optimizer=alphagrad, adam": "alphagrad, adam: a setting has no blanks in it; give optimizer=alphagrad,adam",
@@ -71,6 +78,14 @@ MEANT = {
     "--optimizer adam": "settings have no dashes: optimizer=adam",
     "--multi-run seed=1,2": "did you mean --multirun?",
     "optimizer=adam,sgd": "optimizer=adam,sgd: gives several values, which takes `alphagrad run -m` (--multirun)",
+    "-m hydra.launcher.n_jobs=2": (
+        "hydra.launcher.n_jobs=2: hydra/launcher=basic has no such setting; give hydra/launcher=joblib"
+    ),
+    "hydra.launcher.nope=2": "hydra.launcher.nope=2: hydra/launcher=basic has no such setting; it has none",
+    "-m hydra/launcher=joblib hydra.launcher.n_job=2": "hydra/launcher=joblib has no such setting; it has ",
+    "-m hydra/launcher=stacked hydra.launcher.n_jobs=2": "hydra/launcher=stacked has no such setting; give ",
+    "hydra/launcher.n_jobs=2": "hydra/launcher.n_jobs=2: no such setting; give hydra.launcher.n_jobs=2",
+    "hydra/launcher/n_jobs=2": "no such setting; give hydra.launcher.n_jobs=2",
     "seed=range(3)": "seed=range(3): gives several values",
 }
 
@@ -84,6 +99,32 @@ def test_one_line_says_what_is_meant(cli, lab, tmp_path, words):
     for grammar in ("viable", "expecting", "mismatched", "ValueError", "Traceback"):
         assert grammar not in told.err
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(("recipe", "group"), [("text", "data"), ("lm", "data"), ("text", "model"), ("lm", "model")])
+def test_what_is_listed_is_what_the_recipe_takes(composed, lab, recipe, group):
+    """The recipe's own checks are asked, with texts in place of what is on disk or on the hub."""
+    rows, documents = [("a", "x"), ("b", "y")], ["a", "b"]
+    for name, made in {"_rows": rows, "_pairs": rows, "_documents": documents, "_own_documents": documents}.items():
+        lab.setattr(language, name, lambda *_, made=made: made)
+    allowed = models.CLASSIFIERS if recipe == "text" else models.CAUSAL
+    read = (language.labelled if recipe == "text" else language.corpus).__wrapped__  # nothing is kept
+
+    def takes(option):
+        config = composed(f"recipe={recipe}", f"{group}={option}")
+        values = OmegaConf.to_container(config[group], resolve=False)
+        given = {key: "given" if value == "???" else value for key, value in values.items()}
+        try:
+            if group == "data":
+                read(language.DataSettings(**given))
+            else:
+                models.check_model(models.ModelSettings(**given), recipe, allowed)
+        except ValueError:
+            return False
+        return True
+
+    options, listed = options_in(group), taken([f"recipe={recipe}"], group)
+    assert listed == [option for option in options if takes(option)]
 
 
 @pytest.mark.parametrize("command", ["alpha", "tune"])

@@ -109,6 +109,9 @@ def taken(choices: Sequence[str], group: str) -> list[str]:
             recipe.Settings.model_fields[group].annotation.model_validate(values)
         except (ConfigError, ValidationError, KeyError, AttributeError):
             continue
-        if values.get("name") in getattr(recipe, "takes", {}).get(group, [values.get("name")]):
+        kinds: Any = getattr(recipe, "takes", {}).get(group)
+        name = values.get("name")
+        anything = kinds is None or "_target_" in values  # the user's own may have any name
+        if anything or (name in kinds and all(values.get(setting) is not None for setting in kinds[name])):
             found.append(option)
     return found

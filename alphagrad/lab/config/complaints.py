@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut, listed, shown, squeezed
+from alphagrad.lab.config.overrides import not_of_launcher
 
 SLOTS = ("normalization", "alpha", "transform")
 DATA = {"data": "image, text, lm and regression have", "model": "image, text and lm have", "problem": "theory has"}
@@ -33,14 +34,14 @@ def one_line(error: Exception, overrides: Sequence[str], compose: Compose) -> st
         return _no_option(missing[1], text)
     struct = re.search(r"Could not override '([^']+)'", text)
     if struct:
-        return _no_setting(struct[1], error, overrides, compose)
+        told = not_of_launcher(struct[1], overrides, options_in("hydra/launcher"), compose)
+        return told or _no_setting(struct[1], error, overrides, compose)
     absent = re.search(r"Could not delete (?:from config\. )?'([^']*)'", text)
     if absent:
         return f"~{absent[1]}: there is nothing to delete, it is null or not there"
     if "Config group override must be a string" in text:
         return "; ".join(_no_name(word, compose, overrides) for word in overrides if _is_nameless(word)) or text
-    flags = _of_flags(text)
-    if flags:
+    if flags := _of_flags(text):
         return flags
     names = [o for o in overrides if not o.startswith("hydra.")]
     if isinstance(error, RecursionError):
@@ -233,11 +234,11 @@ def _siblings(key: str, value: str, overrides: Sequence[str], compose: Compose) 
     if config is None:
         return ""
     parent, _, name = key.rpartition(".")
+    last = name
     while parent and not isinstance(OmegaConf.select(config, parent), DictConfig):
         parent, _, name = parent.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     names = [str(k) for k in node if not str(k).startswith("_") and k != "hydra"]
-    last = key.rpartition(".")[2]
     elsewhere = [
         f"{s!s}.{last}" for s in config if s != "hydra" and isinstance(config[s], DictConfig) and last in config[s]
     ]
@@ -251,8 +252,7 @@ def _siblings(key: str, value: str, overrides: Sequence[str], compose: Compose) 
 
 def nearest(name: str, names: Sequence[str]) -> str:
     """``did you mean adam? `` of a name that is nearly one of the names, such as Adam or torch.optim.Adam."""
-    small = {known.casefold(): known for known in names}
-    word = name.casefold().removesuffix(".yaml")
+    small, word = {known.casefold(): known for known in names}, name.casefold().removesuffix(".yaml")
     if word not in small and word.rpartition(".")[2] in small:
         word = word.rpartition(".")[2]
     near = difflib.get_close_matches(word[:100], list(small), n=1)

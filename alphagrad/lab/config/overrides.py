@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,11 +13,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from alphagrad.common.errors import ConfigError
-from alphagrad.common.words import cut, is_plain, plain, shown, squeezed
+from alphagrad.common.words import cut, is_plain, listed, plain, shown, squeezed
 
 HYDRA = ("hydra.", "hydra/")
 """How settings of Hydra's own begin; it applies them to every job itself."""
-OURS = ("hydra/launcher", "hydra.run.dir", "hydra.sweep.dir")
+LAUNCHER = "hydra/launcher"
+OURS = (LAUNCHER, "hydra.run.dir", "hydra.sweep.dir")
 """Settings of Hydra's own that may be given, besides those below :data:`BELOW`; its others say what code it runs,
 where it looks for configuration and what it writes."""
 BELOW = ("hydra.launcher.", "hydra.sweeper.params.")
@@ -84,6 +85,8 @@ def quoted(form: str) -> str:
 
 def _one(word: str) -> Override:
     key = re.split(r"[=@]", word, maxsplit=1)[0].lstrip("+~").strip()
+    if re.fullmatch(r"hydra/launcher[./][\w.]+", key):
+        raise ConfigError(f"{cut(word)}: no such setting; give {cut(word.replace('/', '.', key.count('/')))}")
     if not is_plain(word):
         raise ConfigError(f"{cut(plain(word))}: holds control characters; only text is allowed")
     if not key or ("=" not in word and not word.startswith("~")):
@@ -198,3 +201,28 @@ def without_effect(overrides: Sequence[Override], multirun: bool) -> list[str]:
 def _of_studies(key: str) -> bool:
     launching = key in ("hydra/launcher", "hydra.sweep.dir") or key.startswith(BELOW)
     return launching or key.startswith(("stack.", "study."))
+
+
+def not_of_launcher(
+    key: str, overrides: Sequence[str], options: Sequence[str], compose: Callable[[Sequence[str]], DictConfig]
+) -> str:
+    """One line on a setting ``hydra.launcher.NAME`` that is not there; empty for other settings."""
+    if not key.startswith(BELOW[0]):
+        return ""
+    name = key.removeprefix(BELOW[0])
+    word = next((o for o in overrides if o.partition("=")[0].lstrip("+") == key), key)
+    chosen = next((o for o in reversed(overrides) if o.startswith(f"{LAUNCHER}=")), f"{LAUNCHER}=basic")
+    settings = {option: _settings(option, compose) for option in options}
+    having = [option for option, names in settings.items() if name.partition(".")[0] in names]
+    own = settings.get(chosen.partition("=")[2], [])
+    others = " or ".join(f"{LAUNCHER}={option}" for option in having)
+    told = f"give {others}" if having else f"it has {listed(own) or 'none'}"
+    return f"{cut(word)}: {chosen} has no such setting; {told}"
+
+
+def _settings(option: str, compose: Callable[[Sequence[str]], DictConfig]) -> list[str]:
+    try:
+        launcher = compose([f"{LAUNCHER}={option}"]).hydra.launcher
+    except ConfigError:  # a file of the user's own that cannot be used
+        return []
+    return [str(name) for name in launcher if name not in ("_target_", "farm", "choice")]
