@@ -160,7 +160,7 @@ def test_a_study_tells_how_far_it_is(cli, odd, root, monkeypatch, launcher):
 
 def test_who_is_inside():
     titles = ["adam recipe.gamma=1", "sin_tanh recipe.gamma=1 alpha.value=9", "adam recipe.gamma=1"]
-    names = names_of(titles, [0, 0, 1])
+    names = names_of([("lm", title, seed) for title, seed in zip(titles, [0, 0, 1], strict=True)])
     assert names == ["adam seed=0", "sin_tanh alpha.value=9 seed=0", "adam seed=1"]
     assert inside(names) == "3 runs: adam, sin_tanh alpha.value=9, seeds 0-1"
     assert inside(names[:1]) == "adam seed=0"

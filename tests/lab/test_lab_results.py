@@ -23,11 +23,14 @@ from alphagrad.lab.store.address import store_uri
 from alphagrad.lab.store.connection import open_store
 
 
-def entry(configuration: str, seed: int, digest: str, status: str = "FINISHED", **values: float) -> SimpleNamespace:
+def entry(
+    configuration: str, seed: int, digest: str, status: str = "FINISHED", recipe: str = "lm", **values: float
+) -> SimpleNamespace:
     """A run as MLflow's search returns it."""
-    tags = {"seed": str(seed), "configuration": configuration, "config_hash": digest}
+    tags = {"seed": str(seed), "configuration": configuration, "config_hash": digest, "recipe": recipe}
+    name = {"run_id": f"{digest}{seed}", "run_name": "x", "experiment_id": "1"}
     return SimpleNamespace(
-        info=SimpleNamespace(run_id=f"{digest}{seed}", run_name="x", status=status, lifecycle_stage="active"),
+        info=SimpleNamespace(**name, status=status, lifecycle_stage="active"),
         data=SimpleNamespace(tags=tags, metrics={metrics.EVAL_RETURN: 1.0, **values}),
     )
 
@@ -51,6 +54,11 @@ def test_labels_leave_out_what_all_share():
     labels = {g.label for g in grouped(found)}
     assert labels == {"adam", "alphagrad alpha.value=93", "alphagrad alpha.value=186"}
     assert [g.label for g in grouped(found[:1])] == [f"adam {shared}"]  # alone, it keeps everything
+
+
+def test_labels_tell_recipes_apart():
+    found = [entry("adam", 0, "a"), entry("adam", 0, "b", recipe="theory")]
+    assert {g.label for g in grouped(found)} == {"lm", "theory"}
 
 
 def test_equal_titles_of_unequal_configurations_stay_apart():

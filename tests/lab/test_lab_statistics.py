@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 import sys
 import types
@@ -98,14 +99,19 @@ def test_an_interval_moves_and_grows_with_its_values(values, scale, shift):
 
 @pytest.fixture(scope="module")
 def rliable():
-    """rliable, whose bootstrap is arch's; arch's models, which it does not use, do not load beside pandas 3."""
+    """rliable, with what it needs of arch, whose models do not load beside pandas 3, and Python's logging for absl's.
+
+    absl's handler closes the stream that it was made with once Hydra sets logging up, and pytest writes to that.
+    """
     found = importlib.util.find_spec("arch")
-    bare = types.ModuleType("arch")
-    bare.__path__ = list(found.submodule_search_locations)
-    sys.modules.setdefault("arch", bare)
+    bare, absl = types.ModuleType("arch"), types.ModuleType("absl")
+    bare.__path__, absl.logging = list(found.submodule_search_locations), logging
+    sys.modules.update(arch=bare, absl=absl)
     from rliable import library, metrics
 
-    return library, metrics
+    yield library, metrics
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("arch", "absl", "rliable")]:
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize("shape", [(5, 1), (6, 4), (10, 7)])

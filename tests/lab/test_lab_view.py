@@ -81,7 +81,8 @@ def test_an_experiment_a_recipe_unless_it_is_chosen(cli, odd, root, store_runs):
     for run in runs:
         assert PREFIX + view_key(parent.info.run_id) in client.get_experiment(run.info.experiment_id).tags
     assert "4 jobs: 4 finished" in cli("status", "--output-root", str(root)).out
-    assert "odd" in cli("report", "--output-root", str(root)).out
+    told = cli("report", "--output-root", str(root)).out
+    assert [line.split()[0] for line in told.splitlines() if " 2/2 " in line] == ["odd", "together"]
     assert cli("run", "recipe=odd", "tracking.experiment=mine", f"output_root={root}").status == 0
     (chosen,) = [run for run in store_runs(root) if "seed" in run.data.tags and experiment(run) == "mine"]
     assert chosen.info.run_name == "odd alphagrad seed=0"  # a page of several recipes tells them apart
@@ -95,6 +96,22 @@ def test_a_study_is_in_the_ui_while_it_runs(cli, odd, root, store_runs):
     parent, _ = study_in(store_runs, root)
     assert seen(root, parent)["compareRunCharts"][0]["metricKey"] == "eval/return"
     assert "| 0/2 |" in parent.data.tags["mlflow.note.content"]
+
+
+def test_a_study_of_which_no_run_began_keeps_its_error(cli, odd, lab, root, store_runs):
+    """There is nothing to draw then, and what went wrong is what is told."""
+    from alphagrad.lab.training import runner
+
+    def fail(*_):
+        raise OSError("no room for a lock")
+
+    lab.setattr(runner._Stack, "claim", fail)
+    done = cli("run", "-m", "recipe=odd", "seed=0,1", f"output_root={root}")
+    assert done.status == 1
+    assert "no room for a lock" in done.err + done.out
+    assert "nothing to draw" not in done.err
+    (parent,) = store_runs(root)
+    assert parent.info.status == "FAILED"
 
 
 def test_a_view_fits_into_a_tag():

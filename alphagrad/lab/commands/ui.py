@@ -59,8 +59,8 @@ def serve(uri: str | None, output_root: str, experiment: str | None, port: int) 
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ConfigError(f"--port={port}: cannot be used ({reason}); give another") from error
-    say("alphagrad: starting MLflow's server", err=True)
     studies = pages(Results(store, experiment))
+    say("alphagrad: starting MLflow's server", err=True)
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
     if file is not None:
         command += ["--artifacts-destination", (file.parent / "artifacts").as_uri()]

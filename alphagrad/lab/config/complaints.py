@@ -1,11 +1,10 @@
-"""Errors of Hydra and of constructors as one line that names the setting, as its user knows it, and what is allowed."""
+"""Errors of Hydra as one line that names the setting, as its user knows it, and what is allowed."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -13,7 +12,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from alphagrad.common.errors import ConfigError
-from alphagrad.common.words import cut, listed, shown, squeezed
+from alphagrad.common.words import cut, listed, squeezed
 from alphagrad.lab.config.overrides import not_of_launcher
 
 SLOTS = ("normalization", "alpha", "transform")
@@ -96,7 +95,8 @@ def check_choices(words: Sequence[Override], compose: Compose) -> None:
         if nameless and options_in(key):
             raise ConfigError(_no_name(line, compose, lines))
         inside = first in ("recipe", "optimizer", "optimizer.rule")
-        if inside and last in (*DATA, *SLOTS, "optimizer") and (nameless or _is_word(value)):
+        group = inside and last in (*DATA, *SLOTS, "optimizer") and (nameless or _is_word(value))
+        if group and not _stands(key, lines, compose):  # rmsprop has an alpha of its own
             raise ConfigError(f"{cut(line)}: {_of_its_own(last, line.partition('=')[2], lines, compose)}")
         if not _is_word(value):
             continue
@@ -105,6 +105,11 @@ def check_choices(words: Sequence[Override], compose: Compose) -> None:
         chosen = value in options_in(first) and f"{first}={value}" not in lines
         if key in ("recipe.name", "optimizer.name") and chosen:
             raise ConfigError(f"{cut(line)}: this only changes a name; {first} is a group; give {first}={cut(value)}")
+
+
+def _stands(key: str, overrides: Sequence[str], compose: Compose) -> bool:
+    config = _composed(overrides, key, compose)
+    return config is not None and OmegaConf.select(config, key) is not None
 
 
 def _is_word(value: Any) -> bool:
@@ -257,43 +262,3 @@ def nearest(name: str, names: Sequence[str]) -> str:
         word = word.rpartition(".")[2]
     near = difflib.get_close_matches(word[:100], list(small), n=1)
     return f"did you mean {small[near[0]]}? " if near else ""
-
-
-def culprit(settings: Mapping[str, Any], make: Callable[[dict[str, Any]], Any]) -> str | None:
-    """The setting, ``a.b`` where nested, without which (so, with its default) ``make(settings)`` works.
-
-    Not every library says which of its arguments it does not like.
-    """
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            below = culprit(value, partial(_with, make, settings, key))
-            if below is not None:
-                return f"{key}.{below}"
-        elif not key.startswith("_"):
-            try:
-                make({k: v for k, v in settings.items() if k != key})
-            except Exception:  # noqa: S112
-                continue
-            return key
-    return None
-
-
-def path_of(settings: Mapping[str, Any], path: Sequence[str], name: str) -> str | None:
-    """The path, ``a.b`` where nested, of the setting of that name in the node at ``path``, whose constructor raised."""
-    node: Any = settings
-    for part in path:
-        node = node.get(part) if isinstance(node, Mapping) else None
-    return ".".join([*path, name]) if isinstance(node, Mapping) and name in node else None
-
-
-def _with(make: Callable[[dict[str, Any]], Any], settings: Mapping[str, Any], key: str, inner: dict[str, Any]) -> Any:
-    return make({**settings, key: inner})
-
-
-def complaint(setting: str, value: Any, text: str) -> str:
-    """What a constructor says of a setting, under the name that the user knows."""
-    if text.startswith(("alpha.", "transform.", "normalization.")):
-        return text
-    named, colon, rest = text.partition(": ")
-    ours = colon and named.split(", ")[0].rpartition(".")[2] == setting.rpartition(".")[2]
-    return f"{setting}: {rest}" if ours else f"{setting}={shown(value)}: {text}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,6 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import listed, shown, squeezed
 from alphagrad.harness.driver import STACKINGS, OptimizerSpec, mixes_elements
 from alphagrad.lab.config import targets
-from alphagrad.lab.config.complaints import complaint, culprit, path_of
 from alphagrad.rule import Rule
 
 OWN_OPTIMIZER_SETTINGS = ("_target_", "name", "stacking", "clip_grad_norm")
@@ -200,3 +199,43 @@ def instantiated(setting: str, node: DictConfig, takes: tuple[type, ...]) -> Any
         # a slot that is an interpolation is named where the user sets it: alpha.value
         name = key if OmegaConf.is_interpolation(node, key.partition(".")[0]) else f"{setting}.{key}"
         raise ConfigError(complaint(name, OmegaConf.select(node, key), text)) from error
+
+
+def culprit(settings: Mapping[str, Any], make: Callable[[dict[str, Any]], Any]) -> str | None:
+    """The setting, ``a.b`` where nested, without which (so, with its default) ``make(settings)`` works.
+
+    Not every library says which of its arguments it does not like.
+    """
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            below = culprit(value, partial(_with, make, settings, key))
+            if below is not None:
+                return f"{key}.{below}"
+        elif not key.startswith("_"):
+            try:
+                make({k: v for k, v in settings.items() if k != key})
+            except Exception:  # noqa: S112
+                continue
+            return key
+    return None
+
+
+def path_of(settings: Mapping[str, Any], path: Sequence[str], name: str) -> str | None:
+    """The path, ``a.b`` where nested, of the setting of that name in the node at ``path``, whose constructor raised."""
+    node: Any = settings
+    for part in path:
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return ".".join([*path, name]) if isinstance(node, Mapping) and name in node else None
+
+
+def _with(make: Callable[[dict[str, Any]], Any], settings: Mapping[str, Any], key: str, inner: dict[str, Any]) -> Any:
+    return make({**settings, key: inner})
+
+
+def complaint(setting: str, value: Any, text: str) -> str:
+    """What a constructor says of a setting, under the name that the user knows."""
+    if text.startswith(("alpha.", "transform.", "normalization.")):
+        return text
+    named, colon, rest = text.partition(": ")
+    ours = colon and named.split(", ")[0].rpartition(".")[2] == setting.rpartition(".")[2]
+    return f"{setting}: {rest}" if ours else f"{setting}={shown(value)}: {text}"

@@ -37,10 +37,12 @@ def conclude(results: Results, parent: Any, arguments: Sequence[str]) -> None:
         arguments: of the command that started it.
     """
     client, run_id = results.client, parent.info.run_id
-    study = results.study(run_id)
+    study = results.comparison(parent)
+    if not study.groups:  # nothing has begun
+        return
     lines, bars = curves_and_values(results, study)
     shown = view(f"tags.`{PARENT}` = '{run_id}'", CELL, lines, bars, constant(results, study, {*lines, *bars}))
-    for experiment in {run.info.experiment_id for run in results.runs(parent)}:
+    for experiment in {run.experiment for run in study.runs()}:
         client.set_experiment_tag(experiment, PREFIX + view_key(run_id), shown)
     with tempfile.TemporaryDirectory() as folder:
         for metric in lines:

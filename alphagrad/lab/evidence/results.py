@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from alphagrad.common.cells import cells
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut, squeezed
 from alphagrad.lab.records.judged import headlines_of, objective_of
 from alphagrad.lab.records.lifecycle import Life, life_of
-from alphagrad.lab.records.search import CONFIGURATION, FOLDER, JOB_KEY, PARENT, SEED, search
+from alphagrad.lab.records.search import CONFIGURATION, FOLDER, JOB_KEY, PARENT, RECIPE, SEED, search
 from alphagrad.lab.records.study import KIND, titles_of
 from alphagrad.lab.store.connection import open_existing
 from alphagrad.lab.store.curves import Curve, as_logged, curves
@@ -31,6 +32,8 @@ class Run:
     metrics: dict[str, float]
     """Last value of each metric."""
     tags: dict[str, str] = field(repr=False)
+    experiment: str = ""
+    """Its id."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,10 @@ class Results:
 
         Where there is no multirun, all runs are one study.
         """
-        parent = self.named(run_id)
+        return self.comparison(self.named(run_id))
+
+    def comparison(self, parent: Any) -> Comparison:
+        """The multirun with this parent run, or the single run that it is; None: all runs there are."""
         if parent is None:
             return Comparison("All runs", grouped(self.runs()))
         own = parent.info
@@ -188,14 +194,11 @@ def grouped(found: Sequence[Any]) -> list[Group]:
             earlier[key] += 1
         else:
             values = {name: as_logged(value) for name, value in entry.data.metrics.items()}
-            counted[key, seed] = Run(info.run_id, info.run_name, life_of(entry), seed, values, dict(tags))
+            counted[key, seed] = Run(
+                info.run_id, info.run_name, life_of(entry), seed, values, dict(tags), info.experiment_id
+            )
     groups: dict[str, list[Run]] = {}
     for (key, _), run in reversed(counted.items()):
         groups.setdefault(key, []).append(run)
-    words = [set(label.split()) for label in labels.values()]
-    shared = set.intersection(*words) if len(words) > 1 else set()
-
-    def told(label: str) -> str:
-        return " ".join(word for word in label.split() if word not in shared) or label
-
-    return [Group(told(labels[key]), runs, earlier[key]) for key, runs in groups.items()]
+    told = cells([(runs[0].tags.get(RECIPE, ""), labels[key]) for key, runs in groups.items()])
+    return [Group(cell, runs, earlier[key]) for cell, (key, runs) in zip(told, groups.items(), strict=True)]

@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.progress import TaskID
 
+from alphagrad.common.cells import cells
 from alphagrad.common.words import plain, say
 from alphagrad.lab.launching.interrupted import PlannedStack
 from alphagrad.lab.launching.jobs import CheckedJob
@@ -38,7 +39,7 @@ class Board:
     def of(cls, stacks: Sequence[PlannedStack]) -> Board:
         """That of these stacks."""
         members = [member for stack in stacks for member in stack.assignments]
-        names = iter(names_of([member.title for member in members], [member.seed for member in members]))
+        names = iter(names_of([member.named for member in members]))
         titles = [inside([next(names) for _ in stack.assignments]) for stack in stacks]
         return cls(titles, [len(stack.jobs) for stack in stacks])
 
@@ -171,8 +172,9 @@ class Boards:
     """The board of the jobs that a study trains in this process, one after the other: it is set up by the first."""
 
     def __init__(self, jobs: Sequence[CheckedJob]) -> None:
+        configs = [job.config for job in jobs]
         titles = [title_of(job.config, job.words) for job in jobs]
-        self._names = names_of(titles, [int(job.config.seed) for job in jobs])
+        self._names = names_of([(str(c.recipe.name), t, int(c.seed)) for c, t in zip(configs, titles, strict=True)])
         self._held, self._board = ExitStack(), Board(self._names, [1] * len(jobs))
         self._entered = False
 
@@ -273,12 +275,10 @@ class Reports:
             self._board.update(index, int(told["step"]), str(told["shown"]))
 
 
-def names_of(titles: Sequence[str], seeds: Sequence[int]) -> list[str]:
-    """Jobs by what tells them apart: the configuration without the words that all share, and the seed."""
-    words = [title.split(" ") for title in titles]
-    shared = set.intersection(*map(set, words)) if len(words) > 1 else set()
-    names = [" ".join(w for n, w in enumerate(own) if n == 0 or w not in shared) for own in words]
-    return [f"{name} seed={seed}" for name, seed in zip(names, seeds, strict=True)]
+def names_of(jobs: Sequence[tuple[str, str, int]]) -> list[str]:
+    """Jobs, each by recipe, title and seed, as their runs are named: the cell and the seed."""
+    told = cells([(recipe, title) for recipe, title, _ in jobs])
+    return [f"{cell} seed={seed}" for cell, (_, _, seed) in zip(told, jobs, strict=True)]
 
 
 def inside(names: Sequence[str]) -> str:

@@ -103,7 +103,7 @@ class Announced:
 
     def __init__(self, assignments: Sequence[Assignment], fail_fast: bool) -> None:
         self._assignments, self._fail_fast = assignments, fail_fast
-        self._names = names_of([a.title for a in assignments], [a.seed for a in assignments])
+        self._names = names_of([assignment.named for assignment in assignments])
         self.failure = ""
         """Of the first job that failed."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
+from alphagrad.common.cells import differing, in_common
 from alphagrad.lab.config.overrides import HYDRA
 
 
@@ -25,11 +26,8 @@ class Jobs(dict[str, CheckedJob]):
 
     def titles(self) -> dict[str, str]:
         """Key → the settings that tell the job from the others."""
-        shared = set.intersection(*(set(job.words) for job in self.values())) if len(self) > 1 else set()
-        return {
-            key: " ".join(word for word in job.words if word not in shared) or " ".join(job.words)
-            for key, job in self.items()
-        }
+        common = in_common(job.words for job in self.values())
+        return {key: differing(job.words, common, " ".join(job.words)) for key, job in self.items()}
 
     @contextmanager
     def handed_out(self, without: Set[str] = frozenset()) -> Iterator[None]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from alphagrad.common.cells import in_common, words_of
 from alphagrad.lab.records.lifecycle import FINISHED, Life, Standing
 from alphagrad.lab.store.address import kept_uri
 
@@ -42,6 +43,11 @@ class Assignment:
         """Of the job."""
         return int(self.config.get("seed", 0))
 
+    @property
+    def named(self) -> tuple[str, str, int]:
+        """Its recipe, title and seed."""
+        return str(self.config.get("recipe", {}).get("name", "")), self.title, self.seed
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -74,18 +80,7 @@ class Outcome:
 
 def shared_words(jobs: Iterable[tuple[DictConfig, Sequence[str]]]) -> list[str]:
     """What the configurations of all jobs of a study have in common, given each with its settings."""
-    told = [words_of(str(config.recipe.name), title_of(config, overrides)) for config, overrides in jobs]
-    return sorted(set.intersection(*map(set, told))) if told else []
-
-
-def cell_of(recipe: str, title: str, shared: Sequence[str]) -> str:
-    """What of a job's configuration differs within its study; the title where nothing does."""
-    return " ".join(word for word in words_of(recipe, title) if word not in shared) or title
-
-
-def words_of(recipe: str, title: str) -> list[str]:
-    """A configuration in words."""
-    return [recipe, *title.split()]
+    return sorted(in_common(words_of(str(c.recipe.name), title_of(c, overrides)) for c, overrides in jobs))
 
 
 def title_of(config: DictConfig, overrides: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from alphagrad.common import interrupts, ranks
+from alphagrad.common.cells import differing, words_of
 from alphagrad.common.errors import ConfigError, StorageLost
 from alphagrad.common.files import check_files, write_whole
 from alphagrad.harness.gaussianity import draw_qq, tensors_in
@@ -45,7 +46,7 @@ from alphagrad.lab.store.patience import Patience
 from alphagrad.lab.training.begun import Begun, begun, going_on, unfinished
 from alphagrad.lab.training.best import BEST
 from alphagrad.lab.training.cpu import compiling, computing
-from alphagrad.lab.training.job import Assignment, Outcome, cell_of
+from alphagrad.lab.training.job import Assignment, Outcome
 from alphagrad.lab.training.log import CHECKPOINT, Pruned, TrackedLog
 from alphagrad.lab.training.progress import Progress, ProgressLine
 from alphagrad.lab.training.torchrun import TAG, Leader, note_processes
@@ -258,7 +259,7 @@ def _recorded(
 ) -> Iterator[None]:
     """A job's run in the store and its folder's first files, as a context."""
     seed, recipe, folder = setup.settings.seed, str(config.recipe.name), Path(assignment.folder)
-    cell = cell_of(recipe, assignment.title, known)
+    cell = differing(words_of(recipe, assignment.title), known, assignment.title)
     tags = {
         VARIANT: setup.optimizer.name,
         RECIPE: recipe,
