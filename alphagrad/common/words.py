@@ -127,4 +127,6 @@ def cell(text: object) -> Text:
     """The text for a table of rich, which would otherwise take ``[...]`` in it for markup."""
     from rich.text import Text
 
-    return Text(plain(text))
+    # as the stream will write it, so that columns stay below one another
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return Text(plain(text).encode(encoding, "alphagrad.readable").decode(encoding))

@@ -212,7 +212,9 @@ def test_a_closed_terminal(lab, root, store_runs, started):
 
     terminal, own = pty.openpty()
     command = [*COMMAND, *ENDLESS, f"output_root={root}"]
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, the run would not heed it
     process = subprocess.Popen(command, stdin=own, stdout=own, stderr=own, cwd=root, start_new_session=True)
+    signal.signal(signal.SIGHUP, before)
     started.append(process)
     os.close(own)
     wait_for(lambda: begun(root), process, "run")

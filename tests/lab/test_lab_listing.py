@@ -26,6 +26,21 @@ def test_a_file_of_the_users_that_is_no_text_is_named_and_the_others_listed(tmp_
     assert f"{folder}/bad.yaml: is damaged" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("# a line\nname: x\n", "a line"),
+        ("# @package _global_\n# A sentence that goes\n# on. And more.\nname: x\n", "A sentence that goes on"),
+        ("# LAMB (You et al. 2020)\nname: x # not this\n", "LAMB (You et al. 2020)"),
+        ("# conf/optimizer/mine.yaml\n# tanh(1.5·ĝ) alone. Fast.\n", "tanh(1.5·ĝ) alone"),
+        ("name: x\n\n# first\n\n# second\n", "first"),
+        ("name: x\n", ""),
+    ],
+)
+def test_a_description_is_the_first_comment_to_its_full_stop(text, told):
+    assert listing.description(text) == told
+
+
 def test_a_lock_that_is_no_text_is_held_all_the_same(tmp_path, monkeypatch):
     """And what it holds reaches no terminal as it is."""
     monkeypatch.setattr("alphagrad.lab.records.folder.LOCK_SECONDS", 0.1)

@@ -146,7 +146,8 @@ def test_a_study_tells_how_far_it_is(cli, odd, root, monkeypatch, launcher):
     given = [extra[launcher]] if launcher in extra else []
     done = cli("run", "-m", f"hydra/launcher={launcher}", *words, *given, f"output_root={root}")
     assert done.status == 0, done.err
-    lines = [line for line in done.err.splitlines() if " jobs, " in line]
+    told, *lines = [line for line in done.err.splitlines() if " jobs, " in line]
+    assert told.startswith("alphagrad: 2 jobs, in ")
     assert all(len(line) <= 80 for line in lines)
     assert lines[0].startswith("0/2 jobs, ")
     assert any(" left; " in line for line in lines)
@@ -164,6 +165,8 @@ def test_who_is_inside():
     assert names == ["adam seed=0", "sin_tanh alpha.value=9 seed=0", "adam seed=1"]
     assert inside(names) == "3 runs: adam, sin_tanh alpha.value=9, seeds 0-1"
     assert inside(names[:1]) == "adam seed=0"
+    assert inside(["adam seed=2", "adam seed=10", "sign seed=0"]) == "3 runs: adam, sign, seeds 0-10"
+    assert inside(["a seed=0", "b seed=0", "c seed=0"]) == "3 runs: a and 2 more, seed 0"
 
 
 def test_the_time_left_for_a_study(monkeypatch):

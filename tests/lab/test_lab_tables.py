@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 
 import pytest
 
@@ -110,6 +112,19 @@ def test_what_is_too_wide_comes_as_several_tables():
     assert headings == [["job", "a"], ["job", "b"], ["job", "c"]]
     assert [[str(c.header) for c in part.columns] for part in tables.parts(shown, 1000)] == [["job", "a", "b", "c"]]
     assert [part.caption for part in tables.parts(shown, 30)] == [None, None, "below"]
+
+
+def test_columns_stay_below_one_another_where_the_stream_knows_ascii_alone(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", errors="alphagrad.readable"))
+    shown = tables.table("tensor", "√d", "α", right=("√d", "α"))
+    shown.add_row("w", "1.0", "2.0")
+    tables.show(shown)
+    sys.stdout.flush()
+    lines = written.getvalue().decode().splitlines()
+    heading, row = (line for line in lines if re.search(r"\w", line))
+    assert re.findall(r"\w+", heading) == ["tensor", "sqrt", "d", "alpha"]
+    assert len(heading) == len(row)
 
 
 def test_the_time_left():

@@ -68,6 +68,9 @@ def run(arguments: Sequence[str], resumed: Path | None = None) -> None:
             jobs = checked_jobs(args.overrides, args.multirun, args.config_dir)
         except ConfigError as error:
             raise ConfigError(as_set(str(error), args.overrides)) from error
+        except KeyboardInterrupt:
+            say("alphagrad: interrupted; nothing was begun", err=True)
+            raise KeyboardInterrupt("told") from None
         for line in without_effect(parsed(args.overrides), args.multirun):
             say(f"alphagrad: {line}", err=True)
         if args.multirun:
@@ -198,7 +201,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         raise Terminated(status)
 
     parser.error, parser.exit = refuse, leave  # type: ignore[method-assign]
-    args: argparse.Namespace = parser.parse_args(list(arguments))
+    args: argparse.Namespace = parser.parse_intermixed_args(list(arguments))
     for flag in ("config_path", "config_name", "experimental_rerun"):
         if getattr(args, flag, None) is not None:
             name = flag.replace("_", "-")
@@ -209,6 +212,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def run_study(jobs: Jobs, arguments: list[str], args: argparse.Namespace, resumed: Path | None = None) -> None:
     """Runs the jobs of a multirun as a study, and says at its end how each ended."""
+    from alphagrad.lab.evidence.status import near
     from alphagrad.lab.launching.board import Boards
     from alphagrad.lab.launching.resume import told
     from alphagrad.lab.launching.study import NothingLeft, started
@@ -222,6 +226,7 @@ def run_study(jobs: Jobs, arguments: list[str], args: argparse.Namespace, resume
                     through_hydra(args, task_of(boards=boards))
                 return
             say_what_is_left_alone(running, len(jobs))
+            say(f"alphagrad: {len(left)} jobs, in {near(str(running.folder))}", err=True)
             quoted = str(running.folder).replace("\\", "\\\\").replace("'", "\\'")
             args.overrides = [*args.overrides, f"hydra.sweep.dir='{quoted}'"]
             interrupted = False

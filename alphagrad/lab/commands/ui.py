@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
 
 
 def serve(uri: str | None, output_root: str, experiment: str | None, port: int) -> int:
-    """Starts the server, prints its address once it answers, and waits for it; returns its exit status.
+    """Starts the server, prints its address once it answers, and waits for it; returns its exit status, 0 after Ctrl-C.
 
     Raises:
         ConfigError: there is no store yet, or the port is taken.
@@ -79,7 +79,11 @@ def serve(uri: str | None, output_root: str, experiment: str | None, port: int) 
                 say(line)
         say("")
         say("Ctrl-C stops it.")
-        return server.wait()
+        try:
+            return server.wait()
+        except KeyboardInterrupt:
+            say("stopped", err=True)
+            return 0
     finally:
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGTERM)

@@ -291,8 +291,9 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0].partition("Expected one of")[0]
+        told = f" ({squeezed(reason, 200)})" if reason else ""
         raise ConfigError(
-            f"device={cut(name)}: must be auto, or a device torch can use here: {squeezed(reason, 200)}"
+            f"device={cut(name)}: must be auto, cpu, cuda, cuda:N or what else torch can use here{told}"
         ) from error
     return device

@@ -40,9 +40,16 @@ def options_of(group: str) -> dict[str, tuple[str, str]]:
 
 
 def description(text: str) -> str:
-    """The first comment of a configuration file that is not a Hydra header."""
-    comments = (line[1:].strip() for line in text.splitlines() if line.startswith("#"))
-    return next((c for c in comments if not c.startswith("@")), "")
+    """The first comment of a configuration file, to its full stop; Hydra's headers and the file's own path are none."""
+    told: list[str] = []
+    for line in text.splitlines():
+        comment = line[1:].strip() if line.startswith("#") else ""
+        if comment.startswith("@") or re.fullmatch(r"\S+\.yaml", comment):
+            continue
+        if told and not comment:
+            break
+        told += [comment] if comment else []
+    return re.split(r"(?<=\w{2})\.(?:\s+(?=[A-Z])|$)", " ".join(told), maxsplit=1)[0]
 
 
 def catalogue() -> dict[str, dict[str, str]]:

@@ -62,6 +62,8 @@ def as_set(text: str, overrides: Sequence[str]) -> str:
     others = [re.split(r"[=@]", word, maxsplit=1)[0].lstrip("+") for word in overrides if word not in emptied]
     if not emptied or any(word in text for word in emptied) or any(text.startswith(key) for key in others):
         return text
+    if needed := re.search(r"=\$\{(.+?)\}: Interpolation key '\1'", text):
+        text = f"{needed[1]} cannot be left out, others need it; leave it as it is, or give a value"
     return f"{listed(map(cut, emptied))}: {text}"
 
 
@@ -108,8 +110,9 @@ def check_choices(words: Sequence[Override], compose: Compose) -> None:
 
 
 def _stands(key: str, overrides: Sequence[str], compose: Compose) -> bool:
+    """Whether the key is a plain setting, no section and no pointer to one."""
     config = _composed(overrides, key, compose)
-    return config is not None and OmegaConf.select(config, key) is not None
+    return config is not None and not isinstance(OmegaConf.select(config, key), DictConfig | None)
 
 
 def _is_word(value: Any) -> bool:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from alphagrad.common.words import plain
+from alphagrad.common.words import cell, plain
 
 ENDLESS = 10_000
 """The width of a file or pipe: what reads it breaks no lines."""
@@ -41,7 +41,7 @@ def table(*columns: str, folded: Sequence[str] = (), right: Sequence[str] = (), 
     made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption=None if caption is None else plain(caption))
     for heading in columns:
         justify = "right" if heading in right else "left"
-        made.add_column(Text(plain(heading)), no_wrap=heading not in folded, overflow="fold", justify=justify)  # type: ignore[arg-type]
+        made.add_column(cell(heading), no_wrap=heading not in folded, overflow="fold", justify=justify)  # type: ignore[arg-type]
     return made
 
 

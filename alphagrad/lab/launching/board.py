@@ -276,20 +276,23 @@ class Reports:
 
 
 def names_of(jobs: Sequence[tuple[str, str, int]]) -> list[str]:
-    """Jobs, each by recipe, title and seed, as their runs are named: the cell and the seed."""
-    told = cells([(recipe, title) for recipe, title, _ in jobs])
+    """Jobs, each by recipe, title and seed: the cell, or the variant where nothing differs, and the seed."""
+    configurations = [(recipe, title) for recipe, title, _ in jobs]
+    alike = len(set(configurations)) == 1
+    told = [title.split(" ")[0] for _, title in configurations] if alike else cells(configurations)
     return [f"{cell} seed={seed}" for cell, (_, _, seed) in zip(told, jobs, strict=True)]
 
 
 def inside(names: Sequence[str]) -> str:
-    """Who is in a stack: ``adam, sin_tanh, seeds 0 1 2 (6 runs)``; of one job its name."""
+    """Who is in a stack: ``6 runs: adam, sin_tanh, seeds 0-2``, ``adam and 2 more``; of one job its name."""
     if len(names) == 1:
         return names[0]
     split = [name.rpartition(" seed=") for name in names]
     cells = list(dict.fromkeys(cell for cell, _, _ in split))
-    seeds = list(dict.fromkeys(seed for _, _, seed in split))
-    span = f"seed{'s' if len(seeds) > 1 else ''} {seeds[0] if len(seeds) == 1 else f'{seeds[0]}-{seeds[-1]}'}"
-    return f"{len(names)} runs: {', '.join(cells)}, {span}"
+    seeds = sorted({int(seed) for _, _, seed in split})
+    span = f"seeds {seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    told = ", ".join(cells) if len(cells) < 3 else f"{cells[0]} and {len(cells) - 1} more"
+    return f"{len(names)} runs: {told}, {span}"
 
 
 def announce(name: str, told: str, place: str = "", err: bool = False) -> None:

@@ -15,7 +15,7 @@ from alphagrad.lab.store.address import kept_uri
 
 Pruner = Callable[[int, Mapping[str, float]], str | None]
 """Sees a run's metrics of each step; where it returns a reason, the run is ended as pruned. Pickles."""
-ASIDE = ("output_root=", "tracking.", "stack.", "checkpoint.", "study.", "hydra.", "hydra/")
+ASIDE = ("output_root=", "tracking=", "tracking.", "stack.", "checkpoint.", "study.", "hydra.", "hydra/")
 """Settings of where and how runs are trained and kept, which change no number and no name."""
 UNTOLD = ("recipe=", "optimizer=", "experiment=", "seed=", "threads=", "device=", *ASIDE)
 """Settings that a job's title leaves out: they are told elsewhere, or change no number."""
