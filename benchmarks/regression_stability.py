@@ -190,8 +190,8 @@ def as_evidence(file: Path, folder: Path) -> None:
         for name in next(iter(found.values()))
         for seed in sorted(next(iter(found.values()))[name])
     ]
-    made = subprocess.run(  # noqa: S603
-        ["git", "log", "-1", "--format=%H %cs", "--", str(file)],  # noqa: S607
+    made = subprocess.run(
+        ["git", "log", "-1", "--format=%H %cs", "--", str(file)],
         capture_output=True,
         text=True,
         check=True,

@@ -130,7 +130,7 @@ def test_nothing_run_is_undecided():
 
 @pytest.mark.parametrize("part", [{"than": 1.0, "at_most": 2.0}, {}, {"than": 1.0, "least": -1.0}])
 def test_a_part_says_one_thing(part):
-    with pytest.raises(ValueError, match="has to|must be"):
+    with pytest.raises(ValueError, match=r"has to|must be"):
         Part(says="s", measure="m", **part)
 
 
