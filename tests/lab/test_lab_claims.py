@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def claim(**parts: dict) -> Claim:
 
 def table(first: float, second: float, spread: float = 0.1, seeds: int = 8) -> pd.DataFrame:
     noise = np.random.default_rng(0).normal(0, spread, seeds)
+    noise -= noise.mean()
     rows = [{"seed": n, "optimizer.name": "a", "m": first + noise[n]} for n in range(seeds)]
     return pd.DataFrame([*rows, *({"seed": n, "optimizer.name": "b", "m": second} for n in range(seeds))])
 
@@ -46,7 +48,7 @@ def test_every_claim_of_the_paper_has_a_file():
         (1.0, 0.5, "above", "supported"),
         (1.0, 0.5, "below", "refuted"),
         (0.4, 0.5, "above", "refuted"),  # it is there, and smaller than what matters
-        (0.5, 0.5, "above", "undecided"),
+        (0.48, 0.5, "above", "undecided"),  # it may be as large as what matters
         (0.01, 0.0, "above", "undecided"),
         (-1.0, 0.0, "above", "refuted"),
         (-1.0, 0.5, "below", "supported"),
@@ -163,7 +165,7 @@ def test_the_page_is_made_again_from_what_is_kept(cli, tmp_path):
     table.loc[table["normalization"] == "tensor", ["roughness", "diverged"]] -= 1.0
     table.to_csv(kept / "C9.csv.gz", index=False)
     told = cli("claims", "C9", "--evidence", str(kept)).out
-    assert "C9     supported" in told
+    assert re.search(r"C9 +supported", told)
     assert "regression_stability.py" in told
 
 
