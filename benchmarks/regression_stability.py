@@ -12,6 +12,7 @@ import argparse
 import csv
 import gzip
 import math
+import subprocess
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from alphagrad.recipes.tabular.stability import decades_near_best, share_diverged
 
@@ -27,6 +29,8 @@ from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.lab.config import compose, sweep
 from alphagrad.lab.config.build import build
 from alphagrad.lab.config.overrides import parsed
+from alphagrad.lab.evidence.claims.data import Origin, keep
+from alphagrad.lab.evidence.claims.ledger import claim
 from alphagrad.lab.evidence.statistics.intervals import interval
 
 EXPERIMENT = "experiment=regression_stability"
@@ -176,13 +180,38 @@ def judge(file: Path) -> None:
     print(f"\nC9 {verdict}: {for_tensor} of {len(speaks)} measures speak for tensor, {for_module} for module")
 
 
+def as_evidence(file: Path, folder: Path) -> None:
+    """Keeps the three measures of each seed and normalisation, in the mean over the cells, as evidence of C9."""
+    with opened(file, "rt") as text:
+        found = measured(list(csv.DictReader(text)))
+    rows = [
+        {"seed": seed, "normalization": name}
+        | {measure: float(np.mean([cell[name][seed][measure] for cell in found.values()])) for measure in MEASURES}
+        for name in next(iter(found.values()))
+        for seed in sorted(next(iter(found.values()))[name])
+    ]
+    made = subprocess.run(
+        ["git", "log", "-1", "--format=%H %cs", "--", str(file)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    commands = (f"python benchmarks/regression_stability.py train {file}",)
+    versions = {"torch": torch.__version__.partition("+")[0]}
+    keep(folder, claim("C9"), pd.DataFrame(rows), Origin(commands, made[0], versions, 5_600, made[1]))
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=("train", "judge"))
+    parser.add_argument("what", choices=("train", "judge", "evidence"))
     parser.add_argument("file", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", help="of the evidence", default=Path("evidence"))
     args = parser.parse_args()
-    {"train": train, "judge": judge}[args.what](args.file)
+    if args.what == "evidence":
+        as_evidence(args.file, args.folder)
+    else:
+        {"train": train, "judge": judge}[args.what](args.file)
 
 
 if __name__ == "__main__":

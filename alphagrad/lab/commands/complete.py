@@ -42,6 +42,10 @@ def candidates(words: Sequence[str]) -> Iterator[str]:
         yield from ids(words)
         if words[1] in TAKE_FOLDERS:
             yield from folders(last)
+    elif words[1] == "claims":
+        from alphagrad.lab.evidence.claims.ledger import names
+
+        yield from (claim for claim in names() if claim.startswith(last))
     elif words[1] == "completion":
         yield from (shell for shell in ("bash", "zsh") if shell.startswith(last))
 

@@ -1,0 +1,118 @@
+"""A claim as its file in ``conf/claim`` has it: what the paper says, what is run, and the rule that decides."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from yaml import YAMLError
+
+from alphagrad.common.errors import ConfigError
+from alphagrad.common.words import cut, listed, squeezed
+
+Cell = dict[str, str | int | float | bool | None]
+"""Setting → its value, of the runs that are meant."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Part(_Strict):
+    """One thing that a claim says, and how the numbers decide it.
+
+    A comparison: ``measure`` of ``first`` is ``direction`` that of ``than``, by at least ``least``. Runs are paired by
+    their seeds; over settings that neither names, a seed's value is the mean. A bound: ``measure`` of every run of
+    ``first`` lies within ``at_least`` and ``at_most``.
+    """
+
+    says: str
+    measure: str
+    """A metric's last value, or ``drawdown|area|peak|roughness of METRIC``, of its curve."""
+    first: Cell = {}
+    than: Cell | float | None = None
+    """Other runs, or a number."""
+    direction: Literal["above", "below"] = "above"
+    least: float = 0.0
+    """The smallest difference that would matter."""
+    within: float = 0.0
+    """By so much ``first`` may miss the claimed side: what is asked for is that it is no worse than that."""
+    best: tuple[str, ...] = ()
+    """Settings of which each side has its best value, chosen on the even seeds; the odd ones are compared."""
+    log: bool = False
+    """Whether log₁₀ of the measure is compared."""
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def bound(self) -> bool:
+        """Whether it holds for every run, and needs no test."""
+        return self.at_least is not None or self.at_most is not None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Part:
+        if self.bound == (self.than is not None):
+            raise ValueError("has to have either than, or at_least or at_most")
+        if self.least < 0:
+            raise ValueError("least must be ≥ 0; direction says on which side")
+        return self
+
+
+class Claim(_Strict):
+    """A claim of the paper."""
+
+    name: str
+    title: str
+    says: str
+    """The paper's statement in our words."""
+    section: str
+    objective: str
+    """What the best value of a setting is chosen by."""
+    better: Literal["max", "min"] = "max"
+    worst: dict[str, float] = {}
+    """Measure → what a run counts as that failed, diverged, or has none."""
+    seeds: int
+    studies: tuple[tuple[str, ...], ...] = ()
+    """Words of ``alphagrad run -m`` for each study."""
+    script: str = ""
+    """The command that writes the evidence, where no study of the laboratory does."""
+    parts: dict[str, Part]
+    needs: int | None = None
+    """Parts that have to be supported; None: all."""
+    open: str = ""
+    """What it would take to settle it, where these runs do not."""
+
+    def measures(self) -> list[str]:
+        """All that its parts compare, and the objective."""
+        return list(dict.fromkeys([self.objective, *(part.measure for part in self.parts.values())]))
+
+
+def names() -> list[str]:
+    """Of all claims, C1 first."""
+    stems = [file.name.removesuffix(".yaml") for file in _folder().iterdir() if file.name.endswith(".yaml")]
+    return sorted(stems, key=lambda stem: (len(stem), stem))
+
+
+def claim(name: str) -> Claim:
+    """The claim of this name, such as ``C3``.
+
+    Raises:
+        ConfigError: there is none, or its file is wrong.
+    """
+    if not re.fullmatch(r"\w+", name) or name not in names():
+        raise ConfigError(f"{cut(name)}: no such claim; there are {listed(names())}")
+    file = _folder() / f"{name}.yaml"
+    try:
+        text = file.read_text(encoding="utf-8")
+        found: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
+        return Claim(name=name, **found)
+    except (OSError, YAMLError, OmegaConfBaseException, ValidationError, TypeError) as error:
+        raise ConfigError(f"{file}: {squeezed(error, 500)}") from error
+
+
+def _folder() -> Any:
+    return files("alphagrad.conf") / "claim"

@@ -1,0 +1,114 @@
+"""What people read of the claims: a table in the terminal, and a page with a figure for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from alphagrad.common.files import write_whole
+from alphagrad.common.words import cell
+from alphagrad.lab.evidence.claims.data import Origin
+from alphagrad.lab.evidence.claims.verdict import Decided, Verdict
+from alphagrad.lab.evidence.tables import table as new_table
+
+MARKS = {"supported": "o", "refuted": "X", "undecided": "s"}
+"""Of the figure, told apart without colours."""
+COLORS = {"supported": "#0072B2", "refuted": "#D55E00", "undecided": "#000000"}
+
+
+def verdict_table(verdicts: Sequence[Verdict]) -> Table:
+    """A row for each part of each claim."""
+    numbers = ("effect", "95 % interval", "n")
+    shown = new_table("claim", "verdict", "part", *numbers, folded=("part",), right=numbers)
+    for verdict in verdicts:
+        shown.add_row(verdict.claim.name, str(verdict.stand), cell(verdict.claim.title), "", "", "")
+        for part in verdict.parts.values():
+            shown.add_row("", f"  {part.stand}", cell(part.part.says), *effect(part))
+    return shown
+
+
+def effect(part: Decided) -> tuple[str, str, str]:
+    """Effect, interval and number in words."""
+    if not part.n:
+        return "–", "–", "0"
+    bounds = "–" if part.interval is None else f"[{number(part.interval[0])}, {number(part.interval[1])}]"
+    return number(part.effect), bounds, str(part.n)
+
+
+def number(value: float) -> str:
+    """In three digits."""
+    return "–" if math.isnan(value) else f"{value:.3g}"
+
+
+def write_page(verdicts: Sequence[Verdict], origins: Sequence[Origin | None], file: Path) -> None:
+    """Writes the page, and its figures beside it in ``images/claims``."""
+    figures = file.parent / "images" / "claims"
+    figures.mkdir(parents=True, exist_ok=True)
+    parts = [overview(verdicts)]
+    for verdict, origin in zip(verdicts, origins, strict=True):
+        drawn = any(part.interval for part in verdict.parts.values())
+        if drawn:
+            draw(verdict, figures / f"{verdict.claim.name}.svg")
+        parts.append(section(verdict, origin, f"images/claims/{verdict.claim.name}.svg" if drawn else ""))
+    write_whole(file, "\n\n".join(parts) + "\n")
+
+
+def overview(verdicts: Sequence[Verdict]) -> str:
+    """All verdicts in a table of Markdown."""
+    rows = [f"| [{v.claim.name}](#{v.claim.name.lower()}) | {v.claim.title} | **{v.stand}** |" for v in verdicts]
+    return "\n".join(["| | claim | verdict |", "|---|---|---|", *rows])
+
+
+def section(verdict: Verdict, origin: Origin | None, figure: str) -> str:
+    """One claim: what is said, its verdict part by part, the figure, and how to repeat it."""
+    claim = verdict.claim
+    lines = [f"## {claim.name}", f"**{verdict.stand.capitalize()}.** {claim.says} (paper, {claim.section})"]
+    rows = ["| part | verdict | effect | 95 % interval | n | least that matters |", "|---|---|---:|---:|---:|---:|"]
+    for part in verdict.parts.values():
+        least = "" if part.part.bound else number(part.part.least)
+        rows.append(f"| {part.part.says} | {part.stand} | {' | '.join(effect(part))} | {least} |")
+    lines.append("\n".join(rows))
+    if chosen := list(dict.fromkeys(part.chosen for part in verdict.parts.values() if part.chosen)):
+        lines.append(f"Best settings, chosen on the even seeds: {'; '.join(chosen)}.")
+    if figure:
+        lines.append(f"![Effects of {claim.name} with their intervals]({figure})")
+    if verdict.stand == "undecided" and (claim.open or not any(part.n for part in verdict.parts.values())):
+        lines.append(f"**What it would take.** {claim.open or 'Its runs have not been made.'}")
+    lines.append(f"Again: `alphagrad claims --run {claim.name}`." + ("" if origin is None else f" {source(origin)}"))
+    return "\n\n".join(lines)
+
+
+def source(origin: Origin) -> str:
+    """Where the numbers come from, in a sentence."""
+    versions = ", ".join(f"{package} {version}" for package, version in origin.versions.items())
+    return f"{origin.runs:,} runs, {origin.measured}, commit `{origin.commit[:10]}`; {versions}."
+
+
+def draw(verdict: Verdict, file: Path) -> None:
+    """Effects and intervals of the comparisons, each in units of its own spread, so that they share an axis."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    told = [part for part in verdict.parts.values() if part.interval is not None]
+    with mpl.rc_context({"svg.hashsalt": "claims"}):
+        figure, axes = plt.subplots(figsize=(8, 0.9 + 0.5 * len(told)), constrained_layout=True)
+        for row, part in enumerate(reversed(told)):
+            low, high = part.interval or (0.0, 0.0)
+            unit = max(abs(low), abs(high), part.part.least) or 1.0
+            color = COLORS[part.stand]
+            axes.plot([low / unit, high / unit], [row, row], color=color)
+            axes.plot(part.effect / unit, row, MARKS[part.stand], color=color)
+            if part.part.least:
+                side = 1 if part.part.direction == "above" else -1
+                axes.plot([side * part.part.least / unit] * 2, [row - 0.3, row + 0.3], ":", color="#000000")
+        axes.axvline(0, color="#888888", linewidth=0.8)
+        axes.set_yticks(range(len(told)), [part.part.says for part in reversed(told)], fontsize="small", wrap=True)
+        axes.set_xlim(-1.15, 1.15)
+        axes.set_xlabel("effect over its largest bound; dotted: the least that matters")
+        figure.savefig(file, metadata={"Date": None})
+        plt.close(figure)
