@@ -26,6 +26,7 @@ COMMANDS = {
     "alpha": [],
     "report": [],
     "export": ["--to", "runs.csv"],
+    "instruments": [],
     "watch": ["3f2a"],
     "ui": [],
 }

@@ -184,6 +184,9 @@ TITLES = {
 }
 """What each metric is, with its unit: the words for axes and tables."""
 
+OF_TENSORS = quantities.QUANTITIES
+"""Likewise of what is measured on single tensors."""
+
 
 def title(metric: str) -> str:
     """What a metric is, with its unit; the name itself of one that is not known here."""
