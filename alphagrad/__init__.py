@@ -10,26 +10,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from alphagrad import instruments as instruments
     from alphagrad import variants as variants
     from alphagrad.in_backward import InBackward as InBackward
-    from alphagrad.observe import signals as signals
+    from alphagrad.instruments.observe import signals as signals
     from alphagrad.optimizer import AlphaGrad as AlphaGrad
     from alphagrad.rule import Rule as Rule
 
 __version__ = "0.1.0"
-__all__ = ["AlphaGrad", "InBackward", "Rule", "signals", "variants"]
+__all__ = ["AlphaGrad", "InBackward", "Rule", "instruments", "signals", "variants"]
 
 _HOMES = {
     "AlphaGrad": "alphagrad.optimizer",
     "InBackward": "alphagrad.in_backward",
     "Rule": "alphagrad.rule",
-    "signals": "alphagrad.observe",
+    "signals": "alphagrad.instruments.observe",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name == "variants":
-        return importlib.import_module("alphagrad.variants")
+    if name in ("instruments", "variants"):
+        return importlib.import_module(f"alphagrad.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'alphagrad' has no attribute {name!r}")

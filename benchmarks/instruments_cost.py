@@ -44,8 +44,8 @@ class Clock:
     @contextmanager
     def attached(self) -> Any:
         """Times every step of the runs within."""
-        from alphagrad.harness.metrics import GRAD_NORM
         from alphagrad.harness.sharing import StackOptimizer
+        from alphagrad.instruments.quantities import GRAD_NORM
         from alphagrad.lab.training.log import TrackedLog
 
         step, record = StackOptimizer.step, TrackedLog.metrics

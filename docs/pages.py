@@ -23,6 +23,7 @@ import yaml
 import alphagrad_cli
 from alphagrad import variants
 from alphagrad.harness import metrics as names
+from alphagrad.instruments import quantities
 from alphagrad.lab.commands import NAMES
 from alphagrad.lab.config.build import recipe_class
 from alphagrad.lab.config.catalogue import catalogue, options_of
@@ -189,7 +190,9 @@ def metrics() -> str:
     for metric, title in names.TITLES.items():
         whose = [f"`{name}`" for name, recipe in logged.items() if metric in recipe.logs]
         rows.append(f"| `{metric}` | {said.get(metric, title)} | {unit(title)} | {' '.join(whose)} |")
-    single = [f"| `{name}/TENSOR` | {title} | {unit(title)} |" for name, title in names.QUANTITIES.items()]
+    single = [f"| `{name}/TENSOR` | {title} | {unit(title)} |" for name, title in quantities.QUANTITIES.items()]
+    for name, words in quantities.SUMMARIES.items():
+        single.append(f"| `QUANTITY_{name}/NETWORK` | {words.format('the quantity', 'the network')} | its own |")
     steps = []
     for (name, (_, text)), recipe in zip(of_recipes(), logged.values(), strict=True):
         judged = f"`{recipe.objective.metric}`, {recipe.objective.better}"
@@ -221,7 +224,8 @@ In an epoch there are as many optimizer steps as whole batches in the training d
 
 ## Metrics of single tensors
 
-TENSOR is the tensor's name in its network, such as `0.weight`. Which are measured, and how often:
+TENSOR is the tensor's name in its network, such as `0.weight`. NETWORK is `network`, or the name of the network where
+a recipe has several optimizers (`actor` and `critics` of `td3_hopper`). Which are measured, and how often:
 [instruments](howto/instruments.md).
 
 | metric | what it is | unit |

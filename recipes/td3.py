@@ -117,8 +117,8 @@ class TD3(Watchable):
         both = stack.initialize(lambda: nn.ModuleDict(self.networks()))
         actor, critics = both.below("actor."), both.below("critics.")
         target_actor, target_critics = actor.clone(), critics.clone()
-        actor_optimizer = stack.optimizer(actor, compile=self.compiles)
-        critic_optimizer = stack.optimizer(critics, compile=self.compiles)
+        actor_optimizer = stack.optimizer(actor, compile=self.compiles, network="actor")
+        critic_optimizer = stack.optimizer(critics, compile=self.compiles, network="critics")
         envs = EnvStack(s.env, [int(rng.integers(2**31)) for rng in stack.generators("environment")])
         width = 2 * self.n_observations + self.n_actions + 2
         replay = Replay(

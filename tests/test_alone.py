@@ -27,6 +27,7 @@ COMMANDS = {
     "report": [],
     "export": ["--to", "runs.csv"],
     "claims": [],
+    "instruments": [],
     "watch": ["3f2a"],
     "ui": [],
 }

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from alphagrad.harness import metrics
-from alphagrad.harness.gaussianity import components
-from alphagrad.harness.tensors import split, whole
-from alphagrad.observe import signals
+from alphagrad.harness.tensors import split
+from alphagrad.instruments.meter import Meter
+from alphagrad.instruments.noise import Noise
+from alphagrad.instruments.quantities import NETWORK, SKIPPED
+from alphagrad.instruments.sums import Observation
 from alphagrad.optimizer import AlphaGrad
 from alphagrad.rule import Rule
 
@@ -46,18 +48,6 @@ class OptimizerSpec:
         return bool(self.build([("probe", torch.zeros(1, 1))]).defaults.get("weight_decay"))
 
 
-@dataclass(frozen=True)
-class Observation:
-    """Which signals the optimizers report at a step: the ``tensors`` largest, saturated beyond ``tau``.
-
-    With ``components`` also how far their gradients' components are from Gaussian.
-    """
-
-    tensors: int
-    tau: float
-    components: bool = False
-
-
 class Driver:
     """An optimizer at work on named tensors: of one run, or of neighbouring runs that share it.
 
@@ -68,6 +58,7 @@ class Driver:
         undecayed: names of tensors that weight decay, where the optimizer has it, leaves alone.
         runs: how many runs the first dimension of every tensor counts; None for tensors of one run.
         shown: the tensors by the names that signals are told under, where ``params`` holds them as one.
+        network: what stands for the tensor in the names of signals that are summed up over tensors.
 
     Raises:
         ValueError: the optimizer makes its own parameter groups, so that ``undecayed`` cannot be one.
@@ -81,14 +72,15 @@ class Driver:
         undecayed: frozenset[str] = frozenset(),
         runs: int | None = None,
         shown: Mapping[str, Tensor] | None = None,
+        network: str = NETWORK,
     ) -> None:
-        self.spec, self.params, self.runs = spec, dict(params), runs
-        self.shown = self.params if shown is None else dict(shown)
+        self.spec, self.params, self.runs, self.network = spec, dict(params), runs, network
         self.optimizer = _built(spec, self.params, undecayed, spec.stacking == "batch_dims" and runs is not None)
         if compile and isinstance(self.optimizer, AlphaGrad):
             self.optimizer.defaults["compile"] = True
             for group in self.optimizer.param_groups:
                 group["compile"] = True
+        self.meter = Meter(self.optimizer, self.params if shown is None else dict(shown), 0 if runs is None else 1)
 
     def clip(self) -> None:
         """Scales the run's gradients in place so that their norm over all tensors is at most ``clip_grad_norm``."""
@@ -100,39 +92,21 @@ class Driver:
         self.optimizer.step()
 
     @contextmanager
-    def observed(self, observe: Observation | None) -> Iterator[dict[str, Tensor]]:
-        """Signals of the step that is taken within: metric → a number, or one for each run [R]; none without."""
-        seen: dict[str, Tensor] = {}
+    def observed(self, observe: Observation | None, noise: Noise | None = None) -> Iterator[list[dict[str, float]]]:
+        """Signals of the step that is taken within: metric → value of each run, in a list that is filled at the end.
+
+        Args:
+            observe: what is measured; the list stays empty without.
+            noise: has seen the backward passes of the step.
+        """
+        seen: list[dict[str, float]] = []
         if observe is None:
             yield seen
             return
-        names = largest(self.shown, observe.tensors)
-        # before the step: some optimizers overwrite the gradient
-        for name, grad in self._gradients(names).items():
-            seen[metrics.per_tensor(metrics.GRAD_NORM, name)] = self._norm(grad)
-            if observe.components:
-                like = components(whole(grad), self.runs)
-                seen.update({metrics.per_tensor(quantity, name): value for quantity, value in like.items()})
-        for name, row in self._signals(observe.tau).items():
-            if name in names:
-                seen.update({metrics.per_tensor(quantity, name): value for quantity, value in row.items()})
-        before = {name: self.shown[name].detach().clone() for name in names}
+        self.meter.before(observe)
         yield seen
-        for name, old in before.items():
-            seen[metrics.per_tensor(metrics.UPDATE_NORM, name)] = self._norm(self.shown[name].detach() - old)
-
-    def _gradients(self, names: list[str]) -> dict[str, Tensor]:
-        grads = {name: self.shown[name].grad for name in names}
-        return {name: grad for name, grad in grads.items() if grad is not None}
-
-    def _signals(self, tau: float) -> dict[str, dict[str, Tensor]]:
-        return signals(self.optimizer, tau) if isinstance(self.optimizer, AlphaGrad) else {}
-
-    def _norm(self, x: Tensor) -> Tensor:
-        """‖x‖₂, of each run's part where there are several."""
-        if self.runs is not None:
-            return torch.linalg.vector_norm(x.flatten(1), dim=-1)
-        return whole(torch.linalg.vector_norm(x))
+        reading = self.meter.after(None if noise is None else noise.signal_and_noise())
+        seen += reading.rows(self.network) or [{} for _ in range(self.runs or 1)]
 
     def scale_lr(self, factor: float) -> None:
         """Sets every learning rate to ``factor`` times what it was configured to be."""
@@ -156,7 +130,7 @@ class Driver:
         for name, row in zip(counts, rows, strict=True):
             for run, count in enumerate(row if isinstance(row, list) else [row]):
                 if count:
-                    found[run][metrics.per_tensor(metrics.SKIPPED, name)] = float(count)
+                    found[run][metrics.per_tensor(SKIPPED, name)] = float(count)
         return found
 
     def slots(self) -> dict[str, dict[str, Any]]:
@@ -164,12 +138,15 @@ class Driver:
         return {name: dict(self.optimizer.state[p]) for name, p in self.params.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's."""
-        return self.optimizer.state_dict()
+        """The optimizer's, with that of the instruments once they have measured."""
+        kept = self.meter.state_dict()
+        return {**self.optimizer.state_dict(), **({"instruments": kept} if kept else {})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes it back."""
-        self.optimizer.load_state_dict(state)
+        own = dict(state)
+        self.meter.load_state_dict(own.pop("instruments", {}))
+        self.optimizer.load_state_dict(own)
 
 
 def _built(spec: OptimizerSpec, params: Mapping[str, Tensor], undecayed: frozenset[str], stacked: bool) -> Optimizer:
@@ -223,9 +200,3 @@ def mixes_elements(build: Callable[..., Optimizer], device: torch.device | str =
         for run in range(2):
             train(split(alone[run], PROBE), lambda grad, run=run: split(grad[run], PROBE))  # type: ignore[misc]
     return not torch.allclose(together, alone, rtol=1e-4, atol=1e-6)
-
-
-def largest(params: Mapping[str, Tensor], count: int) -> list[str]:
-    """The names of the ``count`` largest tensors, in the network's order."""
-    chosen = set(sorted(params, key=lambda n: -params[n].numel())[:count])
-    return [name for name in params if name in chosen]

@@ -5,6 +5,8 @@ Steps are environment steps in reinforcement learning and optimizer steps in sup
 
 from collections.abc import Collection
 
+from alphagrad.instruments import quantities
+
 EPISODIC_RETURN = "episode/return"
 EPISODIC_LENGTH = "episode/length"
 FINAL_RETURN = "final/return"
@@ -96,32 +98,6 @@ TIGHTNESS = {name: f"tightness/{name.lower().replace(' ', '')}" for name in SIDE
 """Statement → measured over bound: of the lemmas the median over the steps, of the theorems at the last one."""
 LEARNING_RATE = "optimizer/learning_rate"
 STEPS_PER_SECOND = "time/steps_per_second"
-
-GRAD_NORM = "grad_norm"
-UPDATE_NORM = "update_norm"
-SATURATION = "saturation"
-ALPHA = "alpha"
-SKIPPED = "skipped"
-KURTOSIS = "kurtosis"
-"""Of the components of a gradient, about 0: 3 for a Gaussian."""
-ZEROS = "zeros"
-
-
-def tail(sigmas: int) -> str:
-    """The quantity that is the share of components beyond so many σ."""
-    return f"beyond_{sigmas}_sigma"
-
-
-QUANTILES = "quantile_"
-
-
-def quantile(level: float) -> str:
-    """The quantity that is the components' quantile, in σ, where that of N(0, 1) is ``level``."""
-    return f"{QUANTILES}{level:.2f}"
-
-
-PER_TENSOR = (GRAD_NORM, UPDATE_NORM, SATURATION, ALPHA, SKIPPED, KURTOSIS, ZEROS, tail(2), tail(3), tail(4))
-"""Quantities of single tensors."""
 EPISODES = frozenset({EPISODIC_RETURN, EPISODIC_LENGTH, FINAL_RETURN, EVAL_RETURN, EVAL_LENGTH, STEPS_PER_SECOND})
 """What every recipe of reinforcement learning logs."""
 RETURNS = {FINAL_RETURN: 1, EVAL_RETURN: 1}
@@ -137,8 +113,7 @@ def per_tensor(quantity: str, tensor: str) -> str:
 
 def is_logged(name: str, logs: Collection[str]) -> bool:
     """Whether a recipe that logs ``logs`` may log a metric, those of single tensors included."""
-    quantity = name.partition("/")[0]
-    return name in logs or quantity in PER_TENSOR or quantity.startswith(QUANTILES)
+    return name in logs or quantities.is_of_tensors(name.partition("/")[0])
 
 
 TITLES = {
@@ -208,20 +183,12 @@ TITLES = {
     STEPS_PER_SECOND: "steps per second",
 }
 """What each metric is, with its unit: the words for axes and tables."""
-QUANTITIES = {
-    GRAD_NORM: "gradient norm ‖g‖₂",
-    UPDATE_NORM: "norm of the update ‖Δθ‖₂",
-    SATURATION: "saturation S(α) (share of components)",
-    ALPHA: "steepness α",
-    SKIPPED: "skipped updates (count)",
-    KURTOSIS: "kurtosis of the gradient's components",
-    ZEROS: "exact zeros (share of the gradient)",
-    **{tail(sigmas): f"components beyond {sigmas} σ (share)" for sigmas in (2, 3, 4)},
-}
-"""Likewise of the quantities of single tensors."""
+
+OF_TENSORS = quantities.QUANTITIES
+"""Likewise of what is measured on single tensors."""
 
 
 def title(metric: str) -> str:
     """What a metric is, with its unit; the name itself of one that is not known here."""
     quantity, _, tensor = metric.partition("/")
-    return TITLES.get(metric) or (f"{QUANTITIES[quantity]} of {tensor}" if quantity in QUANTITIES else metric)
+    return TITLES.get(metric) or quantities.title(quantity, tensor) or metric

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from alphagrad.harness.driver import Driver, Observation, OptimizerSpec
+from alphagrad.harness.pictures import RunHistogram
 from alphagrad.harness.tensors import StackedTensors, split
+from alphagrad.instruments.quantities import NETWORK
 
 
 @dataclass
@@ -37,6 +39,7 @@ class StackOptimizer:
         params: the runs' parameters, updated in place.
         compile: whether AlphaGrad's step is compiled.
         undecayed: tensors that weight decay leaves alone.
+        network: what stands for the tensor in the names of signals that are summed up over tensors.
     """
 
     def __init__(
@@ -45,8 +48,9 @@ class StackOptimizer:
         params: StackedTensors,
         compile: bool = False,
         undecayed: frozenset[str] = frozenset(),
+        network: str = NETWORK,
     ) -> None:
-        self.params = params
+        self.params, self.network = params, network
         self.grads = StackedTensors(torch.zeros_like(params.flat), params.layout)
         self.neighbours: list[Neighbours] = []
         self.frozen: set[int] = set()
@@ -74,7 +78,7 @@ class StackOptimizer:
             params.grad = grads
             given = {"all": params}
         runs = len(params) if isinstance(rows, slice) else None
-        return Driver(spec, given, compile, undecayed, runs, named)
+        return Driver(spec, given, compile, undecayed, runs, named, self.network)
 
     @torch.no_grad()
     def step(self, grads: Tensor, observe: Observation | None = None) -> list[dict[str, float]]:
@@ -94,8 +98,7 @@ class StackOptimizer:
                     continue
                 with driver.observed(observe) as seen:
                     driver.step()
-                rows = {name: column.reshape(-1).tolist() for name, column in seen.items()}
-                told += [{name: row[k] for name, row in rows.items()} for k in range(driver.runs or 1)]
+                told += seen
         if self.frozen:
             self._hold_frozen()
         return told
@@ -144,18 +147,26 @@ class StackOptimizer:
 
     def state_of(self, run: int) -> dict[str, Any]:
         """The optimizer state of one run, as that run alone would have it: parameter name → state."""
+        driver, row = self._of(run)
+        found = driver.slots()
+        if driver.runs is not None:
+            found = {name: {k: _of_run(v, row, driver.runs) for k, v in s.items()} for name, s in found.items()}
+        if "all" not in driver.params:
+            return found
+        named = {k: split(v, self.params.layout) if _has_elements(v) else v for k, v in found["all"].items()}
+        return {name: {k: v[name] if isinstance(v, dict) else v for k, v in named.items()} for name in self.params}
+
+    def histograms(self, run: int) -> list[RunHistogram]:
+        """What was counted of α·ĝ of one run."""
+        driver, row = self._of(run)
+        return [RunHistogram(driver.meter.histogram, row)]
+
+    def _of(self, run: int) -> tuple[Driver, int]:
+        """The driver of a run, and the run's row in it."""
         for group in self.neighbours:
             row = run - group.rows.start
-            if not 0 <= row < group.rows.stop - group.rows.start:
-                continue
-            driver = group.drivers[row if group.alone else 0]
-            found = driver.slots()
-            if driver.runs is not None:
-                found = {name: {k: _of_run(v, row, driver.runs) for k, v in s.items()} for name, s in found.items()}
-            if "all" not in driver.params:
-                return found
-            named = {k: split(v, self.params.layout) if _has_elements(v) else v for k, v in found["all"].items()}
-            return {name: {k: v[name] if isinstance(v, dict) else v for k, v in named.items()} for name in self.params}
+            if 0 <= row < group.rows.stop - group.rows.start:
+                return (group.drivers[row], 0) if group.alone else (group.drivers[0], row)
         raise IndexError(f"run {run} of a stack of {self.neighbours[-1].rows.stop}")
 
 

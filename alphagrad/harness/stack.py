@@ -17,6 +17,7 @@ from torch import nn
 from alphagrad.harness.driver import OptimizerSpec
 from alphagrad.harness.sharing import StackOptimizer
 from alphagrad.harness.tensors import StackedTensors
+from alphagrad.instruments.quantities import NETWORK
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,15 @@ class RunStack:
         return StackedTensors.of({name: torch.stack([row[name] for row in rows]).to(self.device) for name in rows[0]})
 
     def optimizer(
-        self, params: StackedTensors, compile: bool = False, undecayed: frozenset[str] = frozenset()
+        self,
+        params: StackedTensors,
+        compile: bool = False,
+        undecayed: frozenset[str] = frozenset(),
+        network: str = NETWORK,
     ) -> StackOptimizer:
         """The runs' optimizers over ``params``, which they update in place; AlphaGrad's step compiled if asked.
 
-        Weight decay, where an optimizer has it, leaves the tensors named in ``undecayed`` alone.
+        Weight decay, where an optimizer has it, leaves the tensors named in ``undecayed`` alone. A recipe with several
+        optimizers gives each ``network`` a name, which tells apart the signals that are summed up over its tensors.
         """
-        return StackOptimizer([run.optimizer for run in self.runs], params, compile, undecayed)
+        return StackOptimizer([run.optimizer for run in self.runs], params, compile, undecayed, network)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from alphagrad.harness.driver import Observation
+from alphagrad.harness.pictures import RunHistogram
 
 LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Outputs and targets of one run → loss, and what is logged of a batch [measures], without graph."""
@@ -59,6 +60,9 @@ class Learner(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def histograms(self, run: int) -> list[RunHistogram]:
+        """What was counted of α·ĝ of one run."""
 
     def result(self, run: int) -> dict[str, Any]:
         """A run's model, average and optimizer state, as that run alone would have them."""

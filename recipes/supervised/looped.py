@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from alphagrad.harness.driver import Observation
+from alphagrad.harness.pictures import RunHistogram
 from alphagrad.harness.stack import RunStack
 
 from .learner import Training
@@ -93,6 +94,9 @@ class LoopLearner:
         for run, saved in zip(self.runs, state["runs"], strict=True):
             run.load_state_dict(saved)
         self.frozen, self._steps = set(state["frozen"]), state["steps"]
+
+    def histograms(self, run: int) -> list[RunHistogram]:
+        return [RunHistogram(self.runs[run].driver.meter.histogram, 0)]
 
     def result(self, run: int) -> dict[str, Any]:
         return self.runs[run].result()

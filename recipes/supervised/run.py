@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from alphagrad.harness.driver import Driver, Observation, OptimizerSpec
 from alphagrad.harness.tensors import whole
+from alphagrad.instruments import Noise
 
 from .averaging import Average
 from .learner import Training
@@ -49,6 +50,9 @@ class ModuleRun:
             self.module.train()  # goes through all of its parts
         count = self.training.accumulate
         measured: list[Tensor] = []
+        noise = None
+        if observe is not None and observe.details and count > 1 and self.parallel.processes == 1:
+            noise = Noise(self.params)
         if len(inputs) % count:
             raise ValueError(f"recipe.accumulate={count}: does not divide a batch of {len(inputs)}")
         for part, (x, y) in enumerate(zip(inputs.chunk(count), targets.chunk(count), strict=True)):
@@ -58,10 +62,12 @@ class ModuleRun:
                 loss, measures = self.training.objective(outputs.float(), y)
                 self.scaler.scale(loss / count if count > 1 else loss).backward()
             measured.append(measures)
+            if noise is not None:
+                noise.add()
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.driver.optimizer)
         self.driver.clip()
-        with torch.no_grad(), self.driver.observed(observe) as seen:
+        with torch.no_grad(), self.driver.observed(observe, noise) as seen:
             self.scaler.step(self.driver.optimizer)
         self.scaler.update()
         for p in self.params.values():  # zero_grad, without its 20 µs for the profiler
@@ -69,9 +75,7 @@ class ModuleRun:
         if self.average is not None:
             self.average.update(self.module.state_dict())
         self._fresh = False
-        return measured[0] if count == 1 else torch.stack(measured).mean(0), {
-            name: float(value) for name, value in seen.items()
-        }
+        return measured[0] if count == 1 else torch.stack(measured).mean(0), seen[0] if seen else {}
 
     def _given(self, x: Tensor) -> Tensor:
         """Inputs as the model takes them."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from alphagrad.harness.driver import Observation
+from alphagrad.harness.pictures import RunHistogram
 from alphagrad.harness.stack import RunStack
 
 from ..gradients import gradients_of
@@ -86,6 +87,9 @@ class StackLearner:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+
+    def histograms(self, run: int) -> list[RunHistogram]:
+        return self.optimizer.histograms(run)
 
     def result(self, run: int) -> dict[str, Any]:
         kept = {

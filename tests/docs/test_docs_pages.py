@@ -14,6 +14,7 @@ from written import CHECKOUT, commands
 
 from alphagrad import variants
 from alphagrad.harness import metrics
+from alphagrad.instruments.quantities import QUANTITIES
 from alphagrad.lab.commands import NAMES
 from alphagrad.lab.config import compose
 from alphagrad.lab.config.build import recipe_class
@@ -105,7 +106,7 @@ def test_every_metric_is_told_with_its_unit_and_its_recipes():
         assert set(recipe.logs) <= set(metrics.TITLES), file
         for metric in recipe.logs:
             assert re.search(rf"^\| `{metric}` \| [^|]+ \| [^|]+ \|[^|]*`{file.stem}`", page, re.MULTILINE), metric
-    for quantity in metrics.PER_TENSOR:
+    for quantity in QUANTITIES:
         assert f"| `{quantity}/TENSOR` |" in page
     assert [pages.unit(metrics.title(name)) for name in (metrics.EVAL_LOSS, metrics.MFU, metrics.EVAL_RETURN)] == [
         "nats",

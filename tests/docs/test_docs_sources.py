@@ -31,7 +31,7 @@ SECTIONS = {
 """The paper's sections that are referred to."""
 PARTS = {
     "alphagrad.step": "2",
-    "alphagrad.observe": "7.3 7.6",
+    "alphagrad.instruments.observe": "7.3 7.6",
     "alphagrad.normalization": "2 5.3",
     "alphagrad.normalization.Global": "3",
     "alphagrad.normalization.Blend": "5.3",
@@ -71,7 +71,7 @@ FILES = {
     "docs/theory.md": "3",
     "recipes/statements/__init__.py": "3",
     "recipes/theory.py": "3",
-    "alphagrad/harness/gaussianity.py": "2.1",
+    "alphagrad/instruments/gaussianity.py": "2.1",
 }
 """Files whose references stand elsewhere than in the docstrings of :data:`PARTS`."""
 

@@ -15,6 +15,7 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.common.files import write_whole
 from alphagrad.harness import metrics
 from alphagrad.harness.state import pack, unpack
+from alphagrad.instruments.quantities import is_of_tensors
 from alphagrad.lab.records.checkpoint import Checkpoints, load_safely, save_atomically
 from alphagrad.lab.records.folder import CONFIG, MEMBERS, claimed, is_held, members_of
 from alphagrad.lab.store.address import store_uri
@@ -173,7 +174,7 @@ def test_what_a_recipe_says_it_logs_is_what_it_logs(cli, root, tiny, store_runs)
     assert told.status == 0
     (run,) = store_runs(root)
     assert {name for name in run.data.metrics if not metrics.is_logged(name, DQN.logs)} == set()
-    assert {name for name in run.data.metrics if name.partition("/")[0] not in metrics.PER_TENSOR} == DQN.logs
+    assert {name for name in run.data.metrics if not is_of_tensors(name.partition("/")[0])} == DQN.logs
     # a name that cannot be known before is told at the end
     (said,) = [line for line in told.err.splitlines() if "checkpoint.best=" in line]
     assert "checkpoint.best=grad_norm/nosuch: never came up, so there is no best.pt; there were alpha/" in said
@@ -198,4 +199,4 @@ def test_a_word_that_is_empty_is_refused(cli, tmp_path, setting):
 def test_no_measurements_every_0(cli, root, tiny, store_runs):
     assert cli("run", *tiny, "instruments.every=0", "recipe.compile=false", f"output_root={root}").status == 0
     (run,) = store_runs(root)
-    assert not [name for name in run.data.metrics if name.partition("/")[0] in metrics.PER_TENSOR]
+    assert not [name for name in run.data.metrics if is_of_tensors(name.partition("/")[0])]

@@ -9,8 +9,9 @@ import pytest
 import torch
 from scipy import stats
 
-from alphagrad.harness import metrics
-from alphagrad.harness.gaussianity import LEVELS, MOST, components, draw_qq, expected, kept, tensors_in
+from alphagrad.harness.pictures import draw_qq, tensors_in
+from alphagrad.instruments import quantities
+from alphagrad.instruments.gaussianity import LEVELS, MOST, components, expected, kept
 from alphagrad.lab.config.shape import identity
 
 DRAWS = {
@@ -26,24 +27,24 @@ def test_it_is_what_scipy_and_numpy_say(draw):
     g = draw(np.random.default_rng(0))
     found = {name: float(value) for name, value in components(torch.from_numpy(g), None).items()}
     flat = g.ravel() * math.sqrt(g.size) / np.linalg.norm(g)
-    assert found[metrics.KURTOSIS] == pytest.approx(np.mean(flat**4))
-    assert found[metrics.ZEROS] == np.mean(flat == 0)
+    assert found[quantities.KURTOSIS] == pytest.approx(np.mean(flat**4))
+    assert found[quantities.ZEROS] == np.mean(flat == 0)
     for tail in (2, 3, 4):
-        assert found[metrics.tail(tail)] == np.mean(np.abs(flat) > tail)
+        assert found[quantities.tail(tail)] == np.mean(np.abs(flat) > tail)
     for level in LEVELS:
         own = np.quantile(flat, stats.norm.cdf(level), method="hazen")
-        assert found[metrics.quantile(level)] == pytest.approx(own, abs=1e-9)
+        assert found[quantities.quantile(level)] == pytest.approx(own, abs=1e-9)
 
 
 def test_a_gaussian_is_told_from_what_is_none():
     rng = np.random.default_rng(1)
     gaussian = components(torch.from_numpy(rng.standard_normal(200_000)), None)
-    for quantity in (metrics.KURTOSIS, metrics.ZEROS, *map(metrics.tail, (2, 3, 4))):
+    for quantity in (quantities.KURTOSIS, quantities.ZEROS, *map(quantities.tail, (2, 3, 4))):
         assert float(gaussian[quantity]) == pytest.approx(expected(quantity), rel=0.2, abs=3e-5)
-    assert all(abs(float(gaussian[metrics.quantile(z)]) - z) < 0.1 for z in LEVELS)
+    assert all(abs(float(gaussian[quantities.quantile(z)]) - z) < 0.1 for z in LEVELS)
     heavy = components(torch.from_numpy(rng.standard_t(3, 200_000)), None)
-    assert float(heavy[metrics.KURTOSIS]) > 6
-    assert float(heavy[metrics.tail(4)]) > 20 * (expected(metrics.tail(4)) or 0)
+    assert float(heavy[quantities.KURTOSIS]) > 6
+    assert float(heavy[quantities.tail(4)]) > 20 * (expected(quantities.tail(4)) or 0)
     assert expected("alpha") is None
 
 
@@ -64,14 +65,14 @@ def test_each_run_of_a_stack_has_its_own():
     for run in (0, 2):
         for name, value in components(g[run], None).items():
             assert float(together[name][run]) == pytest.approx(float(value))
-    assert float(together[metrics.ZEROS][1]) == 1.0
-    assert math.isnan(float(together[metrics.tail(2)][1]))
+    assert float(together[quantities.ZEROS][1]) == 1.0
+    assert math.isnan(float(together[quantities.tail(2)][1]))
 
 
 def test_large_tensors_are_thinned_out():
     found = components(torch.randn(2 * MOST + 7), None)
-    assert float(found[metrics.quantile(0.0)]) == pytest.approx(0, abs=0.01)
-    assert float(found[metrics.quantile(2.0)]) == pytest.approx(2, abs=0.02)
+    assert float(found[quantities.quantile(0.0)]) == pytest.approx(0, abs=0.01)
+    assert float(found[quantities.quantile(2.0)]) == pytest.approx(2, abs=0.02)
 
 
 def test_any_recipe_switches_it_on(cli, root, tiny, store_runs, tmp_path):

@@ -11,6 +11,7 @@ from rich.table import Table
 from alphagrad.common.errors import ConfigError
 from alphagrad.harness import metrics
 from alphagrad.harness.recipe import Capability, Objective
+from alphagrad.instruments import quantities
 from alphagrad.lab.config import build, compose
 from alphagrad.lab.config.catalogue import options_of
 from alphagrad.lab.launching.plan import stacks_of
@@ -113,5 +114,10 @@ def test_titles_have_units():
     assert metrics.title("saturation/layer.weight") == "saturation S(α) (share of components) of layer.weight"
     assert metrics.title("my/own") == "my/own"
     named = {value for key, value in vars(metrics).items() if key.isupper() and isinstance(value, str)}
-    composed = {*metrics.TIGHTNESS.values(), *(metrics.tail(sigmas) for sigmas in (2, 3, 4))}
-    assert (named - {metrics.QUANTILES}) | composed == set(metrics.TITLES) | set(metrics.QUANTITIES)
+    assert named | set(metrics.TIGHTNESS.values()) == set(metrics.TITLES)
+    own = {value for key, value in vars(quantities).items() if key.isupper() and isinstance(value, str)}
+    tails = {quantities.tail(sigmas) for sigmas in (2, 3, 4)}
+    assert (own - {quantities.QUANTILES, quantities.NETWORK}) | tails == set(quantities.QUANTITIES)
+    assert set(quantities.SUMMARISED) <= set(quantities.QUANTITIES)
+    largest = "saturation S(α) (share of components), largest of the tensors of actor"
+    assert metrics.title("saturation_largest/actor") == largest

@@ -14,7 +14,7 @@ from alphagrad.common.words import is_plain
 from alphagrad.lab.commands import NAMES
 
 TAKE_SETTINGS = ("run", "alpha", "tune")
-TAKE_RUNS = ("resume", "watch", "status", "report", "export")
+TAKE_RUNS = ("resume", "watch", "status", "report", "export", "instruments")
 TAKE_FOLDERS = ("resume", "watch")
 SHORT = 8
 """Digits of a run id, as other commands show it."""

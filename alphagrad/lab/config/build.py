@@ -46,6 +46,8 @@ class InstrumentSettings(Settings):
     tau: PositiveFloat
     components: bool = False
     """Whether the gradients' components are held against a Gaussian."""
+    details: bool = False
+    """Whether cosine, sign flips, kurtosis, signal over noise and the histogram of α·ĝ are measured, too."""
 
 
 class StackSettings(Settings):
@@ -111,7 +113,7 @@ class Setup:
     def observation(self) -> Observation:
         """What the optimizers report at each measurement."""
         own = self.settings.instruments
-        return Observation(own.tensors, own.tau, own.components)
+        return Observation(own.tensors, own.tau, own.components, own.details)
 
 
 def build(config: DictConfig) -> Setup:

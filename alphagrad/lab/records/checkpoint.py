@@ -95,6 +95,14 @@ class Checkpoints:
             raise ConfigError(f"{damaged[0][1]}; no other is left, delete it to train from the beginning")
         return None
 
+    def told(self, folder: Path) -> str:
+        """What is kept, in words; where, unless that is ``folder``."""
+        files = self.files()
+        if not files:
+            return "no state kept"
+        where = "" if files[-1].parent == folder else f" in {files[-1].parent}"
+        return f"step {int(files[-1].stem.rpartition('-')[2])} is kept{where}"
+
     def files(self) -> list[Path]:
         """The states that are there, oldest first."""
         return sorted(self.home.glob(STATES))

@@ -16,6 +16,7 @@ from alphagrad.common import interrupts
 from alphagrad.common.errors import StorageLost, Terminated
 from alphagrad.common.files import atomic
 from alphagrad.harness.driver import Observation
+from alphagrad.harness.pictures import Pictures
 from alphagrad.harness.recipe import RunFailed
 from alphagrad.harness.state import pack, put_back
 from alphagrad.lab.config.build import Setup
@@ -77,6 +78,7 @@ class TrackedLog:
         """The step of each last value."""
         self._made: list[set[str]] = [set() for _ in trackers]
         """The names of the files that each run has sent to its store."""
+        self._pictures = Pictures(self.artifact, self.observe_every)
         self._reached: tuple[int, Mapping[str, Any]] | None = None
         self._disk_fails_since: float | None = None
         self._done = self._progress = 0
@@ -96,8 +98,7 @@ class TrackedLog:
 
     def _over(self, step: int) -> bool:
         """Whether nothing is left to train when a metric of this step comes; recipes count from 0 or from 1."""
-        total = self._setup.recipe.total_steps
-        return max(step, self._done + 1, self._progress) >= total
+        return max(step, self._done + 1, self._progress) >= self._setup.recipe.total_steps
 
     def diverged(self, run: int, step: int, reason: str) -> None:
         self._end(run, Life(Standing.DIVERGED, f"diverged at step {step}: {reason}"))
@@ -107,6 +108,7 @@ class TrackedLog:
 
     def _end(self, run: int, life: Life) -> None:
         """Ends one run; once none is left, the training of the stack."""
+        self._pictures.draw(run, self.last[run])
         self.ended[run] = life
         self._trackers[run].end(life)
         if not life.pruned:
@@ -143,6 +145,7 @@ class TrackedLog:
         self._files.write(path, make, made)
 
     def restore(self, parts: Mapping[str, Any]) -> int:
+        self._pictures.parts = parts
         self._leader.restore(self._state)
         if self._state is None:
             return 0
@@ -199,11 +202,7 @@ class TrackedLog:
         if again is not None and str(again) not in told:
             told += f"; {again}"
         self._leader.say(Word.ENDED)
-        files = self._checkpoints.files()
-        kept = "no state kept"
-        if files:
-            where = "" if files[-1].parent == self._folders[0] else f" in {files[-1].parent}"
-            kept = f"step {int(files[-1].stem.rpartition('-')[2])} is kept{where}"
+        kept = self._checkpoints.told(self._folders[0])
         return StorageLost(f"{told}; {kept}", f"`alphagrad resume {self._folders[0]}` goes on")
 
     def finish(self, results: Sequence[Mapping[str, Any]]) -> None:
@@ -220,6 +219,7 @@ class TrackedLog:
             if results:
                 self.progress(self._setup.recipe.total_steps, "")
             for run in left:
+                self._pictures.draw(run, self.last[run])
                 path = self._folders[run] / CHECKPOINT
                 self._keep(run, path, partial(save_atomically, results[run], path))
                 if (self._folders[run] / BEST).exists():

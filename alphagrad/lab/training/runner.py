@@ -6,7 +6,6 @@ import logging
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from alphagrad.common import interrupts, ranks
 from alphagrad.common.cells import differing, words_of
 from alphagrad.common.errors import ConfigError, StorageLost
 from alphagrad.common.files import check_files, write_whole
-from alphagrad.harness.gaussianity import draw_qq, tensors_in
 from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.lab.config.build import Setup, build, check_stack
 from alphagrad.lab.config.compose import config_hash, job_key, settings_of
@@ -208,9 +206,6 @@ class _Stack:
 
     def finish(self) -> None:
         """Ends the runs that are left, once all there is of them is in their folders and the store."""
-        for run, last in enumerate(self.log.last):
-            if tensors_in(last):
-                self.log.artifact(run, "qq.png", partial(draw_qq, values=last))
         self.log.finish(self.results)
 
     def _broken(self, reason: str) -> StackBroken:

@@ -7,14 +7,12 @@ is ‖g‖/√d of g itself: nothing here depends on the gradient's size.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
 from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
-from alphagrad.harness import metrics
+from alphagrad.instruments.quantities import KURTOSIS, ZEROS, quantile, tail
 
 TAILS = (2, 3, 4)
 """In units of σ."""
@@ -37,9 +35,9 @@ def components(grad: Tensor, runs: int | None) -> dict[str, Tensor]:
     sigma = torch.linalg.vector_norm(wide, dim=1, keepdim=True) / math.sqrt(d)
     scaled = wide / sigma
     size = scaled.abs()
-    found = {metrics.KURTOSIS: scaled.pow(4).mean(1), metrics.ZEROS: (flat == 0).double().mean(1)}
-    for tail in TAILS:
-        found[metrics.tail(tail)] = (size > tail).double().mean(1).masked_fill(sigma[:, 0] == 0, math.nan)
+    found = {KURTOSIS: scaled.pow(4).mean(1), ZEROS: (flat == 0).double().mean(1)}
+    for sigmas in TAILS:
+        found[tail(sigmas)] = (size > sigmas).double().mean(1).masked_fill(sigma[:, 0] == 0, math.nan)
     thinned = scaled[:, kept(d).to(scaled.device)].sort(dim=1).values
     cut = NormalDist()
     for level in LEVELS:
@@ -47,7 +45,7 @@ def components(grad: Tensor, runs: int | None) -> dict[str, Tensor]:
         place = min(max(cut.cdf(level) * thinned.shape[1] - 0.5, 0.0), thinned.shape[1] - 1.0)
         low = int(place)
         high = min(low + 1, thinned.shape[1] - 1)
-        found[metrics.quantile(level)] = thinned[:, low].lerp(thinned[:, high], place - low)
+        found[quantile(level)] = thinned[:, low].lerp(thinned[:, high], place - low)
     return found if runs is not None else {name: value[0] for name, value in found.items()}
 
 
@@ -64,29 +62,5 @@ def kept(d: int) -> Tensor:
 
 def expected(quantity: str) -> float | None:
     """What a Gaussian would have; None for other quantities."""
-    normal = {metrics.tail(tail): 2 * NormalDist().cdf(-tail) for tail in TAILS}
-    return {metrics.KURTOSIS: 3.0, metrics.ZEROS: 0.0, **normal}.get(quantity)
-
-
-def tensors_in(values: Mapping[str, float]) -> list[str]:
-    """The tensors whose quantiles are among a run's metrics, in order."""
-    prefix = f"{metrics.quantile(LEVELS[0])}/"
-    return [name.removeprefix(prefix) for name in values if name.startswith(prefix)]
-
-
-def draw_qq(path: Path, values: Mapping[str, float]) -> None:
-    """A Q-Q plot of each tensor from a run's last metrics: its quantiles in units of σ over those of N(0, 1)."""
-    from matplotlib.figure import Figure
-
-    names = tensors_in(values)
-    columns = min(4, max(1, len(names)))
-    rows = -(-len(names) // columns)
-    figure = Figure(figsize=(3 * columns, 3 * max(1, rows)), layout="constrained")
-    for place, name in enumerate(names, start=1):
-        axes = figure.add_subplot(rows, columns, place)
-        own = [values[metrics.per_tensor(metrics.quantile(level), name)] for level in LEVELS]
-        axes.plot(LEVELS, LEVELS, color="grey", linewidth=1)
-        axes.plot(LEVELS, own, "o", markersize=3)
-        axes.set_title(f"{name}: kurtosis {values[metrics.per_tensor(metrics.KURTOSIS, name)]:.3g}", fontsize="small")
-        axes.set(xlabel="quantile of N(0, 1)", ylabel="of √d·ĝ")
-    figure.savefig(path, dpi=100)
+    normal = {tail(sigmas): 2 * NormalDist().cdf(-sigmas) for sigmas in TAILS}
+    return {KURTOSIS: 3.0, ZEROS: 0.0, **normal}.get(quantity)
