@@ -27,6 +27,7 @@ COMMANDS = {
     "report": [],
     "export": ["--to", "runs.csv"],
     "watch": ["3f2a"],
+    "landscape": ["3f2a"],
     "ui": [],
 }
 TRAINED = """

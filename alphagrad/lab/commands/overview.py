@@ -14,6 +14,7 @@ alphagrad: a laboratory for the AlphaGrad optimizer and its variants
   alphagrad report [ID]                    a study's or run's table with intervals, and plots
   alphagrad export [ID] --to FILE          a study's runs or curves as a table: FILE.parquet or FILE.csv
   alphagrad watch RUN_ID|FOLDER            a run's policy at work, as a video file
+  alphagrad landscape RUN ...              the loss around the weights of runs, and how sharp it is there
   alphagrad ui                             MLflow's comparison UI on the store in use
   alphagrad completion bash|zsh            tab completion: eval "$(alphagrad completion bash)"
 
