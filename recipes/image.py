@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import nn
 
@@ -12,6 +13,7 @@ from alphagrad.harness import metrics
 from alphagrad.harness.memory import check_memory
 from alphagrad.harness.recipe import Capability, Log, Objective
 from alphagrad.harness.stack import RunStack
+from alphagrad.landscape.loss import FixedLoss
 
 from .supervised import classify
 from .supervised.confusion import draw_confusion
@@ -22,6 +24,7 @@ from .supervised.outline import MODEL_BYTES, Outline
 from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers
 from .supervised.settings import SupervisedSettings, check_batch, part_of, training_of, vmaps
+from .supervised.surveyed import surveyed
 from .vision.data import DataSettings, Sweep, dataset
 from .vision.models import STACKED, ModelSettings, build_model, outline
 from .vision.pictures import MISTAKES, draw_mistakes
@@ -48,7 +51,7 @@ class Image:
     Settings = ImageSettings
     objective = Objective(metrics.EVAL_ACCURACY)
     headlines: ClassVar[Mapping[str, int]] = {metrics.EVAL_ACCURACY: 4, metrics.EVAL_LOSS: 4}
-    capabilities = (Capability.STACKED, Capability.SHARDED)
+    capabilities = (Capability.STACKED, Capability.SHARDED, Capability.SURVEYED)
     logs = metrics.EXAMPLES | {
         *(metrics.EVAL_ACCURACY, metrics.EVAL_TOP5, metrics.CLEAN_LOSS, metrics.CLEAN_ACCURACY, metrics.GAP),
         *(metrics.TARGET_STEPS, metrics.TARGET_SECONDS, metrics.IMAGES_PER_SECOND),
@@ -124,6 +127,11 @@ class Image:
             target=None if s.target is None else Target(metrics.EVAL_ACCURACY, s.target),
         )
         return fit(plan, learner, batches, exam, stack, log)
+
+    def fixed_loss(self, checkpoint: Mapping[str, Any], examples: int, device: torch.device) -> FixedLoss:
+        """On training images without augmentation, in batches as in training."""
+        images = self.data.sample(device, self.settings.batch_size, examples)
+        return surveyed(self._model, self.training.objective, checkpoint, images, device)
 
 
 class ImageExam:

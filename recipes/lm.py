@@ -18,6 +18,7 @@ from alphagrad.harness import metrics
 from alphagrad.harness.memory import check_memory
 from alphagrad.harness.recipe import Capability, Log, Objective
 from alphagrad.harness.stack import RunStack
+from alphagrad.landscape.loss import FixedLoss
 
 from .language.batches import Packed, Sequences
 from .language.data import DataSettings, corpus
@@ -26,6 +27,7 @@ from .language.sampling import Sampler
 from .language.speed import flops_per_token
 from .language.tokens import END_OF_TEXT, Kind, Tokenizer, stream, trained
 from .supervised.classify import MEASURES
+from .supervised.held_out import spread
 from .supervised.learner import Learner
 from .supervised.loop import FitPlan, fit
 from .supervised.looped import LoopLearner
@@ -35,6 +37,7 @@ from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers
 from .supervised.settings import SupervisedSettings, check_batch, part_of, training_of
 from .supervised.speed import peak_flops
+from .supervised.surveyed import surveyed
 
 LARGE = ("recipe.batch_size", "recipe.eval_batch_size", "recipe.length", "model.width", "model.layers")
 """Settings that say what a run takes in memory."""
@@ -69,7 +72,7 @@ class LM:
     Settings = LMSettings
     objective = Objective(metrics.EVAL_LOSS, "min")
     headlines: ClassVar[Mapping[str, int]] = {metrics.EVAL_LOSS: 4, metrics.EVAL_BITS: 3}
-    capabilities = (Capability.STACKED, Capability.SHARDED)
+    capabilities = (Capability.STACKED, Capability.SHARDED, Capability.SURVEYED)
     logs = metrics.EXAMPLES | {
         *(metrics.EVAL_PERPLEXITY, metrics.EVAL_BITS, metrics.TOKENS_PER_SECOND, metrics.MFU),
     }
@@ -142,6 +145,14 @@ class LM:
         for run in range(len(stack)):
             log.artifact(run, "tokenizer.json", self._write_tokenizer)
         return fit(plan, learner, Sequences(packed, orders), LMExam(self, held_out, learner, stack, log), stack, log)
+
+    def fixed_loss(self, checkpoint: Mapping[str, Any], examples: int, device: torch.device) -> FixedLoss:
+        """On sequences of the training text, in batches as in training."""
+        s = self.settings
+        packed = Packed(tokenized(s.data, s.tokenizer, s.vocabulary)[0], s.length, device)
+        chosen = torch.from_numpy(spread(len(packed), examples)).to(device)
+        batches = [packed.sequences(part) for part in chosen.split(s.batch_size)]
+        return surveyed(self._model, next_token_objective, checkpoint, batches, device)
 
     def _mfu(self, tokens: float, device: torch.device) -> dict[str, float]:
         """What a step adds to the MFU; nothing of a model of the user's own, whose operations are not known."""

@@ -15,12 +15,15 @@ from alphagrad.harness.recipe import Capability, Log, Objective
 from alphagrad.harness.recipe import Settings as BaseSettings
 from alphagrad.harness.stack import RunStack
 from alphagrad.harness.state import Stateful
+from alphagrad.landscape.loss import FixedLoss
 
 from .mlp import mlp, mlp_bytes
+from .supervised.held_out import spread
 from .supervised.learner import Learner, Training, undecayed
 from .supervised.loop import FitPlan, fit
 from .supervised.schedules import ScheduleSettings
 from .supervised.stacked import StackLearner
+from .supervised.surveyed import surveyed
 from .tabular.data import Rows, TableSettings, table_of
 from .tabular.stability import diverged, final_loss, roughness
 
@@ -53,7 +56,7 @@ class Regression:
     Settings = RegressionSettings
     objective = Objective(metrics.FINAL_ERROR, "min")
     headlines: ClassVar[Mapping[str, int]] = {metrics.FINAL_ERROR: 4, metrics.EVAL_ERROR: 4, metrics.ROUGHNESS: 6}
-    capabilities = (Capability.STACKED,)
+    capabilities = (Capability.STACKED, Capability.SURVEYED)
     logs: ClassVar[set[str]] = {
         *(metrics.TRAIN_ERROR, metrics.CLEAN_ERROR, metrics.EVAL_ERROR, metrics.FINAL_ERROR, metrics.ROUGHNESS),
         *(metrics.DIVERGED, metrics.LEARNING_RATE, metrics.STEPS_PER_SECOND),
@@ -98,6 +101,12 @@ class Regression:
         learner = StackLearner(stack, Training(self._model, squared_error, exempt, None, 1, s.compile))
         plan = FitPlan(s.total_steps, s.schedule, s.log_every, s.eval_every, MEASURES, {})
         return fit(plan, learner, Rows(self.table, stack, s.batch_size), Exam(self, stack), stack, log)
+
+    def fixed_loss(self, checkpoint: Mapping[str, Any], examples: int, device: torch.device) -> FixedLoss:
+        """On training rows."""
+        x, y = self.table.train
+        rows = torch.from_numpy(spread(len(x), examples))
+        return surveyed(self._model, squared_error, checkpoint, [(x[rows].to(device), y[rows].to(device))], device)
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

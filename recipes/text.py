@@ -15,6 +15,7 @@ from alphagrad.harness import metrics
 from alphagrad.harness.memory import check_memory
 from alphagrad.harness.recipe import Capability, Log, Objective
 from alphagrad.harness.stack import RunStack
+from alphagrad.landscape.loss import FixedLoss
 
 from .language.batches import Padded, Sweep, Texts
 from .language.data import DataSettings, labelled, longest
@@ -24,6 +25,7 @@ from .language.scores import macro_f1, write_confusion
 from .language.tokens import START, Kind
 from .supervised import classify
 from .supervised.confusion import draw_confusion
+from .supervised.held_out import spread
 from .supervised.learner import Learner
 from .supervised.loop import FitPlan, fit
 from .supervised.looped import LoopLearner
@@ -32,6 +34,7 @@ from .supervised.outline import MODEL_BYTES, Outline
 from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers
 from .supervised.settings import SupervisedSettings, check_batch, part_of, training_of
+from .supervised.surveyed import surveyed
 
 LARGE = ("recipe.batch_size", "recipe.max_length", "model.hidden", "model.width", "model.layers")
 """Settings that say what a run takes in memory."""
@@ -61,7 +64,7 @@ class Text:
     Settings = TextSettings
     objective = Objective(metrics.EVAL_ACCURACY)
     headlines: ClassVar[Mapping[str, int]] = {metrics.EVAL_ACCURACY: 4, metrics.EVAL_F1: 4, metrics.EVAL_LOSS: 4}
-    capabilities = (Capability.STACKED, Capability.SHARDED)
+    capabilities = (Capability.STACKED, Capability.SHARDED, Capability.SURVEYED)
     logs = metrics.EXAMPLES | {metrics.EVAL_ACCURACY, metrics.EVAL_TOP5, metrics.EVAL_F1, metrics.TOKENS_PER_SECOND}
 
     takes: ClassVar[Mapping[str, Mapping[str, Sequence[str]]]] = {
@@ -151,6 +154,14 @@ class Text:
             rates={metrics.TOKENS_PER_SECOND: s.batch_size * float(texts.lengths.double().mean())},
         )
         return fit(plan, learner, batches, TextExam(self, stack, log), stack, log)
+
+    def fixed_loss(self, checkpoint: Mapping[str, Any], examples: int, device: torch.device) -> FixedLoss:
+        """On training texts, in batches as in training."""
+        s = self.settings
+        texts = self.texts("train", device)
+        chosen = torch.from_numpy(spread(len(texts), examples)).to(device)
+        batches = [(texts.padded(part), texts.labels[part]) for part in chosen.split(s.batch_size)]
+        return surveyed(self._model, classify.classification_objective(s.label_smoothing), checkpoint, batches, device)
 
 
 class TextExam:

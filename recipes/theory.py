@@ -18,6 +18,7 @@ from alphagrad.harness.recipe import Capability, Log, Objective
 from alphagrad.harness.recipe import Settings as BaseSettings
 from alphagrad.harness.sharing import StackOptimizer
 from alphagrad.harness.stack import RunStack
+from alphagrad.landscape.loss import FixedLoss
 
 from .notes import note
 from .problems.problem import Function, Point
@@ -26,6 +27,7 @@ from .statements import bounds
 from .statements.audit import Audit, Statements, Step
 from .statements.figure import draw_statements, tightness, write_statements
 from .statements.update import Update, update_of
+from .supervised.surveyed import weights_of
 
 Array = np.ndarray
 
@@ -53,7 +55,7 @@ class Theory:
         metrics.VIOLATIONS: 0,
         **dict.fromkeys(metrics.TIGHTNESS.values(), 4),
     }
-    capabilities = (Capability.STACKED,)
+    capabilities = (Capability.STACKED, Capability.SURVEYED)
     logs: ClassVar[set[str]] = {
         *(metrics.OPTIMALITY_GAP, metrics.FULL_GRAD_NORM, metrics.SMOOTHED_NORM, metrics.GAMMA, metrics.DISTANCE),
         *(metrics.APPLIES, metrics.VIOLATIONS, metrics.COSINE_UNIT, metrics.COSINE_SIGN, metrics.LEMMA2_FULL),
@@ -129,6 +131,13 @@ class Theory:
                     self._tell(log, audits[run], run, step, stack)
             log.checkpoint(step + 1, parts, result)
         return [result(run) for run in range(len(stack))]
+
+    def fixed_loss(self, checkpoint: Mapping[str, Any], examples: int, device: torch.device) -> FixedLoss:
+        """f itself, which has no examples."""
+        f, weights = self.problem.value, weights_of(checkpoint)
+        if set(weights) != set(self.problem.sizes):
+            raise ValueError(f"has {', '.join(weights)}, and the problem {', '.join(self.problem.sizes)}")
+        return FixedLoss(weights, [lambda named: f(torch.cat([named[name] for name in self.problem.sizes]))])
 
     def _audited(self, log: Log, audit: Audit, run: int, step: int, seen: Step, stack: RunStack) -> bool:
         """Holds a step of one run against the statements and logs it; whether the run goes on."""

@@ -29,6 +29,7 @@ COMMANDS = {
     "claims": [],
     "instruments": [],
     "watch": ["3f2a"],
+    "landscape": ["3f2a"],
     "ui": [],
 }
 TRAINED = """

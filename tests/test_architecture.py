@@ -33,8 +33,9 @@ FILES = {
 FLOORS = {
     "optimizer": (),
     "common": (),
-    "harness": ("common", "optimizer"),
-    "recipes": ("harness", "optimizer"),
+    "landscape": (),
+    "harness": ("landscape", "common", "optimizer"),
+    "recipes": ("harness", "landscape", "optimizer"),
     "conf": (),
     "store": ("common",),
     "config": ("conf", "harness", "common", "optimizer"),
@@ -46,7 +47,7 @@ FLOORS = {
     "plugins": ("launching", "training", "config", "common"),
     "commands": (
         *("plugins", "tuning", "evidence", "launching", "training", "records", "store", "config"),
-        *("harness", "common", "optimizer"),
+        *("harness", "landscape", "common", "optimizer"),
     ),
     "command line": ("commands", "config", "store", "common", "optimizer"),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +34,12 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     _sync(path.parent)  # the new name, too
+
+
+def write_by(path: Path, write: Callable[[Path], None]) -> None:
+    """Makes a file, :func:`atomic`: ``write`` makes it at the path it is given."""
+    with atomic(path) as temporary:
+        write(temporary)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from torch import nn
@@ -15,6 +16,7 @@ from torch import nn
 from alphagrad.common import interrupts
 from alphagrad.harness.driver import Observation
 from alphagrad.harness.stack import RunStack
+from alphagrad.landscape.loss import FixedLoss
 
 
 class Settings(BaseModel):
@@ -76,6 +78,21 @@ class Capability(StrEnum):
     """One run trains on several processes, under torchrun."""
     PLAYED = "played"
     """`alphagrad watch` shows its policy: the recipe has ``policy`` and ``play``."""
+    SURVEYED = "surveyed"
+    """`alphagrad landscape` looks around its weights: the recipe has ``fixed_loss``, see :class:`Surveyed`."""
+
+
+class Surveyed(Protocol):
+    """What a recipe with :attr:`Capability.SURVEYED` has more."""
+
+    def fixed_loss(self, checkpoint: Mapping[str, Any], examples: int, device: torch.device) -> FixedLoss:
+        """The loss that is trained for on so many fixed examples, or all, around a checkpoint's weights.
+
+        A checkpoint is what ``train`` returns; its weights are what :meth:`FixedLoss.vector` takes of ``model`` in it.
+
+        Raises:
+            ValueError: the checkpoint is of another model.
+        """
 
 
 class RunFailed(Exception):

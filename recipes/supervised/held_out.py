@@ -1,4 +1,4 @@
-"""Training examples held out, for learning rates and other settings to be chosen on."""
+"""Some of the training examples: held out, for settings to be chosen on, or evenly spread over all of them."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def divided(count: int, validation: float, examples: str) -> tuple[np.ndarray, n
         raise ValueError(f"data.validation={validation}: of {count} {examples} that leaves none for one of the two")
     order = np.random.default_rng(0).permutation(count)
     return np.sort(order[held:]), np.sort(order[:held])
+
+
+def spread(count: int, wanted: int) -> np.ndarray:
+    """Indices of ``wanted`` of ``count`` examples, or of all, evenly spread: they may lie in the order of classes."""
+    return np.arange(min(count, wanted)) * count // min(count, wanted)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alphagrad.harness.stack import RunStack
 
-from ..supervised.held_out import divided
+from ..supervised.held_out import divided, spread
 from ..supervised.loop import Batches
 from ..supervised.own import OwnSettings, own_splits
 from ..supervised.roots import root_of
@@ -230,11 +230,6 @@ def _own(s: OwnSettings, root: Path) -> tuple[Images, Images, list[str]]:
     names = None if splits.classes is None else [str(name) for name in splits.classes]
     count = check_data(told, parts[0], parts[1], len(names) if names else None)
     return Images.of(*parts[0]), Images.of(*parts[1]), names or [str(k) for k in range(count)]
-
-
-def spread(count: int, wanted: int) -> np.ndarray:
-    """Evenly spread indices: files lie in the order of their classes."""
-    return np.arange(min(count, wanted)) * count // min(count, wanted)
 
 
 def check_data(told: str, train: Split, test: Split, classes: int | None) -> int:

@@ -11,6 +11,7 @@ NAMES = (
     "export",
     "claims",
     "instruments",
+    "landscape",
     "watch",
     "ui",
     "completion",

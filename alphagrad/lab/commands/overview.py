@@ -16,6 +16,7 @@ alphagrad: a laboratory for the AlphaGrad optimizer and its variants
   alphagrad claims [C1 ...]                the paper's claims, and what the runs say of each
   alphagrad instruments [ID]               which tensors saturate and when, of what instruments= measured
   alphagrad watch RUN_ID|FOLDER            a run's policy at work, as a video file
+  alphagrad landscape RUN ...              the loss around the weights of runs, and how sharp it is there
   alphagrad ui                             MLflow's comparison UI on the store in use
   alphagrad completion bash|zsh            tab completion: eval "$(alphagrad completion bash)"
 

@@ -66,6 +66,8 @@ class CheckpointSettings(Settings):
     """Of a run that has not finished; 1 is as 2, since the newest may turn out to be damaged."""
     best: str | None = Field(min_length=1)
     best_is: Literal["max", "min"]
+    trajectory_every: PositiveInt | None = None
+    """Steps between the models that are kept for good; None: none are."""
 
 
 class StudySettings(Settings):

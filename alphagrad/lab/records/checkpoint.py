@@ -15,7 +15,7 @@ import torch
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.files import atomic
-from alphagrad.lab.records.folder import DAMAGED, STATES, clear_states
+from alphagrad.lab.records.folder import DAMAGED, STATES, TRAJECTORY, clear_states
 
 LOG = logging.getLogger("alphagrad")
 VERSION = 2
@@ -110,6 +110,11 @@ class Checkpoints:
     def clear(self) -> None:
         """Removes all states, and what a killed process was writing."""
         clear_states(self.home)
+
+
+def trajectory_of(folder: Path) -> list[Path]:
+    """The models that a run has kept on its way, in their order."""
+    return sorted((folder / TRAJECTORY).glob("step-*.pt"))
 
 
 def save_atomically(content: Any, path: Path) -> None:

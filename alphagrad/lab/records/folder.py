@@ -29,6 +29,8 @@ STACK = "stack"
 MEMBERS = "members.json"
 """The runs of a stack in their order; in the run's own folder if it trains alone."""
 STATES = "state-*.pt"
+TRAJECTORY = "trajectory"
+"""The folder of the models that a run keeps on its way, in its own."""
 DAMAGED = ".damaged"
 """What the name of a state ends with that was put aside."""
 LOCK_SECONDS = 2.0
@@ -165,6 +167,12 @@ def disband(home: Path, folders: Sequence[Path]) -> None:
             home.rmdir()
 
 
+def clear_trajectory(folder: Path) -> None:
+    """Removes the models that a run has kept on its way."""
+    for file in (folder / TRAJECTORY).glob("step-*.pt"):
+        file.unlink(missing_ok=True)
+
+
 def clear_states(home: Path) -> None:
     """Removes all states of a stack, and what a killed process was writing."""
     for file in [*home.glob(STATES), *home.glob(STATES + DAMAGED), *home.glob(UNFINISHED), *home.glob("*.tmp")]:
@@ -195,3 +203,4 @@ def forget(folder: Path) -> None:
     for name in (RUN_ID, STACK, MEMBERS):
         (folder / name).unlink(missing_ok=True)
     clear_states(folder)
+    clear_trajectory(folder)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+from alphagrad.lab.records.checkpoint import save_atomically
+from alphagrad.lab.records.folder import TRAJECTORY
 from alphagrad.lab.store.patience import Patience
 
 LOG = logging.getLogger("alphagrad")
@@ -62,3 +66,21 @@ class KeptFiles:
             done()
         self._fails_since = None
         return None
+
+
+def passed(every: int | None, before: int, step: int) -> bool:
+    """Whether a step is the first one reached, or there is a multiple of ``every`` since the one before it."""
+    return every is not None and (before == 0 or step // every > before // every)
+
+
+def keep_on_the_way(files: KeptFiles, folder: Path, step: int, model: Mapping[str, Any]) -> None:
+    """Keeps a run's model for good, without the states of its optimizers, which may be larger than all else."""
+    # a copy: the disk may take it later
+    kept = copy.deepcopy({name: value for name, value in model.items() if not name.endswith("optimizer")})
+    path = folder / TRAJECTORY / f"step-{step:012d}.pt"
+
+    def write() -> None:
+        path.parent.mkdir(exist_ok=True)
+        save_atomically(kept, path)
+
+    files.write(path, write, lambda: None)

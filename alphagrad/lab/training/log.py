@@ -14,7 +14,7 @@ import torch
 
 from alphagrad.common import interrupts
 from alphagrad.common.errors import StorageLost, Terminated
-from alphagrad.common.files import atomic
+from alphagrad.common.files import write_by
 from alphagrad.harness.driver import Observation
 from alphagrad.harness.pictures import Pictures
 from alphagrad.harness.recipe import RunFailed
@@ -26,7 +26,7 @@ from alphagrad.lab.records.run import Tracker
 from alphagrad.lab.records.untracked import Untracked
 from alphagrad.lab.training.best import BEST, BestValues
 from alphagrad.lab.training.job import Pruner
-from alphagrad.lab.training.kept import KeptFiles
+from alphagrad.lab.training.kept import KeptFiles, keep_on_the_way, passed
 from alphagrad.lab.training.torchrun import Leader, Word
 
 LOG = logging.getLogger("alphagrad")
@@ -128,12 +128,7 @@ class TrackedLog:
         if run in self.ended:
             return
         path = self._folders[run] / name
-
-        def make() -> None:
-            with atomic(path) as temporary:
-                write(temporary)
-
-        self._keep(run, path, make)
+        self._keep(run, path, partial(write_by, path, write))
 
     def _keep(self, run: int, path: Path, make: Callable[[], None]) -> None:
         """Makes a run's file and sends it to the store, both off the training's way where they fail for a while."""
@@ -169,14 +164,14 @@ class TrackedLog:
         return step
 
     def checkpoint(self, step: int, parts: Mapping[str, Any], result: Callable[[int], dict[str, Any]]) -> None:
-        self._done = step
+        before, self._done = self._done, step
         if self._checkpoints is None:
             interrupts.iteration_ended()
             return
         self._reached = step, parts
         if interrupts.came():
             self._save_and_leave()
-        self._keep_best(step, result)
+        self._keep_models(step, before, result)
         try:
             self._files.again()
             for run, tracker in enumerate(self._trackers):
@@ -286,15 +281,21 @@ class TrackedLog:
         ]
         return content
 
-    def _keep_best(self, step: int, result: Callable[[int], dict[str, Any]]) -> None:
+    def _keep_models(self, step: int, before: int, result: Callable[[int], dict[str, Any]]) -> None:
+        due = passed(self._best.settings.trajectory_every, before, step)
         for run, values in enumerate(self.last):
-            if run in self.ended or not self._best.improve(run, values):
+            improved = run not in self.ended and self._best.improve(run, values)
+            if run in self.ended or not (improved or due):
                 continue
             self._leader.say(Word.GATHER_RESULT)
-            content = {**pack(result(run)), "steps": step, str(self._best.settings.best): self._best.values[run]}
-            path = self._folders[run] / BEST
-            try:
-                save_atomically(content, path)
-                self._made[run].add(BEST)
-            except OSError:  # training goes on with what is in it
-                self._keep(run, path, partial(save_atomically, copy.deepcopy(content), path))
+            model = {**pack(result(run)), "steps": step}
+            if due:
+                keep_on_the_way(self._files, self._folders[run], step, model)
+            if improved:
+                content = {**model, str(self._best.settings.best): self._best.values[run]}
+                path = self._folders[run] / BEST
+                try:
+                    save_atomically(content, path)
+                    self._made[run].add(BEST)
+                except OSError:  # training goes on with what is in it
+                    self._keep(run, path, partial(save_atomically, copy.deepcopy(content), path))
