@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(HELP, end="")
             return 0
         if argv[0] == "--version":
+            if argv[1:]:
+                raise ConfigError(f"--version: takes no more words, such as {cut(argv[1])}")
             print(f"alphagrad {__version__}")
             return 0
         if argv[0] not in (*commands.NAMES, *commands.HIDDEN):

@@ -46,6 +46,10 @@ def test_help_of_commands(cli, command):
     assert f"usage: alphagrad {command}" in shown.out
 
 
+def test_version_alone_takes_no_words(cli):
+    assert cli("--version", "x").status == 2
+
+
 def test_version(cli):
     assert cli("--version").out == f"alphagrad {__version__}\n"
 

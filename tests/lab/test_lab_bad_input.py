@@ -102,6 +102,8 @@ ONE_LINE = {
     "tracking.artifacts=sftp://127.0.0.1:9/x": ("tracking.artifacts=sftp://127.0.0.1:9/x",),
     "tracking.artifacts=mlflow-artifacts:///x": ("tracking.artifacts=mlflow-artifacts:///x", "MLflow server"),
     "device=foo": ("device=foo", "must be auto, cpu, cuda"),
+    "recipe={}": ("recipe={}: recipe is a group", "give a name"),
+    "-m optimizer=glob(sig*)": ("optimizer=glob(sig*): glob() is not supported",),
     "~transform": ("~transform: transform cannot be left out", "give a value"),
     "~env": ("~env: env cannot be left out",),
     "device=cuda:63": ("device=cuda:63",),

@@ -63,6 +63,13 @@ def test_every_recipe_takes_every_optimizer(composed, recipe, optimizer):
         assert {id(p) for p in given} == {id(p) for p in network.parameters()}
 
 
+@pytest.mark.parametrize(
+    "words", [("env.kwargs={length:0.5,gravity:9}",), ("env.kwargs.length=0.5", "env.kwargs.gravity=9")]
+)
+def test_arguments_of_any_name_are_given_together_or_one_by_one(composed, words):
+    assert dict(composed(*words).env.kwargs) == {"length": 0.5, "gravity": 9}
+
+
 @pytest.mark.parametrize("variant", variants.__all__)
 def test_variant_configuration_is_the_variants_rule(composed, variant):
     built = build.build(composed(f"optimizer={variant}")).optimizer.build(parameters())

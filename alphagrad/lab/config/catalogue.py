@@ -44,7 +44,8 @@ def description(text: str) -> str:
     told: list[str] = []
     for line in text.splitlines():
         comment = line[1:].strip() if line.startswith("#") else ""
-        if comment.startswith("@") or re.fullmatch(r"\S+\.yaml", comment):
+        comment = re.sub(r"^\S+\.yaml\b(; `alphagrad ls` shows this line:)? *", "", comment)
+        if comment.startswith("@"):
             continue
         if told and not comment:
             break

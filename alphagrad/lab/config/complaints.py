@@ -93,7 +93,7 @@ def check_choices(words: Sequence[Override], compose: Compose) -> None:
     for override, line in zip(words, lines, strict=True):
         key, value = override.key_or_group, override.value()
         first, _, last = key.rpartition(".")
-        nameless = isinstance(value, (bool, int, float, list))
+        nameless = isinstance(value, (bool, int, float, list, dict))
         if nameless and options_in(key):
             raise ConfigError(_no_name(line, compose, lines))
         inside = first in ("recipe", "optimizer", "optimizer.rule")

@@ -69,7 +69,7 @@ def _open_settings() -> None:
     def opened(overrides: Sequence[Override], cfg: Any) -> None:
         _complete(cfg)
         for override in overrides:
-            if override.key_or_group.startswith(OPEN) and override.type == OverrideType.CHANGE:
+            if f"{override.key_or_group}.".startswith(OPEN) and override.type == OverrideType.CHANGE:
                 override.type = OverrideType.FORCE_ADD
             if not override.is_delete() and not override.is_sweep_override():
                 override._value = whole(override.value(), _standing(cfg, override.key_or_group))

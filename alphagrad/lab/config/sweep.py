@@ -8,7 +8,7 @@ from functools import cache
 from itertools import product
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -62,6 +62,8 @@ def choices_of(override: Override) -> list[str]:
     """
     line = cut(override.input_line)
     sweep = override.value()
+    if isinstance(sweep, Glob):
+        raise ConfigError(f"{line}: glob() is not supported; write the names out, with commas between them")
     if isinstance(sweep, RangeSweep):
         start, stop, step = sweep.start or 0, sweep.stop, sweep.step
         if stop is None or not step or not all(map(math.isfinite, (start, stop, step))):
