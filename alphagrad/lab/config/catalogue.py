@@ -28,14 +28,15 @@ def options_of(group: str) -> dict[str, tuple[str, str]]:
         folders.insert(0, own / group)
     found: dict[str, tuple[str, str]] = {}
     for folder in folders:
-        for file in sorted(folder.glob("*.yaml")):
-            if not file.stem.startswith("_") and file.stem not in found:
+        for file in sorted(folder.rglob("*.yaml"), key=lambda own: (len(own.parts), own)):
+            name = file.relative_to(folder).with_suffix("").as_posix()
+            if not file.stem.startswith("_") and name not in found:
                 try:
                     text = text_of(file)
                 except ConfigError as error:  # the others are as they were
                     say(f"alphagrad: {error}", err=True)
                     continue
-                found[file.stem] = (description(text), text)
+                found[name] = (description(text), text)
     return found
 
 
@@ -68,11 +69,17 @@ def catalogue() -> dict[str, dict[str, str]]:
     }
 
 
-def render() -> str:
-    """The catalogue as text."""
-    sections = []
+def render(group: str | None = None) -> str:
+    """The catalogue as text, or what is in it of one group.
+
+    Raises:
+        ConfigError: there is no such group in it.
+    """
+    sections, there = [], {heading.rpartition("(")[2].partition("=")[0] for heading in catalogue()}
+    if group is not None and group not in there:
+        raise ConfigError(f"{cut(group)}: no such group; there are {listed(sorted(there))}")
     for heading, entries in catalogue().items():
-        if entries:
+        if entries and (group is None or f"({group}=" in heading):
             width = max(map(len, entries)) + 2
             sections.append("\n".join([heading, *(f"  {n:<{width}}{d}" for n, d in entries.items())]))
     return "\n\n".join(sections)
