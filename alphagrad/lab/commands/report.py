@@ -21,6 +21,10 @@ def main(argv: list[str]) -> None:
     from alphagrad.lab.evidence.tables import say_wrapped, show
     from alphagrad.lab.store.address import store_uri
 
+    pages = [(f"--{name}", getattr(rendering, name), getattr(args, name)) for name in ("html", "markdown")]
+    for option, _, file in pages:
+        if file is not None:
+            rendering.check(Path(file), option)
     results = Results(store_uri(args.uri, args.output_root), args.experiment)
     parents = [results.named(study) for study in dict.fromkeys(args.study or [None])]
     for parent in parents:
@@ -29,14 +33,14 @@ def main(argv: list[str]) -> None:
         show(study_table(study))
     if args.plot and not args.figure:
         _plot(results, parents, args)
-    if not (args.html or args.markdown or args.figure):
+    if args.html is None and args.markdown is None and not args.figure:
         return
     page = page_of(results, [parent for parent in parents if parent is not None], args.target)
     if args.figure:
         _figure(page.pictures(), args)
-    for option, file in (("html", args.html), ("markdown", args.markdown)):
-        if file:
-            rendering.write(page, Path(file), f"--{option}", getattr(rendering, option))
+    for option, written, file in pages:
+        if file is not None:
+            rendering.write(page, Path(file), option, written)
             say(f"the report is in {file}")
 
 

@@ -8,9 +8,11 @@ from typing import Any
 from alphagrad.common.words import cut
 from alphagrad.lab.evidence.figures import unformatted
 
-SIZE = (8.0, 4.2)
+SIZE = (8.0, 3.8)
 LABEL = 90
 """Characters of a label."""
+LINE = 0.2
+"""Height of a legend's line in inches."""
 NARROW = 45
 """Characters of labels of which two fit side by side."""
 LOOK: dict[Any, Any] = {
@@ -36,6 +38,8 @@ def below(axes: Any) -> None:
     """The legend, under the axes where it hides no line."""
     labels = axes.get_legend_handles_labels()[1]
     columns = 2 if len(labels) > 3 and max(map(len, labels)) <= NARROW else 1
+    width, height = axes.figure.get_size_inches()
+    axes.figure.set_size_inches(width, height + LINE * -(-len(labels) // columns))
     axes.figure.legend(loc="outside lower left", ncols=columns, fontsize="small", frameon=False)
 
 

@@ -8,7 +8,7 @@ from alphagrad.harness import metrics
 from alphagrad.lab.evidence.figures import line
 from alphagrad.lab.evidence.page.blocks import Cell, Picture, Section, Table, Text, number
 from alphagrad.lab.evidence.page.drawing import axes_of, below, label, svg
-from alphagrad.lab.evidence.page.subject import Subject, signals_of
+from alphagrad.lab.evidence.page.subject import SIGNALS, Subject, signals_of
 from alphagrad.lab.evidence.statistics.curves import lined_up
 
 LOGARITHMIC = ("norm", "ratio", "kurtosis")
@@ -26,6 +26,7 @@ def signals(subject: Subject) -> Section | None:
     told = (
         "What the optimizer did to the tensors that were measured. A line is the mean over tensors and finished runs; "
         "its band reaches from the tensor with the least mean to that with the largest. The data has every tensor."
+        + (f" The best {SIGNALS} configurations are drawn." if len(subject.ranked()) > SIGNALS else "")
     )
     return Section("Signals of the optimizer", [Text(told), *pictures])
 
@@ -33,7 +34,7 @@ def signals(subject: Subject) -> Section | None:
 def _picture(subject: Subject, quantity: str, names: list[str]) -> Picture | None:
     figure, axes = axes_of()
     rows: list[list[Cell]] = []
-    for place, group in subject.shown():
+    for place, group in subject.shown(SIGNALS):
         own = [(name, curves) for name in names if (curves := subject.histories(group, name))]
         if not own:
             continue

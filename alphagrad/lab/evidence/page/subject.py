@@ -18,8 +18,8 @@ from alphagrad.lab.records.search import CONFIGURATION, PARENT, RECIPE
 
 LESS, MORE = ("loss", "error", "perplexity", "bits", "gap"), ("return", "accuracy", "f1")
 """In a metric's name: whether less or more of it is better."""
-DRAWN = 10
-"""Configurations in one figure at most: the best."""
+DRAWN, SIGNALS = 10, 5
+"""Configurations in one figure at most, and in one of signals, whose bands are wide: the best."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class Subject:
         known = [group for group in self.groups if group.values(self.objective)]
         return sorted(known, key=lambda group: _last(sign * self.mean(group)))
 
-    def shown(self) -> list[tuple[int, Group]]:
-        """The groups of a figure, in their own order, each with the number that gives its line its look."""
-        best = [id(group) for group in self.ranked()[:DRAWN]]
+    def shown(self, most: int = DRAWN) -> list[tuple[int, Group]]:
+        """The best groups, for a figure, in their own order, each with the number that gives its line its look."""
+        best = [id(group) for group in self.ranked()[:most]]
         return list(enumerate(group for group in self.groups if id(group) in best))
 
     def outcomes(self, group: Group, metric: str = "") -> dict[int, float]:
@@ -114,7 +114,7 @@ def subjects(results: Results, studies: Sequence[tuple[str, Comparison]]) -> lis
     for subject in found:
         names = sorted({*subject.present(), subject.objective})
         subject.curves.update(results.histories(subject.runs, names))
-        drawn = [run for _, group in subject.shown() for run in group.finished()]
+        drawn = [run for _, group in subject.shown(SIGNALS) for run in group.finished()]
         subject.curves.update(results.histories(drawn, list(signals_of(subject))))
     return found
 
