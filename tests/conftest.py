@@ -38,8 +38,12 @@ TINY = (
 
 @pytest.fixture(scope="session", autouse=True)
 def quick():
-    """Hydra reads each shipped file once (:mod:`recalled`), and workers need not import anything (:mod:`warm`)."""
-    with recalled.recalled(), warm.spawning_warm():
+    """Hydra reads each shipped file once (:mod:`recalled`), and workers need not import anything (:mod:`warm`).
+
+    A study's report, which takes a second, is made where a test asks for it.
+    """
+    with recalled.recalled(), warm.spawning_warm(), pytest.MonkeyPatch.context() as patched:
+        patched.setattr("alphagrad.lab.evidence.conclusion.MOST_RUNS", -1)
         yield
 
 

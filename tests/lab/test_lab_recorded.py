@@ -60,9 +60,15 @@ def entry(configuration: str, seed: int, digest: str, status: str = "FINISHED", 
     tags = {"seed": str(seed), "configuration": configuration, "config_hash": digest}
     return SimpleNamespace(
         info=SimpleNamespace(
-            run_id=f"{digest}{seed}", run_name="x", experiment_id="1", status=status, lifecycle_stage="active"
+            run_id=f"{digest}{seed}",
+            run_name="x",
+            experiment_id="1",
+            status=status,
+            lifecycle_stage="active",
+            start_time=0,
+            end_time=None,
         ),
-        data=SimpleNamespace(tags=tags, metrics={metrics.EVAL_RETURN: 1.0, **values}),
+        data=SimpleNamespace(tags=tags, params={}, metrics={metrics.EVAL_RETURN: 1.0, **values}),
     )
 
 

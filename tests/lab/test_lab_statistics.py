@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from alphagrad.lab.evidence.statistics import aggregates, comparisons, curves
-from alphagrad.lab.evidence.statistics.intervals import interval, intervals, of_median
+from alphagrad.lab.evidence.statistics.intervals import _means, interval, intervals, of_mean, of_median
 
 DRAWN = {
     "normal": (lambda rng, size: rng.normal(size=size), 0.0, 0.0),
@@ -220,9 +220,33 @@ def test_curves_are_lined_up_on_measured_steps():
     grid, rows = curves.lined_up([one, (np.array([0, 10, 30]), np.array([1.0, 1.0, 1.0]))])
     assert grid.tolist() == [0, 10, 30]
     assert rows.tolist() == [[0, 1, 9], [1, 1, 1]]
-    grid, rows = curves.lined_up([one, (np.array([5, 25]), np.array([5.0, 25.0]))], points=3)
-    assert grid.tolist() == [5, 15, 25]
-    assert rows.tolist() == [[0.5, 2.5, 6.5], [5, 15, 25]]
+    grid, rows = curves.lined_up([one, (np.array([5, 25]), np.array([5.0, 25.0]))])
+    assert grid.tolist() == [2.5, 20]  # of 0 | 10, 20 and of 5 | 25
+    assert rows.tolist() == [[0, 2.5], [5, 25]]
+    grid, rows = curves.lined_up([one, (np.array([30]), np.array([7.0]))])
+    assert rows.tolist() == [[9], [7]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sets(st.integers(0, 60), min_size=1), min_size=1, max_size=4), st.integers(1, 9))
+def test_lined_up_values_are_means_of_measured_ones(all_steps, points):
+    """Of curves y = x too, the rows are steps; those of all lie within the curve's own, and rise."""
+    own = [(np.array(sorted(steps)), np.array(sorted(steps), dtype=float)) for steps in all_steps]
+    grid, rows = curves.lined_up(own, points)
+    assert len(grid) >= 1
+    assert (np.diff(rows, axis=1) > 0).all()
+    np.testing.assert_allclose(rows.mean(0), grid)
+    for (steps, _), row in zip(own, rows, strict=True):
+        assert steps[0] <= row[0]
+        assert row[-1] <= steps[-1]
+
+
+def test_the_fast_bootstrap_of_means_is_the_plain_one():
+    rng = np.random.default_rng(2)
+    rows = 1000 + rng.normal(size=(5, 30)).round(1)
+    drawn = rng.integers(5, size=(400, 5))
+    for fast, plain in zip(_means(rows, drawn), of_mean(rows[drawn]), strict=True):
+        np.testing.assert_allclose(fast, plain, rtol=0, atol=2e-8)
 
 
 def test_what_a_curve_amounts_to():

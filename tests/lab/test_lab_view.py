@@ -66,6 +66,21 @@ def test_a_study_can_be_compared_in_the_ui(cli, odd, root, store_runs, launcher)
     assert [f.path for f in client.list_artifacts(parent.info.run_id, "figures")] == ["figures/eval_return.png"]
 
 
+def test_a_study_ends_with_its_report(cli, odd, lab, root, store_runs):
+    """Unless it would take long, which the description says."""
+    words = ("recipe=odd", "seed=range(2)", "recipe.total_steps=4", f"output_root={root}")
+    client = open_existing(f"sqlite:///{root}/mlflow.db")
+    for most, made in ((2, True), (1, False)):
+        lab.setattr("alphagrad.lab.evidence.conclusion.MOST_RUNS", most)
+        assert cli("run", "-m", *words).status == 0
+        parent, _ = study_in(store_runs, root)
+        own = parent.info
+        note = parent.data.tags["mlflow.note.content"]
+        assert ("report.html" in [file.path for file in client.list_artifacts(own.run_id)]) == made
+        assert (f"(#/experiments/{own.experiment_id}/runs/{own.run_id}/artifacts/report.html)" in note) == made
+        assert (f"`alphagrad report {own.run_id[:8]} --html report.html`" in note) != made
+
+
 def test_an_experiment_a_recipe_unless_it_is_chosen(cli, odd, root, store_runs):
     """A study of two recipes is one all the same, and so is what is asked of the store without an experiment."""
     client = open_existing(f"sqlite:///{root}/mlflow.db")

@@ -11,7 +11,7 @@ alphagrad: a laboratory for the AlphaGrad optimizer and its variants
   alphagrad status [ID]                    how far a study or run is, while it trains or afterwards
   alphagrad ls                             recipes, variants and baselines, a line each
   alphagrad alpha [SETTING=VALUE ...]      the α every tensor of a recipe's network gets under each rule
-  alphagrad report [ID]                    a study's or run's table with intervals, and plots
+  alphagrad report [ID ...]                tables with intervals of studies or runs; --html FILE: all there is to see
   alphagrad export [ID] --to FILE          a study's runs or curves as a table: FILE.parquet or FILE.csv
   alphagrad claims [C1 ...]                the paper's claims, and what the runs say of each
   alphagrad instruments [ID]               which tensors saturate and when, of what instruments= measured

@@ -14,6 +14,8 @@ import numpy as np
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut
 from alphagrad.lab.evidence.figures import plot
+from alphagrad.lab.evidence.page.making import page_of
+from alphagrad.lab.evidence.page.rendering import html, write
 from alphagrad.lab.evidence.report import SAYS, mean_and_interval
 from alphagrad.lab.evidence.results import Comparison, Results
 from alphagrad.lab.records.search import CELL, PARENT
@@ -24,6 +26,10 @@ FIGURES = "figures"
 """Folder of a study's artifacts."""
 LONGEST_NAME, FOREIGN = 250, re.compile(r"[^\w\-. /:]")
 """Of a metric: the most characters, and what MLflow takes in none."""
+REPORT = "report.html"
+"""Artifact of a study."""
+MOST_RUNS = 400
+"""Of a study whose report is made at its end; of more it would hold up the command for more than half a minute."""
 LONGEST = 7_500
 """Characters of a description; MLflow takes 8,000."""
 
@@ -52,15 +58,24 @@ def conclude(results: Results, parent: Any, arguments: Sequence[str]) -> None:
             except ConfigError:  # no finished run has it
                 continue
             client.log_artifact(run_id, str(file), FIGURES)
+        reported = len(study.runs()) <= MOST_RUNS
+        if reported:
+            file = Path(folder, REPORT)
+            write(page_of(results, [parent]), file, "--html", html)
+            client.log_artifact(run_id, str(file))
     for name, value in means(study).items():
         client.log_metric(run_id, name, value)
-    client.set_tag(run_id, NOTE, description(study, parent, arguments))
+    client.set_tag(run_id, NOTE, description(study, parent, arguments, reported))
 
 
-def description(study: Comparison, parent: Any, arguments: Sequence[str]) -> str:
-    """The study in Markdown: command, results, and where its charts are."""
+def description(study: Comparison, parent: Any, arguments: Sequence[str], reported: bool) -> str:
+    """The study in Markdown: command, results, and where its charts and its report are."""
     charts = page(parent.info.experiment_id, view_key(parent.info.run_id))
-    above = f"[**All its charts**]({charts.removeprefix('/')})\n\n"
+    own = parent.info
+    report = f"[**The report**](#/experiments/{own.experiment_id}/runs/{own.run_id}/artifacts/{REPORT})"
+    if not reported:
+        report = f"Its report, which would have taken long: `alphagrad report {own.run_id[:8]} --html {REPORT}`"
+    above = f"[**All its charts**]({charts.removeprefix('/')}) · {report}\n\n"
     below = (
         "\n\nIn the charts a line is a configuration's mean, in a band from the least seed to the largest. "
         f"Figures with 95 % intervals are among the artifacts, in `{FIGURES}/`.\n\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sized
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,10 @@ from alphagrad.lab.evidence.statistics.intervals import FEWEST, intervals
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Those of Okabe and Ito that stand out on white; who sees red and green alike tells them apart, too."""
 STYLES = ("-", "--", ":", "-.")
-"""Of lines, once the colours are used up."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+"""Of lines, so that they differ without colours, too; with these, no two of the first 28 are alike."""
+MARKS = 12
+"""On a line, about."""
 
 
 def plot(results: Results, study: Comparison, metric: str, file: Path, logarithmic: bool = False) -> None:
@@ -31,23 +35,15 @@ def plot(results: Results, study: Comparison, metric: str, file: Path, logarithm
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from cycler import cycler
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 4.5), constrained_layout=True)
-    axes.set_prop_cycle(cycler(linestyle=STYLES) * cycler(color=COLORS))
     drawn = False
     for group in study.groups:
         curves = list(results.histories(group.finished(), [metric]).values())
-        if not curves:
-            continue
-        steps, low, mean, high = band(curves)
-        (line,) = axes.plot(steps, mean, label=f"{unformatted(group.label)} ({count(curves)})")
-        axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
-        bad = steps[~np.isfinite(mean)]  # where the line has a gap, a × at the upper edge
-        if len(bad):
-            axes.plot(bad, np.ones(len(bad)), "x", transform=axes.get_xaxis_transform(), color=line.get_color())
-        drawn = True
+        if curves:
+            line(axes, f"{group.label} ({count(curves)})", *band(curves), number=study.groups.index(group))
+            drawn = True
     if not drawn:
         known = sorted({m for group in study.groups for run in group.runs for m in run.metrics})
         raise ConfigError(f"--metric={metric}: no finished run has it; there are {listed(known)}")
@@ -62,6 +58,31 @@ def plot(results: Results, study: Comparison, metric: str, file: Path, logarithm
     except (OSError, ValueError) as error:
         raise ConfigError(f"--plot={file}: cannot be written ({error})") from error
     plt.close(figure)
+
+
+def line(
+    axes: Any, label: str, steps: np.ndarray, low: np.ndarray, mean: np.ndarray, high: np.ndarray, number: int = 0
+) -> None:
+    """A line in its band; where it is not finite it has a gap, and a × at the upper edge.
+
+    Args:
+        axes: matplotlib's.
+        label: for the legend.
+        steps: of the following.
+        low: lower bounds.
+        mean: what the line is.
+        high: upper bounds.
+        number: of the line, which gives it colour, style and marker.
+    """
+    color = COLORS[number % len(COLORS)]
+    style = STYLES[number % len(STYLES)]  # 4 and 7 have no divisor in common
+    every = max(1, len(steps) // MARKS)
+    look = {"color": color, "linestyle": style, "marker": MARKERS[number % len(MARKERS)], "markersize": 4}
+    axes.plot(steps, mean, label=unformatted(label), markevery=every, **look)
+    axes.fill_between(steps, low, high, alpha=0.2, color=color, linewidth=0)
+    bad = steps[~np.isfinite(mean)]
+    if len(bad):
+        axes.plot(bad, np.ones(len(bad)), "x", transform=axes.get_xaxis_transform(), color=color)
 
 
 def few(runs: Sized) -> bool:

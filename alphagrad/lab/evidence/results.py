@@ -34,6 +34,10 @@ class Run:
     tags: dict[str, str] = field(repr=False)
     experiment: str = ""
     """Its id."""
+    settings: dict[str, str] = field(default_factory=dict, repr=False)
+    """Its parameters."""
+    seconds: float | None = None
+    """From its start to its end; None of one that has not ended."""
 
 
 @dataclass(frozen=True)
@@ -194,9 +198,9 @@ def grouped(found: Sequence[Any]) -> list[Group]:
             earlier[key] += 1
         else:
             values = {name: as_logged(value) for name, value in entry.data.metrics.items()}
-            counted[key, seed] = Run(
-                info.run_id, info.run_name, life_of(entry), seed, values, dict(tags), info.experiment_id
-            )
+            seconds = (info.end_time - info.start_time) / 1000 if info.end_time else None
+            own = dict(tags), info.experiment_id, dict(entry.data.params), seconds
+            counted[key, seed] = Run(info.run_id, info.run_name, life_of(entry), seed, values, *own)
     groups: dict[str, list[Run]] = {}
     for (key, _), run in reversed(counted.items()):
         groups.setdefault(key, []).append(run)

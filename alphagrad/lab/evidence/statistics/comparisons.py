@@ -12,6 +12,8 @@ from alphagrad.lab.evidence.statistics.intervals import CONFIDENCE, interval
 
 ALPHA, POWER = 0.05, 0.8
 """Chance of a difference seen that is none, and of one seen that is there (Cohen 1988)."""
+ROUNDING = 1e-12
+"""Of gaps: how far equal ones may be apart."""
 MOST_SEEDS = 100_000
 
 
@@ -50,6 +52,8 @@ def difference(first: Mapping[int, float], second: Mapping[int, float]) -> Diffe
         if not np.isfinite(gaps).all():
             return Difference(float(gaps.mean()), float("nan"), len(gaps), True, float("nan"))
         deviation = float(gaps.std(ddof=1))
+        if deviation <= ROUNDING * np.abs(gaps).max():
+            deviation = 0.0
         sure = 1.0 if gaps[0] == 0 else 0.0  # equal gaps
         p = float(stats.ttest_1samp(gaps, 0.0).pvalue) if deviation else sure
         return Difference(float(gaps.mean()), p, len(gaps), True, deviation, tuple(gaps.tolist()))

@@ -12,20 +12,40 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 
 def lined_up(curves: Sequence[Curve], points: int = 200) -> tuple[np.ndarray, np.ndarray]:
-    """Steps, and a row of values for each curve: at the steps that all were measured at, else interpolated between.
+    """Steps, and a row of values for each curve, from measured points alone: nothing is interpolated.
 
-    Of curves without a step in common the steps are ``points`` evenly spaced ones where all curves are.
+    Curves that share at least half of their steps have the values there. Of others the steps are divided into the
+    shortest stretches that hold a point of every curve; a stretch has the mean of each curve's points in it, at their
+    mean step. Of more than ``10 * points`` shared steps, or ``points`` stretches, neighbours are put together.
     """
     shared = curves[0][0]
     for steps, _ in curves[1:]:
         shared = np.intersect1d(shared, steps)
     least = min(len(steps) for steps, _ in curves)
-    if len(shared) and len(shared) >= least / 2 and least <= 10 * points:
+    if len(shared) and len(shared) >= least / 2 and len(shared) <= 10 * points:
         return shared, np.array([values[np.searchsorted(steps, shared)] for steps, values in curves])
-    start = max(steps[0] for steps, _ in curves)
-    end = min(steps[-1] for steps, _ in curves)
-    grid = np.unique(np.linspace(start, end, points).astype(int))
-    return grid, np.array([np.interp(grid, steps, values) for steps, values in curves])
+    ends = _stretches([steps for steps, _ in curves])
+    ends = ends[np.unique(np.linspace(0, len(ends) - 1, min(points, len(ends))).astype(int))]
+    grid = np.zeros((len(curves), len(ends)))
+    rows = np.zeros_like(grid)
+    for number, (steps, values) in enumerate(curves):
+        inside = steps <= ends[-1]
+        where = np.searchsorted(ends, steps[inside])
+        count = np.bincount(where, minlength=len(ends))
+        grid[number] = np.bincount(where, steps[inside], len(ends)) / count
+        rows[number] = np.bincount(where, values[inside], len(ends)) / count
+    return grid.mean(0), rows
+
+
+def _stretches(all_steps: Sequence[np.ndarray]) -> np.ndarray:
+    """The last step of each stretch: as soon as every curve has a point in it, it ends."""
+    ends: list[float] = []
+    places = [0] * len(all_steps)
+    while all(place < len(steps) for place, steps in zip(places, all_steps, strict=True)):
+        end = max(steps[place] for place, steps in zip(places, all_steps, strict=True))
+        ends.append(end)
+        places = [int(np.searchsorted(steps, end, "right")) for steps in all_steps]
+    return np.array(ends)
 
 
 def area(curve: Curve) -> float:

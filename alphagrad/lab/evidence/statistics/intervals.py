@@ -15,6 +15,8 @@ TRIMMED = 0.25
 """Of each end, in an interquartile mean."""
 DEGENERATE = 0.02
 """Share of resamples without spread beyond which Student's t stands in for the bootstrap."""
+FLAT = 1e-6
+"""Standard error over that of the values below which a resample has no spread; rounding leaves 1e-8."""
 ELEMENTS = 4_000_000
 """Numbers of a batch, which bounds the memory."""
 Measure = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -64,8 +66,8 @@ def _studentized(rows: np.ndarray, measure: Measure) -> tuple[np.ndarray, np.nda
     count = len(rows)
     centre, error = measure(rows)
     drawn = np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
-    centres, errors = measure(rows[drawn])
-    flat = errors <= 1e-9 * error
+    centres, errors = _means(rows, drawn) if measure is of_mean else measure(rows[drawn])
+    flat = errors <= FLAT * error
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(flat, np.nan, (centres - centre) / errors)
     tails = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
@@ -74,6 +76,21 @@ def _studentized(rows: np.ndarray, measure: Measure) -> tuple[np.ndarray, np.nda
     freedom = count - 1 if measure is of_mean else count - 2 * int(TRIMMED * count) - 1
     below[beside], above[beside] = stats.t.ppf(tails, freedom)[:, None]
     return centre - above * error, centre - below * error
+
+
+def _means(rows: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`of_mean` of resamples, by how often each drew each row: ten times as fast as with the rows themselves.
+
+    The rows are centred first, so that the difference of squares keeps its digits.
+    """
+    count = len(rows)
+    times = np.zeros((len(drawn), count))
+    np.add.at(times, (np.arange(len(drawn))[:, None], drawn), 1 / count)
+    centre = rows.mean(0)
+    own = rows - centre
+    means = times @ own
+    spread = np.maximum(times @ own**2 - means**2, 0)
+    return centre + means, np.sqrt(spread / (count - 1))
 
 
 def of_mean(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
