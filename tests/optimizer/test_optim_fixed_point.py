@@ -1,5 +1,6 @@
 """The update in integers: the emulation against the C header, against the float update, and at work."""
 
+import ctypes
 import math
 import random
 import runpy
@@ -327,6 +328,59 @@ def test_it_goes_on_from_a_saved_state(digits, tmp_path):
     trained(digits, 20, again, model, first=10)
     for p, q in zip(whole.parameters(), model.parameters(), strict=True):
         assert torch.equal(p, q)
+
+
+OTHERS = """
+#include <stddef.h>
+#include "adam.h"
+#include "sgd.h"
+void sgd(int16_t *w, const int8_t *g, uint32_t n, int16_t e, uint16_t m, int16_t re);
+void momentum(int16_t *w, const int8_t *g, uint32_t n, int16_t e, uint16_t m, int16_t re, int16_t *v);
+void adam(int16_t *w, const int8_t *g, uint32_t n, int16_t e, uint16_t m, int16_t re, adam_moments *v);
+void sgd(int16_t *w, const int8_t *g, uint32_t n, int16_t e, uint16_t m, int16_t re)
+{ alphagrad_number rate = {m, re}; sgd_update(w, g, n, e, rate, 12, NULL); }
+void momentum(int16_t *w, const int8_t *g, uint32_t n, int16_t e, uint16_t m, int16_t re, int16_t *v)
+{ alphagrad_number rate = {m, re}; sgd_momentum_update(w, g, n, e, rate, 12, NULL, v, -11, 3); }
+void adam(int16_t *w, const int8_t *g, uint32_t n, int16_t e, uint16_t m, int16_t re, adam_moments *v)
+{ alphagrad_number rate = {m, re}; adam_update(w, g, n, e, rate, 12, NULL, v, -10); }
+"""
+
+
+@pytest.fixture(scope="module")
+def others(compiled) -> ctypes.CDLL:
+    """SGD and Adam of the benchmark, as a library."""
+    source = compiled.parent / "others.c"
+    source.write_text(OTHERS, encoding="utf-8")
+    benchmark = Path(__file__).resolve().parents[2] / "benchmarks" / "fixed_point"
+    library = compiled.with_name("others.so")
+    words = [COMPILER, *STRICT, "-O2", "-shared", "-fPIC", f"-I{compiled.parent}", f"-I{benchmark}", source]
+    subprocess.run([*words, "-o", library], check=True)
+    return ctypes.CDLL(str(library))
+
+
+@pytest.mark.parametrize(("name", "lr", "state"), [("sgd", 0.02, 0), ("momentum", 0.002, 2), ("adam", 0.01, 8)])
+def test_what_it_is_compared_with_is_sgd_and_adam(others, name, lr, state):
+    """The benchmark's C follows torch's floats over 300 steps of drifting gradients in changing units."""
+    rng = torch.Generator().manual_seed(0)
+    p = torch.nn.Parameter(torch.zeros(200, dtype=torch.float64))
+    optimizer = {
+        "sgd": lambda: torch.optim.SGD([p], lr),
+        "momentum": lambda: torch.optim.SGD([p], lr, momentum=7 / 8),
+        "adam": lambda: torch.optim.Adam([p], lr, betas=(7 / 8, 1 - 2.0**-10), eps=1e-12),
+    }[name]()
+    weights = np.zeros(200, dtype=np.int16)
+    kept = np.zeros(200 * state, dtype=np.int8)
+    drift = torch.randn(200, generator=rng, dtype=torch.float64)
+    for step in range(1, 301):
+        quantised, exponent = quantized((drift + torch.randn(200, generator=rng)) * (0.2 + 0.1 * math.cos(step)))
+        p.grad = quantised.double() * 2.0**exponent
+        optimizer.step()
+        rate = lr * math.sqrt(1 - (1 - 2.0**-10) ** step) / (1 - (7 / 8) ** step) if name == "adam" else lr
+        gradient, pointers = quantised.numpy(), [] if state == 0 else [kept.ctypes]
+        getattr(others, name)(weights.ctypes, gradient.ctypes, 200, exponent, *Number.of(rate), *pointers)
+    moved = torch.from_numpy(weights).double() * 2.0**-12
+    assert torch.nn.functional.cosine_similarity(moved, p.detach(), dim=0) > 0.999
+    assert (moved - p.detach()).abs().max() < 0.03 * p.detach().abs().max()
 
 
 def test_the_header_is_written(tmp_path, capsys):
