@@ -2,7 +2,7 @@
 
     python benchmarks/fixed_point_size.py [--cc "arm-none-eabi-gcc -mcpu=cortex-m0 -mthumb"]
 
-Each update is compiled alone, with -Os, without a C library. *code* is what is executed, *constants* is tanh as a table.
+Each update is compiled alone, with -Os, without a C library. *code* is what is executed, *constants* is the table.
 """
 
 from __future__ import annotations

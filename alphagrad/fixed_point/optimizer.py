@@ -34,7 +34,7 @@ class FixedPoint(Optimizer):
             rest, so that small steps count on average. *nearest*: a step below half a unit is lost.
         seed: where the random bits begin. A group's count of them moves on and is saved in its state dict.
         nonfinite: what to do with a gradient that has a NaN or an infinity: *skip* leaves the tensor as it is and
-            counts that in the group's ``skipped``; *raise* raises.
+            counts that in ``state[p]["skipped"]``; *raise* raises.
 
     Raises:
         ValueError: a setting is out of range, or a parameter does not fit into int16.
@@ -52,7 +52,7 @@ class FixedPoint(Optimizer):
         nonfinite: str = "skip",
     ) -> None:
         defaults = {"lr": lr, "alpha": alpha, "k": k, "weight_bits": weight_bits, "rounding": rounding}
-        super().__init__(params, {**defaults, "noise": seed, "nonfinite": nonfinite, "skipped": 0})
+        super().__init__(params, {**defaults, "noise": seed, "nonfinite": nonfinite})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group; raises as the constructor does."""
@@ -83,8 +83,19 @@ class FixedPoint(Optimizer):
             if fine:
                 _move(group, p, grad)
             else:
-                group["skipped"] += 1
+                self.state[p]["skipped"] = self.state[p].get("skipped", torch.tensor(0, device=p.device)) + 1
         return loss
+
+    def skipped(self) -> dict[str, Tensor]:
+        """How often each tensor's update was skipped for a non-finite gradient, where any was: name → a number."""
+        counts, before = {}, 0
+        for group in self.param_groups:
+            numbers = [f"parameter {before + i}" for i in range(len(group["params"]))]
+            before += len(numbers)
+            for name, p in zip(group.get("param_names") or numbers, group["params"], strict=True):
+                if "skipped" in self.state.get(p, {}):
+                    counts[name] = self.state[p]["skipped"]
+        return counts
 
 
 def _move(group: dict[str, Any], p: Tensor, grad: Tensor) -> None:

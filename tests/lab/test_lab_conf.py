@@ -247,6 +247,11 @@ OTHER = {
     "adamw_wd": ("0.3",),
     "maximize": ("true",),
     "nonfinite": ("propagate",),
+    "k": ("3.0",),
+    "weight_bits": ("8",),
+    "rounding": ("nearest",),
+    "seed": ("1",),
+    "fixed_point.alpha": ("0.2", "optimizer.k=null"),
 }
 
 
@@ -266,7 +271,7 @@ def trajectory(config, bad_step: int | None) -> torch.Tensor:
 
 @pytest.mark.parametrize(("optimizer", "setting"), settings_of_optimizers())
 def test_optimizer_settings_reach_the_optimizer(composed, optimizer, setting):
-    value, *needs = OTHER[setting]
+    value, *needs = OTHER.get(f"{optimizer}.{setting}") or OTHER[setting]
     base = [f"optimizer={optimizer}", "optimizer.lr=0.1", *needs]
     if setting == "nesterov":
         base.append("optimizer.nesterov=false")
@@ -448,7 +453,13 @@ def test_baselines_are_constructors_of_known_packages():
     for name in options("optimizer"):
         target = section(f"optimizer/{name}.yaml").get("_target_", "alphagrad.AlphaGrad")
         assert target.startswith(
-            ("torch.optim.", "pytorch_optimizer.", "alphagrad.harness.baselines.", "alphagrad.AlphaGrad")
+            (
+                "torch.optim.",
+                "pytorch_optimizer.",
+                "alphagrad.harness.baselines.",
+                "alphagrad.AlphaGrad",
+                "alphagrad.fixed_point.",
+            )
         )
         assert inspect.signature(targets.resolve("optimizer", target, (torch.optim.Optimizer,)))
 
