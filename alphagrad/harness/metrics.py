@@ -105,6 +105,12 @@ SKIPPED = "skipped"
 KURTOSIS = "kurtosis"
 """Of the components of a gradient, about 0: 3 for a Gaussian."""
 ZEROS = "zeros"
+OVERFLOW = "overflow"
+"""Of a gradient that half precision computed: NaN or infinite."""
+UNDERFLOW = "underflow"
+"""Of a gradient that half precision computed: 0, or below its smallest normal number, where it loses digits."""
+LOST = "lost"
+"""Of the elements that have a gradient: those that the step left as they were."""
 
 
 def tail(sigmas: int) -> str:
@@ -120,7 +126,9 @@ def quantile(level: float) -> str:
     return f"{QUANTILES}{level:.2f}"
 
 
-PER_TENSOR = (GRAD_NORM, UPDATE_NORM, SATURATION, ALPHA, SKIPPED, KURTOSIS, ZEROS, tail(2), tail(3), tail(4))
+LOSSES = (OVERFLOW, UNDERFLOW, LOST)
+"""What half precision loses."""
+PER_TENSOR = (GRAD_NORM, UPDATE_NORM, SATURATION, ALPHA, SKIPPED, KURTOSIS, ZEROS, tail(2), tail(3), tail(4), *LOSSES)
 """Quantities of single tensors."""
 EPISODES = frozenset({EPISODIC_RETURN, EPISODIC_LENGTH, FINAL_RETURN, EVAL_RETURN, EVAL_LENGTH, STEPS_PER_SECOND})
 """What every recipe of reinforcement learning logs."""
@@ -216,6 +224,9 @@ QUANTITIES = {
     SKIPPED: "skipped updates (count)",
     KURTOSIS: "kurtosis of the gradient's components",
     ZEROS: "exact zeros (share of the gradient)",
+    OVERFLOW: "overflow (share of the gradient)",
+    UNDERFLOW: "underflow (share of the gradient)",
+    LOST: "lost updates (share of components)",
     **{tail(sigmas): f"components beyond {sigmas} σ (share)" for sigmas in (2, 3, 4)},
 }
 """Likewise of the quantities of single tensors."""

@@ -247,6 +247,7 @@ OTHER = {
     "adamw_wd": ("0.3",),
     "maximize": ("true",),
     "nonfinite": ("propagate",),
+    "momentum_dtype": ("bfloat16",),
     "k": ("3.0",),
     "weight_bits": ("8",),
     "rounding": ("nearest",),
@@ -513,6 +514,21 @@ def test_the_papers_other_studies(composed, study, alphas, env_id, steps, clip):
     assert {c.recipe.total_steps for c in configs} == {steps}
     assert {(c.optimizer.name, c.optimizer.clip_grad_norm) for c in configs} == {("adam", clip), ("alphagrad", None)}
     assert {c.optimizer.eps for c in configs if c.optimizer.name == "adam"} == {1e-5 if clip else 1e-8}
+
+
+def test_settings_that_earlier_studies_had_not():
+    """A study of an earlier alphagrad goes on: with their neutral values they count as absent."""
+    earlier = {
+        "recipe": {"name": "image", "precision": "bfloat16"},
+        "optimizer": {"name": "alphagrad", "momentum": 0.9},
+    }
+    for section, setting, neutral, other in (
+        ("recipe", "rounding", "nearest", "kahan"),
+        ("optimizer", "momentum_dtype", None, "bfloat16"),
+    ):
+        now = {**earlier, section: {**earlier[section], setting: neutral}}
+        assert identity(now) == identity(earlier)
+        assert identity({**now, section: {**now[section], setting: other}}) != identity(earlier)
 
 
 def test_a_recipes_own_setting_of_a_defaults_name_counts():
