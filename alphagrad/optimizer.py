@@ -65,7 +65,7 @@ class AlphaGrad(Optimizer):
         rounding: how half-precision parameters are written. *nearest*; *stochastic* (bfloat16): up or down by chance,
             right on average; *kahan*: what was rounded away is kept, in a buffer of the parameter's type, and added
             to the next update. Under *nearest* an update below half the distance to the next number is lost.
-        momentum_dtype: the momentum buffer's type; ``None`` for the parameter's. ``torch.bfloat16`` halves it.
+        momentum_dtype: the momentum buffer's type or its name; ``None`` for the parameter's. ``bfloat16`` halves it.
         differentiable: refused; the step works in place.
 
     Raises:
@@ -99,7 +99,7 @@ class AlphaGrad(Optimizer):
         fused: bool | None = None,
         compile: bool = False,
         rounding: str = "nearest",
-        momentum_dtype: torch.dtype | None = None,
+        momentum_dtype: torch.dtype | str | None = None,
         differentiable: bool = False,
     ) -> None:
         given = {

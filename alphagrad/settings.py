@@ -21,6 +21,7 @@ from alphagrad.values import LARGEST
 
 NONFINITE = ("skip", "raise", "propagate")
 MOMENTUM_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+NAMED_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in MOMENTUM_DTYPES}
 
 
 def check_settings(s: dict[str, Any]) -> None:
@@ -60,14 +61,20 @@ def check_settings(s: dict[str, Any]) -> None:
     if s["rounding"] not in ROUNDINGS:
         raise ValueError(f"rounding: must be one of {', '.join(ROUNDINGS)}, got {s['rounding']!r}")
     if s["momentum_dtype"] is not None and s["momentum_dtype"] not in MOMENTUM_DTYPES:
-        raise ValueError(f"momentum_dtype: must be None or a torch.dtype of real numbers, got {s['momentum_dtype']!r}")
+        raise ValueError(
+            f"momentum_dtype: must be None or one of {', '.join(NAMED_DTYPES)}, got {s['momentum_dtype']!r}"
+        )
     if s["nonfinite"] not in NONFINITE:
         raise ValueError(f"nonfinite: must be one of {', '.join(NONFINITE)}, got {s['nonfinite']!r}")
 
 
 def plain_numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """NumPy's numbers as Python's: a state dict with others in it does not load with ``weights_only``."""
-    return {key: plain(value) for key, value in settings.items()}
+    """NumPy's numbers as Python's: a state dict with others in it does not load with ``weights_only``. A dtype may be
+    given by its name.
+    """
+    found = {key: plain(value) for key, value in settings.items()}
+    dtype = found.get("momentum_dtype")
+    return {**found, "momentum_dtype": NAMED_DTYPES.get(dtype, dtype)} if isinstance(dtype, str) else found
 
 
 def plain(value: Any) -> Any:

@@ -23,7 +23,7 @@ from .supervised.loop import FitPlan, Target, fit
 from .supervised.outline import MODEL_BYTES, Outline
 from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers
-from .supervised.settings import SupervisedSettings, check_batch, part_of, training_of, vmaps
+from .supervised.settings import SupervisedSettings, check_step, part_of, training_of, vmaps
 from .supervised.surveyed import surveyed
 from .vision.data import DataSettings, Sweep, dataset
 from .vision.models import STACKED, ModelSettings, build_model, outline
@@ -60,7 +60,7 @@ class Image:
     def __init__(self, settings: ImageSettings) -> None:
         self.settings = settings
         self.data = dataset(settings.data)
-        check_batch(settings, self.data.count)
+        check_step(settings, self.data.count)
         self.outline = self._outline(settings)
         check_memory(settings, self.bytes_of, LARGE)
         objective = classify.classification_objective(settings.label_smoothing)
@@ -113,7 +113,7 @@ class Image:
         """Trains all runs in lockstep; see :class:`alphagrad.harness.recipe.Recipe`."""
         s = self.settings
         parallel = parallel_of(s.parallel)
-        numbers = Numbers(s.precision, stack.device)
+        numbers = Numbers(s.precision, stack.device, s.rounding)
         learner = learner_of(stack, self.training, numbers, parallel, self.vmaps(len(stack)))
         batches = self.data.batches(stack, s.batch_size, parallel.share)
         exam = ImageExam(self, stack, log)

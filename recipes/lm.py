@@ -35,7 +35,7 @@ from .supervised.orders import Orders
 from .supervised.outline import MODEL_BYTES
 from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers
-from .supervised.settings import SupervisedSettings, check_batch, part_of, training_of
+from .supervised.settings import SupervisedSettings, check_step, part_of, training_of
 from .supervised.speed import peak_flops
 from .supervised.surveyed import surveyed
 
@@ -95,7 +95,7 @@ class LM:
             raise ValueError(f"data.test: has {test_tokens} tokens; there is nothing to predict")
         if train_tokens <= s.length:
             raise ValueError(f"recipe.length={s.length}: data.train has only {train_tokens} tokens")
-        check_batch(s, (train_tokens - 1) // s.length)
+        check_step(s, (train_tokens - 1) // s.length)
         self.test_tokens = test_tokens
         own = s.model.target is not None
         self.outline = outline(s.model, self.tokens.size, None, s.length, s.dropout, END) if own else None
@@ -129,7 +129,7 @@ class LM:
         s = self.settings
         parallel = parallel_of(s.parallel)
         training = training_of(s, self._model, next_token_objective)
-        learner = LoopLearner(stack, training, Numbers(s.precision, stack.device), parallel)
+        learner = LoopLearner(stack, training, Numbers(s.precision, stack.device, s.rounding), parallel)
         rows = tokenized(s.data, s.tokenizer, s.vocabulary)
         packed, held_out = (Packed(row, s.length, stack.device) for row in rows)
         orders = Orders(stack.generators("minibatch"), len(packed), s.batch_size, parallel.share)

@@ -33,7 +33,7 @@ from .supervised.orders import Orders
 from .supervised.outline import MODEL_BYTES, Outline
 from .supervised.parallel import parallel_of
 from .supervised.precision import Numbers
-from .supervised.settings import SupervisedSettings, check_batch, part_of, training_of
+from .supervised.settings import SupervisedSettings, check_step, part_of, training_of
 from .supervised.surveyed import surveyed
 
 LARGE = ("recipe.batch_size", "recipe.max_length", "model.hidden", "model.width", "model.layers")
@@ -81,7 +81,7 @@ class Text:
                     told = none or "null"
                     raise ValueError(f"recipe.{setting}={value}: a pretrained model has its own; give {told}")
         self.data = labelled(s.data)
-        check_batch(s, len(self.data.train.texts))
+        check_step(s, len(self.data.train.texts))
         kind: Kind = "words" if s.tokenizer == "auto" else s.tokenizer
         own = s.model.path, bool(s.model.download), s.max_length
         self.reading = Reading(s.data, kind, s.vocabulary, own if s.model.name == "pretrained" else None)
@@ -140,7 +140,7 @@ class Text:
         s = self.settings
         parallel = parallel_of(s.parallel)
         training = training_of(s, self._model, classify.classification_objective(s.label_smoothing))
-        learner = LoopLearner(stack, training, Numbers(s.precision, stack.device), parallel)
+        learner = LoopLearner(stack, training, Numbers(s.precision, stack.device, s.rounding), parallel)
         texts = self.texts("train", stack.device)
         orders = Orders(stack.generators("minibatch"), len(texts), s.batch_size, parallel.share)
         # a compiled model is compiled anew for every length

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from alphagrad.fixed_point import FixedPoint
 from alphagrad.harness import metrics
 from alphagrad.harness.tensors import split
 from alphagrad.instruments.meter import Meter
@@ -124,7 +125,7 @@ class Driver:
 
     def skipped(self) -> list[dict[str, float]]:
         """For each run how often each tensor's update was skipped for a non-finite gradient, where any was."""
-        counts = self.optimizer.skipped() if isinstance(self.optimizer, AlphaGrad) else {}
+        counts = self.optimizer.skipped() if isinstance(self.optimizer, (AlphaGrad, FixedPoint)) else {}
         found: list[dict[str, float]] = [{} for _ in range(1 if self.runs is None else self.runs)]
         rows = torch.stack(list(counts.values())).tolist() if counts else []
         for name, row in zip(counts, rows, strict=True):

@@ -18,6 +18,12 @@ SKIPPED = "skipped"
 KURTOSIS = "kurtosis"
 """Of the components of a gradient, about 0: 3 for a Gaussian."""
 ZEROS = "zeros"
+OVERFLOW = "overflow"
+"""Of a gradient that half precision computed: NaN or infinite."""
+UNDERFLOW = "underflow"
+"""Of a gradient that half precision computed: 0, or below its smallest normal number, where it loses digits."""
+LOST = "lost"
+"""Of the elements that have a gradient: those that the step left as they were."""
 QUANTILES = "quantile_"
 
 
@@ -44,6 +50,9 @@ QUANTITIES = {
     SKIPPED: "skipped updates (count)",
     KURTOSIS: "kurtosis of the gradient's components",
     ZEROS: "exact zeros (share of the gradient)",
+    OVERFLOW: "overflow (share of the gradient)",
+    UNDERFLOW: "underflow (share of the gradient)",
+    LOST: "lost updates (share of components)",
     **{tail(sigmas): f"components beyond {sigmas} σ (share)" for sigmas in (2, 3, 4)},
 }
 """What each is, with its unit."""

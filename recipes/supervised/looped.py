@@ -29,6 +29,9 @@ class LoopLearner:
 
     def __init__(self, stack: RunStack, training: Training, numbers: Numbers, parallel: Parallel) -> None:
         self.parallel = parallel
+        numbers.check()
+        if numbers.rounding != "nearest" and parallel.kind == "fsdp":
+            raise ValueError(f"recipe.rounding={numbers.rounding}: needs whole parameters; use recipe.parallel=ddp")
         if parallel.rank == 0:
             numbers.warn_if_slow()
         modules = stack.modules(training.build)

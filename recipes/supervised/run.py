@@ -14,6 +14,7 @@ from alphagrad.instruments import Noise
 
 from .averaging import Average
 from .learner import Training
+from .narrowed import Narrowed
 from .parallel import Parallel, own_part, sharded_as
 from .precision import Numbers
 
@@ -39,7 +40,9 @@ class ModuleRun:
         if training.compile:
             self.wrapped.compile()
         self.params = dict(self.module.named_parameters())
-        self.driver = Driver(spec, self.params, training.compile, training.undecayed)
+        self.narrowed = None if numbers.rounding == "nearest" else Narrowed(self.params, numbers.rounding)
+        moved = self.params if self.narrowed is None else self.narrowed.wides
+        self.driver = Driver(spec, moved, training.compile, training.undecayed)
         self.scaler = numbers.scaler()
         self.average = None if training.ema is None else Average(self.module.state_dict(), training.ema)
         self._fresh = False
@@ -66,16 +69,24 @@ class ModuleRun:
                 noise.add()
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.driver.optimizer)
+        if self.narrowed is not None:
+            self.narrowed.widen()
         self.driver.clip()
-        with torch.no_grad(), self.driver.observed(observe, noise) as seen:
-            self.scaler.step(self.driver.optimizer)
+        with torch.no_grad(), self.numbers.counted(self.params, observe, self.scaler) as lost:
+            with self.driver.observed(observe, noise) as seen:
+                self.scaler.step(self.driver.optimizer)
+            if self.narrowed is not None:
+                self.narrowed.narrow()
         self.scaler.update()
         for p in self.params.values():  # zero_grad, without its 20 µs for the profiler
             p.grad = None
         if self.average is not None:
             self.average.update(self.module.state_dict())
         self._fresh = False
-        return measured[0] if count == 1 else torch.stack(measured).mean(0), seen[0] if seen else {}
+        told = seen[0] if seen else {}
+        return measured[0] if count == 1 else torch.stack(measured).mean(0), told | {
+            name: float(value) for name, value in lost.items()
+        }
 
     def _given(self, x: Tensor) -> Tensor:
         """Inputs as the model takes them."""
@@ -126,6 +137,8 @@ class ModuleRun:
         self._agree()
         state = {"model": self.module.state_dict(), "optimizer": self.driver.state_dict()}
         state["scaler"] = self.scaler.state_dict()
+        if self.narrowed is not None:
+            state["narrowed"] = self.narrowed.state_dict()
         if self.average is not None:
             state["average"] = self.average.state_dict()
         return whole(state)
@@ -141,6 +154,8 @@ class ModuleRun:
         }
         self.driver.load_state_dict({**state["optimizer"], "state": slots})
         self.scaler.load_state_dict(state["scaler"])
+        if self.narrowed is not None:
+            self.narrowed.load_state_dict(state["narrowed"])
         if self.average is not None:
             self.average.load_state_dict(
                 {name: sharded_as(value, self.average.tensors[name]) for name, value in state["average"].items()}

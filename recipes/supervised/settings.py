@@ -12,7 +12,7 @@ from alphagrad.harness.recipe import Settings
 
 from .learner import LossFunction, Training, undecayed
 from .parallel import Kind, processes
-from .precision import Precision
+from .precision import Precision, Rounding, check_rounding
 from .schedules import ScheduleSettings
 
 
@@ -26,6 +26,7 @@ class SupervisedSettings(Settings):
     decay: Literal["all", "weights"]
     ema: float | None = Field(gt=0, lt=1)
     precision: Precision
+    rounding: Rounding = "nearest"
     compile: bool
     stack: Literal["auto", "vmap", "loop"]
     parallel: Kind
@@ -49,8 +50,11 @@ def training_of(
     )
 
 
-def check_batch(s: SupervisedSettings, examples: int) -> None:
-    """Raises ``ValueError`` for a batch that cannot be had of so many examples, or not be divided."""
+def check_step(s: SupervisedSettings, examples: int) -> None:
+    """Raises ``ValueError`` for a batch that cannot be had of so many examples, or not be divided, or for a rounding
+    where nothing is rounded.
+    """
+    check_rounding(s.precision, s.rounding)
     if s.batch_size > examples:
         raise ValueError(f"recipe.batch_size={s.batch_size}: there are only {examples} training examples")
     parts = s.accumulate * processes()

@@ -254,6 +254,12 @@ OTHER = {
     "adamw_wd": ("0.3",),
     "maximize": ("true",),
     "nonfinite": ("propagate",),
+    "momentum_dtype": ("bfloat16",),
+    "k": ("3.0",),
+    "weight_bits": ("8",),
+    "rounding": ("nearest",),
+    "seed": ("1",),
+    "fixed_point.alpha": ("0.2", "optimizer.k=null"),
 }
 
 
@@ -273,7 +279,7 @@ def trajectory(config, bad_step: int | None) -> torch.Tensor:
 
 @pytest.mark.parametrize(("optimizer", "setting"), settings_of_optimizers())
 def test_optimizer_settings_reach_the_optimizer(composed, optimizer, setting):
-    value, *needs = OTHER[setting]
+    value, *needs = OTHER.get(f"{optimizer}.{setting}") or OTHER[setting]
     base = [f"optimizer={optimizer}", "optimizer.lr=0.1", *needs]
     if setting == "nesterov":
         base.append("optimizer.nesterov=false")
@@ -455,7 +461,13 @@ def test_baselines_are_constructors_of_known_packages():
     for name in options("optimizer"):
         target = section(f"optimizer/{name}.yaml").get("_target_", "alphagrad.AlphaGrad")
         assert target.startswith(
-            ("torch.optim.", "pytorch_optimizer.", "alphagrad.harness.baselines.", "alphagrad.AlphaGrad")
+            (
+                "torch.optim.",
+                "pytorch_optimizer.",
+                "alphagrad.harness.baselines.",
+                "alphagrad.AlphaGrad",
+                "alphagrad.fixed_point.",
+            )
         )
         assert inspect.signature(targets.resolve("optimizer", target, (torch.optim.Optimizer,)))
 
@@ -509,6 +521,21 @@ def test_the_papers_other_studies(composed, study, alphas, env_id, steps, clip):
     assert {c.recipe.total_steps for c in configs} == {steps}
     assert {(c.optimizer.name, c.optimizer.clip_grad_norm) for c in configs} == {("adam", clip), ("alphagrad", None)}
     assert {c.optimizer.eps for c in configs if c.optimizer.name == "adam"} == {1e-5 if clip else 1e-8}
+
+
+def test_settings_that_earlier_studies_had_not():
+    """A study of an earlier alphagrad goes on: with their neutral values they count as absent."""
+    earlier = {
+        "recipe": {"name": "image", "precision": "bfloat16"},
+        "optimizer": {"name": "alphagrad", "momentum": 0.9},
+    }
+    for section, setting, neutral, other in (
+        ("recipe", "rounding", "nearest", "kahan"),
+        ("optimizer", "momentum_dtype", None, "bfloat16"),
+    ):
+        now = {**earlier, section: {**earlier[section], setting: neutral}}
+        assert identity(now) == identity(earlier)
+        assert identity({**now, section: {**now[section], setting: other}}) != identity(earlier)
 
 
 def test_a_recipes_own_setting_of_a_defaults_name_counts():

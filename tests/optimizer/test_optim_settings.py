@@ -312,7 +312,7 @@ BAD_SETTINGS = {
     "foreach": ["no", 1],
     "fused": ["no", 1],
     "rounding": ["up", "", None, True],
-    "momentum_dtype": ["bfloat16", torch.int8, torch.complex64, 16],
+    "momentum_dtype": ["int8", torch.int8, torch.complex64, 16],
     "compile": ["no", 1, None],
 }
 

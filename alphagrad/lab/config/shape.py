@@ -22,7 +22,11 @@ DEFAULTS = "optimizer_defaults"
 """The section with what a recipe gives optimizers that are not told otherwise."""
 EARLIER_DEFAULTS = ("lr", "sgd_lr", "alphagrad_lr", "adam_eps", "clip_grad_norm")
 """What of it an earlier alphagrad had in the section of the recipe."""
-SINCE = {"instruments": {"components": False, "details": False}}
+SINCE: dict[str, dict[str, Any]] = {
+    "instruments": {"components": False, "details": False},
+    "recipe": {"rounding": "nearest"},
+    "optimizer": {"momentum_dtype": None},
+}
 """Settings that an earlier alphagrad had not, with the value that is as if they were not there."""
 MOVED = {"alphagrad.lab.baselines.muon": "alphagrad.harness.baselines.muon"}
 """Where a ``_target_`` of an earlier alphagrad is now."""
