@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from alphagrad.harness import metrics
-from alphagrad.harness.driver import Observation, largest
+from alphagrad.harness.driver import Observation
 from alphagrad.harness.tensors import whole
 from alphagrad.instruments import quantities
+from alphagrad.instruments.meter import largest
 
 from .speed import peak_flops
 

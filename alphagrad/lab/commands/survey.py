@@ -17,8 +17,9 @@ from torch import Tensor
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.files import atomic
 from alphagrad.common.words import cut, listed, squeezed
+from alphagrad.harness.device import device_of
 from alphagrad.harness.recipe import Capability
-from alphagrad.lab.config.build import build_recipe, device_of
+from alphagrad.lab.config.build import build_recipe
 from alphagrad.lab.config.overrides import LONGEST_NAME
 from alphagrad.lab.launching.resume import folder_named
 from alphagrad.lab.records.checkpoint import load_safely, trajectory_of

@@ -15,8 +15,9 @@ from torch import nn
 
 from alphagrad.common import ranks
 from alphagrad.common.errors import ConfigError
-from alphagrad.common.words import cut, shown, squeezed
+from alphagrad.common.words import cut, shown
 from alphagrad.harness import memory, metrics
+from alphagrad.harness.device import device_of
 from alphagrad.harness.driver import Observation, OptimizerSpec
 from alphagrad.harness.recipe import Capability, Objective, Recipe, Settings
 from alphagrad.harness.splits import Splits
@@ -281,23 +282,3 @@ def recipe_class(name: object) -> Any:
         if not hasattr(says, part):
             raise ConfigError(f"recipe._target_={name}: must have {part}, such as {form}; it may be empty")
     return target
-
-
-def device_of(name: str) -> torch.device:
-    """The torch device; *auto* is CUDA where there is one, else the CPU. Under torchrun: this process's."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if ranks.count() > 1:
-        if name not in ("cpu", "cuda"):
-            raise ConfigError(f"device={name}: must be auto, cpu or cuda under torchrun; each process has its own GPU")
-        name = f"cuda:{ranks.local()}" if name == "cuda" else name
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].partition("Expected one of")[0]
-        told = f" ({squeezed(reason, 200)})" if reason else ""
-        raise ConfigError(
-            f"device={cut(name)}: must be auto, cpu, cuda, cuda:N or what else torch can use here{told}"
-        ) from error
-    return device

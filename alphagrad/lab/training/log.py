@@ -71,8 +71,7 @@ class TrackedLog:
         self.observation: Observation | None = setup.observation
         self.observe_every = setup.settings.instruments.every
         self.last: list[dict[str, float]] = [{} for _ in trackers]
-        self.ended: dict[int, Life] = {}
-        """The runs that do not train any more, and why."""
+        self.ended: dict[int, Life] = {}  # the runs that do not train any more, and why
         self._best = BestValues(setup.settings.checkpoint, len(trackers))
         self._at: list[dict[str, int]] = [{} for _ in trackers]
         """The step of each last value."""

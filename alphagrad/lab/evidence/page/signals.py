@@ -49,7 +49,7 @@ def _picture(subject: Subject, quantity: str, names: list[str]) -> Picture | Non
         return None
     if any(word in quantity for word in LOGARITHMIC) and all(float(row[3] or 0) > 0 for row in rows):
         axes.set_yscale("log")
-    title = metrics.QUANTITIES.get(quantity, quantity)
+    title = metrics.OF_TENSORS.get(quantity, quantity)
     axes.set(xlabel="step", ylabel=label(title))
     below(axes)
     command = subject.command(f"--figure signal/{quantity} --plot {quantity}.svg")

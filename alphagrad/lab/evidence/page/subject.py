@@ -137,4 +137,4 @@ def _subject(recipe: str, own: list[tuple[str, Group]], several: bool) -> Subjec
 def signals_of(subject: Subject) -> dict[str, str]:
     """The metrics of single tensors, or of all of them, that its runs log, each with its quantity."""
     names = sorted({name for run in subject.runs for name in run.metrics})
-    return {name: name.partition("/")[0] for name in names if name.partition("/")[0] in metrics.QUANTITIES}
+    return {name: name.partition("/")[0] for name in names if name.partition("/")[0] in metrics.OF_TENSORS}
