@@ -65,7 +65,6 @@ FILES = {
     "conf/recipe/dqn_cartpole.yaml": "6",
     "conf/recipe/ppo_halfcheetah.yaml": "6",
     "conf/recipe/td3_hopper.yaml": "6",
-    "alphagrad/landscape/directions.py": "4 7.1",
     "docs/howto/text.md": "7.5",
     "docs/precision.md": "7.4",
     "docs/paper.md": "6",
