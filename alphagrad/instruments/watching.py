@@ -38,7 +38,7 @@ CELL = 9
 class Watch:
     """What :func:`watch` has seen of an optimizer.
 
-    ``measured`` holds the step, counted from 0, and the :class:`~alphagrad.instruments.reading.Reading` of each
+    ``measured`` holds the step, counted from 0, and the reading (names and columns) of each
     measurement.
     """
 

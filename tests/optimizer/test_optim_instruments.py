@@ -1,6 +1,7 @@
 """The instruments against direct computation in NumPy, and that looking changes nothing."""
 
 import copy
+import doctest
 import inspect
 import math
 import warnings
@@ -15,7 +16,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from alphagrad import AlphaGrad, Rule, instruments, variants
 from alphagrad.alpha import Constant, SqrtDim
-from alphagrad.instruments import flat
+from alphagrad.instruments import flat, watching
 from alphagrad.instruments.histogram import BINS, EDGES, SLOTS, Histogram
 from alphagrad.instruments.meter import Meter
 from alphagrad.instruments.noise import Noise
@@ -514,6 +515,12 @@ def test_measurements_go_on_from_a_saved_state(name):
     assert go(*others, range(3, 6)) == rows
     assert str(meter.state_dict()) == str(others[2].state_dict())
     assert "sign_flips/0.weight" in rows[0]
+
+
+def test_the_example_of_watch():
+    outcome = doctest.testmod(watching)
+    assert outcome.attempted > 5
+    assert outcome.failed == 0
 
 
 def test_after_needs_before():
