@@ -12,7 +12,7 @@ BLOCK = 1 << 18
 
 
 def random_directions(weights: Mapping[str, Tensor], count: int, seed: int) -> list[dict[str, Tensor]]:
-    """Gaussian directions, each filter scaled to the norm of the weights' own (Li et al. 2018, section 4).
+    """Gaussian directions, each filter scaled to the norm of the weights' own (Li et al. 2018).
 
     A filter is a row of a tensor's first dimension: what makes one output of a layer. As in the authors' code tensors
     of fewer than two dimensions, biases and the scales of normalisations, stay where they are; but where there are
@@ -44,7 +44,7 @@ def filter_normalized(direction: Tensor, weights: Tensor) -> Tensor:
 
 
 def principal_directions(points: Sequence[Tensor], centre: Tensor, count: int) -> tuple[Tensor, list[float]]:
-    """The directions in which points [D] lie farthest from a centre [D] (Li et al. 2018, section 7.1).
+    """The directions in which points [D] lie farthest from a centre [D] (Li et al. 2018).
 
     Returns:
         Orthonormal directions [count, D], and the share of the points' squared distances that lies along each.
