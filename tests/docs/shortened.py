@@ -72,7 +72,7 @@ def shortened(words: Sequence[str], conf: Path) -> list[str]:
 
 def recipe_of(words: Sequence[str], conf: Path) -> str:
     """Which recipe a command trains."""
-    for word in words:
+    for word in sorted(words, key=lambda own: not own.startswith("recipe=")):
         key, _, value = word.partition("=")
         if key == "recipe":
             return value

@@ -132,9 +132,9 @@ class Reader:
 
     def filled(self, word: str, command: str) -> str:
         """A word with a run's id or folder where the page has a stand-in for one."""
-        if word not in ("RUN_ID", "FOLDER", "RUN_ID|FOLDER", "3f2a"):
+        if word not in ("RUN_ID", "FOLDER", "RUN_ID|FOLDER", "3f2a", "81bc"):
             return word
-        run = self.stopped() if command == "resume" else self.played()
+        run = {"resume": self.stopped, "landscape": self.surveyed}.get(command, self.played)()
         folder = next(f.parent for f in (self.desk / "outputs").rglob("run_id") if run in f.read_text())
         return str(folder) if word == "FOLDER" else run
 
@@ -148,6 +148,12 @@ class Reader:
         words = [*shortened(["run", "recipe=dqn_cartpole"], self.desk), "seed=77", "checkpoint.every_steps=20"]
         assert self.cli(*words).status == 130
         return self._newest(77)
+
+    def surveyed(self) -> str:
+        """The id of a finished run that learnt from examples, and kept its path."""
+        words = ["recipe=regression", "recipe.total_steps=20", "checkpoint.trajectory_every=5", "seed=79"]
+        assert self.cli("run", *words).status == 0
+        return self._newest(79)
 
     def played(self) -> str:
         """The id of a finished run that has a policy."""
