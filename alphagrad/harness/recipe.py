@@ -88,7 +88,7 @@ class Surveyed(Protocol):
     def fixed_loss(self, checkpoint: Mapping[str, Any], examples: int, device: torch.device) -> FixedLoss:
         """The loss that is trained for on so many fixed examples, or all, around a checkpoint's weights.
 
-        A checkpoint is what ``train`` returns; its weights are what :meth:`FixedLoss.vector` takes of ``model`` in it.
+        A checkpoint is what ``train`` returns; its weights are in its entry ``model``.
 
         Raises:
             ValueError: the checkpoint is of another model.
