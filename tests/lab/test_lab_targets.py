@@ -106,6 +106,7 @@ DANGEROUS = (
     "alphagrad.lab.records.folder.Path",
     "pytorch_optimizer.torch.load",
     "alphagrad.lab.commands.resume.os.chdir",
+    "torch.optim.adam.torch.os.system",
 )
 PLACES = (
     "recipe",
@@ -123,6 +124,13 @@ PLACES = (
     "recipe.env",
     "recipe.env.id",
 )
+
+
+@pytest.mark.parametrize("name", ["torch.optim.optimizer.torch.os.system", "alphagrad.lab.records.folder.Path"])
+def test_what_a_module_imported_from_elsewhere_is_refused_without_advice(name):
+    with pytest.raises(ConfigError, match="leads out of") as caught:
+        targets.resolve("optimizer", name, (torch.optim.Optimizer,))
+    assert "--allow-target" not in str(caught.value)
 
 
 @pytest.fixture

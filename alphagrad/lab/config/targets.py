@@ -33,6 +33,8 @@ ALLOWED = "ALPHAGRAD_ALLOW_TARGETS"
 """Environment variable: what ``--allow-target`` gave, separated by commas; inherited by processes that are started."""
 PARTS = (Rule, Normalization, Alpha, Transform, Ramp, FromSaturation)
 """What a place takes that does not say what it takes."""
+LIBRARIES = ("alphagrad", "gymnasium", "pytorch_optimizer", "torch")
+"""Packages of which whole modules may be called, though not what their modules have imported from elsewhere."""
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _PREFIX = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -99,9 +101,14 @@ def known() -> tuple[set[str], set[str]]:
     """The names that may be called as they are, and the modules of which all may that says what it returns."""
     folders = [Path(str(files("alphagrad.conf"))), *filter(None, [own.user_conf()])]
     exact = {name for folder in folders for name in _named_by(folder, _newest(folder))}
-    given = set(filter(None, os.environ.get(ALLOWED, "").split(",")))
+    given = _given()
     modules = {name.rpartition(".")[0] for name in exact} | given | own.own_modules()
     return exact | given, modules | {"gymnasium.wrappers"}
+
+
+def _given() -> set[str]:
+    """The prefixes of ``--allow-target``."""
+    return set(filter(None, os.environ.get(ALLOWED, "").split(",")))
 
 
 def resolve(place: str, name: object, takes: Sequence[type]) -> Callable[..., Any]:
@@ -130,6 +137,10 @@ def resolve(place: str, name: object, takes: Sequence[type]) -> Callable[..., An
     except (Exception, SystemExit) as error:  # whatever a user's module raises on import
         raise ConfigError(f"{setting}={name}: {_missing(name) or f'cannot be imported: {squeezed(error)}'}") from error
     words = _words(takes)
+    top, home = name.partition(".")[0], str(getattr(target, "__module__", None) or "").partition(".")[0]
+    trusted = name in exact or any(name.startswith(f"{prefix}.") for prefix in _given())
+    if not trusted and top in LIBRARIES and home not in (top, ""):
+        raise ConfigError(f"{setting}={name}: leads out of {top}, into {home}; only what is {top}'s own is called")
     if not takes:
         raise ConfigError(f"{setting}={name}: {place} takes a plain value")
     if not callable(target):
