@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,14 @@ def imports(name: str, at_import_time: bool = False) -> set[str]:
 
     visit(ast.parse(FILES[name].read_text(encoding="utf-8")))
     return found - {"__future__"}
+
+
+def test_every_package_is_installed():
+    """A wheel holds the packages that pyproject names, and no others."""
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    plugins = {"alphagrad.lab.plugins": "hydra_plugins.alphagrad"}
+    ours = {name for name, file in FILES.items() if file.name == "__init__.py"}
+    assert {plugins.get(name, name) for name in ours} == set(named)
 
 
 def roots(modules: set[str]) -> set[str]:

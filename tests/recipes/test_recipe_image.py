@@ -241,7 +241,7 @@ def test_settings_of_measurement_leave_training_alone(setting):
 
 def test_every_setting_is_tested():
     elsewhere = {"name", "data", "model"}  # with the configuration
-    elsewhere |= {"ema", "channels_last", "compile", "stack", "parallel"}  # tests of their own
+    elsewhere |= {"ema", "channels_last", "compile", "stack", "parallel", "rounding"}  # tests of their own
     measured = {"log_every", "eval_every", "eval_batch_size", "gap_images", "target"}
     assert set(ImageSettings.model_fields) == set(CHANGES) | elsewhere | measured
 
