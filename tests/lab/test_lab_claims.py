@@ -231,3 +231,24 @@ def test_a_small_claim_is_run_gathered_and_decided(cli, odd, root, tmp_path, mon
     assert cli("claims", "C0", "--gather", *where).status == 0
     again, _ = data.read(tmp_path, own)
     pd.testing.assert_frame_equal(again, rows)
+
+
+def test_runs_that_failed_are_kept_and_end_nothing(cli, odd, root, tmp_path, monkeypatch, lab):
+    words = ("recipe=odd", "optimizer=adam,sgd", "recipe.total_steps=4", "recipe.raising=[1]", "seed=range(2)")
+    part = {"says": "s", "measure": "eval/return", "at_least": -1e9}
+    own = Claim(
+        name="C0",
+        title="t",
+        says="s",
+        section="1",
+        objective="eval/return",
+        seeds=2,
+        studies=(words,),
+        parts={"all": part},
+    )
+    monkeypatch.setattr(ledger, "claim", lambda name: own)
+    done = cli("claims", "C0", "--run", "--evidence", str(tmp_path), "--output-root", str(root))
+    assert done.status == 0, done.err
+    assert "C0: not every run finished" in done.err
+    rows, _ = data.read(tmp_path, own)
+    assert sorted(rows["status"]) == ["failed", "failed", "finished", "finished"]

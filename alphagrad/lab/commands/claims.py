@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alphagrad.common.errors import ConfigError
-from alphagrad.common.words import say
+from alphagrad.common.errors import ConfigError, StorageLost
+from alphagrad.common.words import say, squeezed
 from alphagrad.lab.commands.arguments import parser
 
 if TYPE_CHECKING:
@@ -75,10 +75,18 @@ def obtain(one: Claim, folder: Path, uri: str | None, output_root: str, runs: bo
         raise ConfigError(f"{one.name}: its evidence is written by a script: {one.script}")
     experiment = f"claim {one.name}"
     store = store_uri(uri, output_root)
-    where = [f"output_root={output_root}", f"tracking.experiment='{experiment}'"]
+    where = [f"output_root={output_root}", f"tracking.experiment='{experiment}'", "study.rerun=missing"]
     for study in one.studies if runs else ():
         given = [*study, *where, *([f"tracking.uri={uri}"] if uri else [])]
-        run(["-m", *given])
+        try:
+            run(["-m", *given])
+        except (ConfigError, StorageLost):
+            raise
+        except Exception as error:  # a run that diverged or failed counts, too
+            say(
+                f"alphagrad: {one.name}: not every run finished ({squeezed(error, 200)}); these count as its worst",
+                err=True,
+            )
     table = gathered(one, store, experiment)
     if table.empty:
         raise ConfigError(f"{one.name}: the store has no runs of it; alphagrad claims --run {one.name} makes them")
