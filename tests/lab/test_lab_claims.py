@@ -83,6 +83,29 @@ def test_runs_that_diverged_count_as_the_worst():
     )
 
 
+def test_a_run_that_failed_counts_as_the_worst_whatever_it_logged_last():
+    rows = table(1.0, 0.0)
+    rows["status"] = "finished"
+    rows.loc[0, "status"] = "failed"
+    own = claim(only=COMPARED).model_copy(update={"worst": {"m": -9.0}})
+    assert decide(own, rows).parts["only"].effect == pytest.approx((rows["m"][1:8].sum() - 9.0) / 8)
+    bound = claim(only={"says": "s", "measure": "m", "at_least": 0.0})
+    assert decide(bound, rows.assign(status="finished", m=1.0)).stand == Stand.SUPPORTED
+    assert decide(bound, rows.assign(m=1.0)).stand == Stand.REFUTED
+
+
+@pytest.mark.parametrize(
+    ("kept", "asked"), [("None", None), ("0.001", 1e-3), ("1e-3", 0.001), ("True", True), ("adam", "adam")]
+)
+def test_a_setting_is_found_as_it_was_kept(tmp_path, kept, asked):
+    own = claim(only=COMPARED)
+    rows = pd.DataFrame([{"seed": n, "clip": clip, "m": 1.0} for n in range(4) for clip in (kept, "other")])
+    data.keep(tmp_path, own, rows, data.Origin(("c",), "c", {}, 8, "d"))
+    again, _ = data.read(tmp_path, own)
+    bound = claim(only={"says": "s", "measure": "m", "first": {"clip": asked}, "at_least": 1.0})
+    assert decide(bound, again).parts["only"].n == 4
+
+
 def test_the_best_rate_is_chosen_on_other_seeds_than_it_is_judged_on():
     """A rate that shines on the even seeds alone is chosen, and its odd seeds count."""
     rows = [

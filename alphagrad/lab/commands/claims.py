@@ -67,7 +67,7 @@ def obtain(one: Claim, folder: Path, uri: str | None, output_root: str, runs: bo
     from datetime import UTC, datetime
 
     from alphagrad.lab.commands.run import run
-    from alphagrad.lab.evidence.claims.data import Origin, gathered, keep
+    from alphagrad.lab.evidence.claims.data import COMMIT, Origin, gathered, keep
     from alphagrad.lab.records.provenance import provenance
     from alphagrad.lab.store.address import store_uri
 
@@ -96,9 +96,9 @@ def obtain(one: Claim, folder: Path, uri: str | None, output_root: str, runs: bo
     }
     origin = Origin(
         tuple(commands(one)),
-        tags.get("mlflow.source.git.commit", ""),
+        ", ".join(sorted(set(table[COMMIT]))),
         versions,
         len(table),
         f"{datetime.now(UTC):%Y-%m-%d}",
     )
-    keep(folder, one, table, origin)
+    keep(folder, one, table.drop(columns=COMMIT), origin)

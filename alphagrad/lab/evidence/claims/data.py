@@ -31,6 +31,9 @@ MEASURES = {
 }
 """What is measured of a curve: ``drawdown of eval/return``."""
 NAMES = ("status", "reason")
+ENDED = ("finished", "failed")
+"""Runs that say something; others are to go on."""
+COMMIT = "commit"
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def gathered(claim: Claim, uri: str, experiment: str) -> DataFrame:
     """The runs of a claim's studies: the settings that vary among them, and the measures that its parts name.
 
     Raises:
-        ConfigError: the experiment is not there.
+        ConfigError: the experiment is not there, or a run has not ended.
     """
     import pandas as pd
 
@@ -62,7 +65,8 @@ def gathered(claim: Claim, uri: str, experiment: str) -> DataFrame:
         runs = frame(study, uri=uri)
         if runs.empty:
             continue
-        table = runs[[SEED, *NAMES]].copy()
+        runs = runs.drop_duplicates(["recipe", "configuration", SEED], keep="last")  # of one job the newest counts
+        table = runs[[SEED, *NAMES, COMMIT]].copy()
         for name in runs.columns:
             if name.startswith(SETTING):
                 table[name.removeprefix(SETTING)] = runs[name]
@@ -76,10 +80,14 @@ def gathered(claim: Claim, uri: str, experiment: str) -> DataFrame:
         return pd.DataFrame()
     whole = pd.concat(tables)
     whole = whole[~whole.index.duplicated()].reset_index(drop=True)
+    if open_runs := int((~whole["status"].isin(ENDED)).sum()):
+        told = f"{open_runs} of {len(whole)} runs have not ended"
+        raise ConfigError(f"{claim.name}: {told}; alphagrad claims --run {claim.name} goes on with them")
     used = {setting for part in claim.parts.values() for cell in (part.first, part.than) for setting in _names(cell)}
     kept = {
         SEED,
         *NAMES,
+        COMMIT,
         *claim.measures(),
         *used,
         *(setting for part in claim.parts.values() for setting in part.best),
@@ -140,7 +148,7 @@ def read(folder: Path, claim: Claim) -> tuple[DataFrame | None, Origin | None]:
     if not data.exists():
         return None, None
     try:
-        table = pd.read_csv(data)
+        table = pd.read_csv(data, keep_default_na=False, na_values=[""])  # None is a value of a setting
         origin = Origin(**json.loads(beside.read_text(encoding="utf-8"))) if beside.exists() else None
     except (OSError, ValueError, TypeError, EOFError) as error:
         raise ConfigError(f"{data}: is damaged ({error})") from error

@@ -95,7 +95,7 @@ def draw(verdict: Verdict, file: Path) -> None:
     from matplotlib import pyplot as plt
 
     told = [part for part in verdict.parts.values() if part.interval is not None]
-    with mpl.rc_context({"svg.hashsalt": "claims"}):
+    with mpl.rc_context({"svg.hashsalt": "claims", "svg.fonttype": "none"}):
         figure, axes = plt.subplots(figsize=(8, 0.9 + 0.5 * len(told)), constrained_layout=True)
         for row, part in enumerate(reversed(told)):
             low, high = part.interval or (0.0, 0.0)

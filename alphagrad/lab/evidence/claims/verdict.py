@@ -115,12 +115,13 @@ def _stand(part: Part, mean: float, bounds: tuple[float, float] | None) -> Stand
 
 
 def _bounded(part: Part, rows: DataFrame) -> Decided:
-    """A run that lacks the measure keeps no bound."""
+    """A run that did not finish, or lacks the measure, keeps no bound."""
     if not len(rows):
         return Decided(part, Stand.UNDECIDED)
     values = rows[part.measure].to_numpy(float) if part.measure in rows else np.full(len(rows), np.nan)
     low = -np.inf if part.at_least is None else part.at_least
     high = np.inf if part.at_most is None else part.at_most
+    values = np.where(_finished(rows), values, np.nan)
     kept = (values >= low) & (values <= high)
     if np.isnan(values).any():
         farthest = float("nan")
@@ -157,11 +158,17 @@ def _values(claim: Claim, measure: str, rows: DataFrame, log: bool) -> dict[int,
     """Seed → mean of a measure over its runs; those that have none count as the claim's worst."""
     if measure not in rows:
         return {}
-    values = rows[measure].where(np.isfinite(rows[measure].astype(float)), claim.worst.get(measure, np.nan))
+    counts = np.isfinite(rows[measure].astype(float)) & _finished(rows)
+    values = rows[measure].where(counts, claim.worst.get(measure, np.nan))
     if log:
         values = np.log10(values.astype(float).clip(lower=1e-300))
     means = values.groupby(rows[SEED]).agg(lambda own: own.mean(skipna=False))
     return {int(seed): float(value) for seed, value in means.items()}
+
+
+def _finished(rows: DataFrame) -> np.ndarray:
+    """Which runs did; all, of a table that knows no status."""
+    return rows["status"].to_numpy() == "finished" if "status" in rows else np.ones(len(rows), dtype=bool)
 
 
 def _rows(table: DataFrame, cell: Cell) -> DataFrame:
@@ -175,6 +182,8 @@ def _rows(table: DataFrame, cell: Cell) -> DataFrame:
 
 def told(value: object) -> str:
     """A setting's value so that equal ones are equal, whoever wrote them: 1e-3 and 0.001."""
+    if isinstance(value, bool):
+        return str(value)
     try:
         return repr(float(value))  # type: ignore[arg-type]
     except (TypeError, ValueError):
