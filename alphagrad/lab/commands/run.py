@@ -24,6 +24,7 @@ from alphagrad.common import ranks
 from alphagrad.common.errors import ConfigError, FailFast, JobFailed, StorageLost, Terminated
 from alphagrad.common.words import cut, say, squeezed
 from alphagrad.lab.config import compose
+from alphagrad.lab.config.catalogue import help_text
 from alphagrad.lab.config.complaints import as_set, one_line
 from alphagrad.lab.config.overrides import as_setting, parsed, without_effect
 from alphagrad.lab.store.address import hide
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("alphagrad")
 SHOWS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--version")
-"""Flags of Hydra that print something and train nothing."""
+"""Flags that print something and train nothing."""
 Task = Callable[[DictConfig], float | None]
 
 
@@ -111,9 +112,14 @@ def register() -> None:
 
 
 def show(args: argparse.Namespace) -> None:
-    """What Hydra prints by itself: help, or the configuration."""
+    """What prints something and trains nothing: help, or the configuration."""
     try:
-        if ranks.is_first():
+        if not ranks.is_first():
+            return
+        if args.help:
+            for line in help_text(args.overrides, args.config_dir).splitlines():
+                say(line)
+        else:
             through_hydra(args, lambda config: None)
     except SystemExit as left:  # Hydra's way out
         raise Terminated(left.code) from left

@@ -1,14 +1,17 @@
-"""What `alphagrad ls` shows: recipes, variants and baselines, each with the first comment of its file."""
+"""What may be chosen: `alphagrad ls` shows it with the first comment of each file, `run --help` with the flags."""
 
 from __future__ import annotations
 
 import re
+import shutil
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
@@ -17,7 +20,39 @@ from alphagrad.common.files import text_of
 from alphagrad.common.own import user_conf
 from alphagrad.common.words import cut, listed, say
 from alphagrad.lab.config.complaints import DATA, GROUPS, options_in
-from alphagrad.lab.config.compose import composed
+from alphagrad.lab.config.compose import composed, hydra_initialized
+
+HEADER = """\
+alphagrad run: train one run, or with -m every combination of the values.
+
+Examples
+  alphagrad run recipe=dqn_cartpole optimizer=sin_tanh seed=3
+  alphagrad run optimizer=alphagrad alpha=saturation recipe.total_steps=50000
+  alphagrad run -m optimizer=adam,alphagrad 'seed=range(5)'
+  alphagrad run optimizer=adam tracking.uri=http://127.0.0.1:5000
+  alphagrad run --cfg job optimizer=hybrid    print the settings and stop
+
+Choices (group=name); `alphagrad ls` describes them
+"""
+FLAGS = """\
+Flags
+  -m, --multirun        a study: each combination of values that commas part
+  -c, --cfg job|hydra|all
+                        print the configuration and stop
+  --resolve             with --cfg: what refers to other settings is resolved
+  -p, --package NAME    with --cfg: this part alone
+  -i, --info WHAT       print what Hydra knows (all, config, defaults,
+                        defaults-tree, plugins, searchpath) and stop
+  -cd, --config-dir DIR one more folder of configuration
+  --traceback           show the whole traceback of an error
+  -h, --help            this text, with the settings of what is chosen
+  --hydra-help          Hydra's own help
+  --version             print Hydra's version and stop
+
+Settings of the current choice (override with dots: recipe.total_steps=1000)
+"""
+# read by other commands, or by experiments
+NOT_CHOSEN = ("claim", "tune", "budget/recipe", "hydra")
 
 
 def options_of(group: str) -> dict[str, tuple[str, str]]:
@@ -129,4 +164,32 @@ def taken(choices: Sequence[str], group: str) -> list[str]:
         anything = kinds is None or "_target_" in values  # the user's own may have any name
         if anything or (name in kinds and all(values.get(setting) is not None for setting in kinds[name])):
             found.append(option)
+    return found
+
+
+def help_text(overrides: Sequence[str], config_dir: str | None = None) -> str:
+    """The help for what these overrides choose, as wide as the terminal.
+
+    Raises:
+        ConfigError: an override cannot be used.
+    """
+    width = max(min(shutil.get_terminal_size().columns, 100), 40)
+    with hydra_initialized(config_dir):
+        config = composed(overrides)
+        groups = {group: options_in(group) for group in [*_groups(""), "hydra/launcher"]}
+    lines = [
+        textwrap.fill(f"{group}: {', '.join(names)}", width, initial_indent="  ", subsequent_indent="    ")
+        for group, names in groups.items()
+    ]
+    return "\n".join([HEADER, *lines, "", FLAGS, OmegaConf.to_yaml(config).rstrip()])
+
+
+def _groups(parent: str) -> list[str]:
+    found: list[str] = []
+    loader: Any = GlobalHydra.instance().config_loader()
+    for name in loader.list_groups(parent):
+        group = f"{parent}/{name}" if parent else name
+        if group not in NOT_CHOSEN and not name.startswith("_"):
+            found += [group] if options_in(group) else []
+            found += _groups(group)
     return found
