@@ -32,6 +32,7 @@ CONF = Path(str(files("alphagrad.conf")))
 UNITS = {
     r"\(nats\)": "nats",
     r"\(s\)": "seconds",
+    r"\(bytes\)": "bytes",
     r"per second": "1/s",
     r"\(steps\)|optimizer steps": "steps",
     r"share|accuracy\)|over peak": "share",
@@ -189,6 +190,8 @@ def metrics() -> str:
     rows = []
     for metric, title in names.TITLES.items():
         whose = [f"`{name}`" for name, recipe in logged.items() if metric in recipe.logs]
+        if metric in (names.STATE_BYTES, names.PEAK_BYTES):
+            whose = ["all, at the end"]  # logged by the laboratory itself
         rows.append(f"| `{metric}` | {said.get(metric, title)} | {unit(title)} | {' '.join(whose)} |")
     single = [f"| `{name}/TENSOR` | {title} | {unit(title)} |" for name, title in quantities.QUANTITIES.items()]
     for name, words in quantities.SUMMARIES.items():

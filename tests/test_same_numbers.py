@@ -2,7 +2,7 @@
 
 Only the command line is used, and what it leaves in an MLflow store, so a move of modules does not touch this file.
 The file holds, for each kind of machine that was recorded on, each run's metrics (a digest of all points, and some of
-them to read) and digests of its final model. Times are left out.
+them to read) and digests of its final model. Times and costs are left out.
 
 - On a machine of a recorded kind (the same vendor, instructions, threads and versions) all must be equal to the bit.
 - On another kind, rounding differs, and training amplifies it. There the first point of each metric must agree to one
@@ -200,7 +200,7 @@ def numbers_of(run: Any, place: Path) -> dict[str, Any]:
     """A run's metrics and model: digests of all, and some of the points to read."""
     client, metrics = client_of(place), {}
     for name in sorted(run.data.metrics):
-        if name.startswith("time/"):
+        if name.startswith(("time/", "cost/")):
             continue
         points = sorted((p.step, p.value.hex()) for p in client.get_metric_history(run.info.run_id, name))
         some = sorted({0, len(points) // 2, len(points) - 1})

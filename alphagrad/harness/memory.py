@@ -1,4 +1,4 @@
-"""Whether what a run takes in memory can be had on this machine: asked before anything is made."""
+"""The memory of runs: whether there is enough of it, asked before anything is made, and what they took in the end."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from alphagrad.common.words import cut
+from alphagrad.harness import metrics
 
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Where Linux says what a container may take."""
@@ -94,3 +95,33 @@ def size(number: float) -> str:
     """Bytes as a person reads them."""
     power = min(int(math.log10(max(number, 1)) / 3), len(UNITS) - 1)
     return f"{number / 1000**power:.3g} {UNITS[power]}"
+
+
+def forget_peak() -> None:
+    """From now on :func:`taken` tells the peak anew, where the system can (Linux); elsewhere it is the process's."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def taken(model: Mapping[str, Any], device: Any) -> dict[str, float]:
+    """What a run took: bytes of its optimizer's state, and the peak of the process or the GPU that trained it.
+
+    Args:
+        model: what the run leaves; entries whose names end with *optimizer* are states of optimizers.
+        device: where it was trained.
+    """
+    found = {metrics.STATE_BYTES: float(sum(_bytes(v) for name, v in model.items() if name.endswith("optimizer")))}
+    if device.type == "cuda":
+        import torch
+
+        return found | {metrics.PEAK_BYTES: float(torch.cuda.max_memory_allocated(device))}
+    with suppress(OSError, ValueError, IndexError):
+        told = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()
+        found[metrics.PEAK_BYTES] = float(told[0]) * 1024
+    return found
+
+
+def _bytes(state: Any) -> int:
+    if isinstance(state, Mapping):
+        return sum(map(_bytes, state.values()))
+    return int(state.numel() * state.element_size()) if hasattr(state, "element_size") else 0

@@ -98,6 +98,9 @@ TIGHTNESS = {name: f"tightness/{name.lower().replace(' ', '')}" for name in SIDE
 """Statement → measured over bound: of the lemmas the median over the steps, of the theorems at the last one."""
 LEARNING_RATE = "optimizer/learning_rate"
 STEPS_PER_SECOND = "time/steps_per_second"
+STATE_BYTES = "cost/state_bytes"
+PEAK_BYTES = "cost/peak_bytes"
+"""Peak memory (bytes) of the process, or of the GPU; the runs of a stack have it in common."""
 EPISODES = frozenset({EPISODIC_RETURN, EPISODIC_LENGTH, FINAL_RETURN, EVAL_RETURN, EVAL_LENGTH, STEPS_PER_SECOND})
 """What every recipe of reinforcement learning logs."""
 RETURNS = {FINAL_RETURN: 1, EVAL_RETURN: 1}
@@ -181,6 +184,8 @@ TITLES = {
     **{metric: f"{name}: measured over bound" for name, metric in TIGHTNESS.items()},
     LEARNING_RATE: "learning rate",
     STEPS_PER_SECOND: "steps per second",
+    STATE_BYTES: "optimizer state (bytes)",
+    PEAK_BYTES: "peak memory (bytes)",
 }
 """What each metric is, with its unit: the words for axes and tables."""
 

@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 
 from alphagrad.common.errors import ConfigError
+from alphagrad.lab.config import compose, sweep
+from alphagrad.lab.config.alike import compose_all
 from alphagrad.lab.evidence.claims import data, ledger
 from alphagrad.lab.evidence.claims.ledger import Claim, Part
 from alphagrad.lab.evidence.claims.verdict import Stand, decide
@@ -40,6 +42,16 @@ def test_every_claim_of_the_paper_has_a_file():
         one = ledger.claim(name)
         assert one.studies or one.script
         assert all(part.says for part in one.parts.values())
+
+
+@pytest.mark.parametrize("name", ledger.names())
+def test_the_studies_of_a_claim_can_be_run(lab, tmp_path, name):
+    """Some of the configurations are composed, with one seed, as a run would be."""
+    for words in ledger.claim(name).studies:
+        one = [re.sub(r"^seed=range\(.*\)$", "seed=0", word) for word in words]
+        with compose.hydra_initialized():
+            lists = sweep.jobs_of([*sweep.sweep_parameters(one), *one])
+            assert compose_all([*lists[::9], lists[-1]])
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def interrupt() -> None:
 
 def points(root: Path, run_id: str) -> dict[str, list[tuple[int, float]]]:
     client = open_store(store_uri(None, root))
-    names = [name for name in client.get_run(run_id).data.metrics if not name.startswith("time/")]
+    names = [name for name in client.get_run(run_id).data.metrics if not name.startswith(("time/", "cost/"))]
     return {n: sorted((p.step, p.value) for p in client.get_metric_history(run_id, n)) for n in names}
 
 

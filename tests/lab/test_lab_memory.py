@@ -251,3 +251,20 @@ def test_networks_are_measured_without_being_made():
     assert memory.least(lambda: {"a": nn.Linear(10**7, 10**7, bias=False)}) == 8e14
     assert memory.least(lambda: {"a": nn.Linear(2, 2), "b": nn.Linear(1, 1)}) == 64
     assert memory.least(lambda: 1 / 0) == 0
+
+
+def test_what_a_run_took_is_logged(cli, root, tiny, store_runs):
+    place = f"output_root={root}"
+    cli("run", "-m", "optimizer=adam,alphagrad", "hydra/launcher=stacked", place, *tiny)
+    cli("run", "optimizer=alphagrad", "optimizer.momentum=0.0", place, *tiny)
+    taken = {
+        (run.data.tags["variant"], run.data.params.get("optimizer.momentum")): run.data.metrics
+        for run in store_runs(root)
+        if "cost/state_bytes" in run.data.metrics
+    }
+    elements = 10_934  # of 4-120-84-2
+    assert 2 * 4 * elements <= taken["adam", None]["cost/state_bytes"] < 2 * 4 * elements * 1.01
+    assert 4 * elements <= taken["alphagrad", "0.9"]["cost/state_bytes"] < 4 * elements * 1.01
+    assert taken["alphagrad", "0.0"]["cost/state_bytes"] < 4 * elements * 0.01
+    for metrics in taken.values():
+        assert 50e6 < metrics["cost/peak_bytes"] < 100e9

@@ -80,7 +80,7 @@ class Older:
 
     def numbers(self, run: Any) -> Numbers:
         """A run's metrics but times: every point, and so one that is there twice as well."""
-        names = [name for name in run.data.metrics if not name.startswith("time/")]
+        names = [name for name in run.data.metrics if not name.startswith(("time/", "cost/"))]
         return {n: sorted((p.step, p.value) for p in self.client.get_metric_history(run.info.run_id, n)) for n in names}
 
     def model(self, run: Any) -> dict[str, Any]:

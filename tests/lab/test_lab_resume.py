@@ -92,7 +92,7 @@ def outcome_of(root: Path) -> tuple[dict, dict]:
     client = open_store(store_uri(None, root))
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert run.info.status == "FINISHED"
-    names = [name for name in run.data.metrics if not name.startswith("time/")]
+    names = [name for name in run.data.metrics if not name.startswith(("time/", "cost/"))]
     points = {n: [(p.step, p.value) for p in client.get_metric_history(run.info.run_id, n)] for n in names}
     (file,) = [f for f in root.rglob("checkpoint.pt") if "artifacts" not in f.parts]
     return torch.load(file, weights_only=True), {n: sorted(p) for n, p in points.items()}

@@ -67,7 +67,7 @@ def outcome(uri: str, folder: Path) -> tuple[dict, dict]:
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert run.info.status == "FINISHED"
     assert "alphagrad.reason" not in run.data.tags
-    names = [name for name in run.data.metrics if not name.startswith("time/")]
+    names = [name for name in run.data.metrics if not name.startswith(("time/", "cost/"))]
     points = {n: sorted((p.step, p.value) for p in client.get_metric_history(run.info.run_id, n)) for n in names}
     return torch.load(folder / "checkpoint.pt", weights_only=True), points
 

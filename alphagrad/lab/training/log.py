@@ -16,6 +16,7 @@ from alphagrad.common import interrupts
 from alphagrad.common.errors import StorageLost, Terminated
 from alphagrad.common.files import write_by
 from alphagrad.harness.driver import Observation
+from alphagrad.harness.memory import taken
 from alphagrad.harness.pictures import Pictures
 from alphagrad.harness.recipe import RunFailed
 from alphagrad.harness.state import pack, put_back
@@ -126,8 +127,7 @@ class TrackedLog:
     def artifact(self, run: int, name: str, write: Callable[[Path], None]) -> None:
         if run in self.ended:
             return
-        path = self._folders[run] / name
-        self._keep(run, path, partial(write_by, path, write))
+        self._keep(run, path := self._folders[run] / name, partial(write_by, path, write))
 
     def _keep(self, run: int, path: Path, make: Callable[[], None]) -> None:
         """Makes a run's file and sends it to the store, both off the training's way where they fail for a while."""
@@ -214,11 +214,11 @@ class TrackedLog:
                 self.progress(self._setup.recipe.total_steps, "")
             for run in left:
                 self._pictures.draw(run, self.last[run])
-                path = self._folders[run] / CHECKPOINT
-                self._keep(run, path, partial(save_atomically, results[run], path))
+                self._keep(run, path := self._folders[run] / CHECKPOINT, partial(save_atomically, results[run], path))
                 if (self._folders[run] / BEST).exists():
                     self._trackers[run].upload(self._folders[run] / BEST)
                 self._best.tell(run, self.last[run])
+                self._trackers[run].metrics(self._setup.recipe.total_steps, taken(results[run], self._setup.device))
             self._files.finish()
             for run in left:
                 self._trackers[run].drain()
@@ -257,8 +257,8 @@ class TrackedLog:
 
     def _content(self, parts: Mapping[str, Any]) -> dict[str, Any]:
         self._leader.say(Word.GATHER_STATE)
-        failures = {run: life.plain() for run, life in self.ended.items()}
-        content: dict[str, Any] = {"parts": {}, "torch": torch.get_rng_state(), "failures": failures}
+        content: dict[str, Any] = {"parts": {}, "torch": torch.get_rng_state()}
+        content["failures"] = {run: life.plain() for run, life in self.ended.items()}
         for name, part in parts.items():
             try:
                 content["parts"][name] = pack(part)

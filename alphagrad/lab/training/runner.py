@@ -15,6 +15,7 @@ from alphagrad.common import interrupts, ranks
 from alphagrad.common.cells import differing, words_of
 from alphagrad.common.errors import ConfigError, StorageLost
 from alphagrad.common.files import check_files, write_whole
+from alphagrad.harness.memory import forget_peak
 from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.lab.config.build import Setup, build, check_stack
 from alphagrad.lab.config.compose import config_hash, job_key, settings_of
@@ -174,6 +175,7 @@ class _Stack:
     def train(self, line: Progress) -> None:
         """Trains to the end, or until no run is left."""
         line.start(self.setup.recipe.total_steps)
+        forget_peak()
         if told := compiling(self.setup.recipe):
             line.note(told)
         specs = [RunSpec(own.settings.seed, own.optimizer) for own in self.setups]

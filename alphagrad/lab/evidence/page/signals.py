@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from alphagrad.harness import metrics
+from alphagrad.harness.memory import size
 from alphagrad.lab.evidence.figures import line
 from alphagrad.lab.evidence.page.blocks import Cell, Picture, Section, Table, Text, number
 from alphagrad.lab.evidence.page.drawing import axes_of, below, label, svg
@@ -67,17 +68,21 @@ def cost(subject: Subject) -> Section | None:
     for group in subject.groups:
         rates = group.values(metrics.STEPS_PER_SECOND)
         seconds = [run.seconds for run in group.finished() if run.seconds is not None]
-        numbers = [number(_mean(rates)), number(_mean(seconds)), *[number(_mean(group.values(name))) for name in rest]]
+        numbers = [number(_mean(rates)), number(_mean(seconds)), *[_cost(name, group.values(name)) for name in rest]]
         rows.append([group.label, *numbers])
     if not any(cell != "–" for row in rows for cell in row[1:]):
         return None
     told = (
-        "Means over finished runs. Seconds are from a run's start to its end, evaluations included; runs of a stack "
-        "train together, so that each of them has the stack's. Runs with MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=true log "
-        "memory, too."
+        "Means over finished runs. Seconds are from a run's start to its end, evaluations included. Runs of a stack "
+        "train together: seconds and peak memory of each are the stack's. The peak is that of the whole process, or of "
+        "the GPU. Runs with MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=true log the machine's load, too."
     )
     return Section("Cost", [Text(told), Table(["configuration", "steps/s", "seconds", *rest], rows)])
 
 
 def _mean(values: list[float]) -> float | None:
     return float(np.mean(values)) if values else None
+
+
+def _cost(name: str, values: list[float]) -> str:
+    return size(_mean(values) or 0.0) if name.endswith("_bytes") and values else number(_mean(values))
