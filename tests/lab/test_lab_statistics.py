@@ -84,6 +84,15 @@ def test_values_at_a_ceiling_have_students_interval():
     assert interval(values) == pytest.approx(expected)
 
 
+def test_no_bound_is_absurdly_far():
+    """Of four values close together and another, resamples have next to no spread, and their t is in the thousands."""
+    values = [330.0, 330.1, 330.2, 330.3, 150.0]
+    error = np.std(values, ddof=1) / math.sqrt(5)
+    low, high = interval(values)
+    assert max(np.mean(values) - low, high - np.mean(values)) <= stats.t.ppf(0.9995, 4) * error * (1 + 1e-12)
+    assert low < np.mean(values) < high
+
+
 @settings(max_examples=30)
 @given(
     st.lists(st.integers(-100, 100), min_size=5, max_size=9, unique=True),

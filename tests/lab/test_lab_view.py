@@ -172,22 +172,37 @@ def test_data_is_told_as_mlflow_has_it(lab, root, composed):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
-def test_the_ui_in_a_browser(cli, odd, root, store_runs, tmp_path):
+def test_the_ui_in_a_browser(cli, odd, lab, root, store_runs, tmp_path):
     """`alphagrad ui` prints an address at which a study's groups and charts are there to compare."""
     from test_lab_ui import free_port
 
+    lab.setattr("alphagrad.lab.evidence.conclusion.MOST_RUNS", 100)  # with its report
     assert cli("run", "-m", *STUDY, f"output_root={root}").status == 0
+    parent, _ = study_in(store_runs, root)
     command = [sys.executable, "-m", "alphagrad_cli", "ui", "--output-root", str(root), "--port", str(free_port())]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)
-    try:
-        address = next(line.strip() for line in process.stdout if "viewStateShareKey" in line)
+
+    def opened(address: str) -> str:
         flags = ("--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/browser")
         sized = ("--window-size=1600,1200", "--virtual-time-budget=60000", "--dump-dom")
-        page = subprocess.run(["chromium", *flags, *sized, address], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(["chromium", *flags, *sized, address], capture_output=True, text=True, check=True).stdout
+
+    try:
+        address = next(line.strip() for line in process.stdout if "viewStateShareKey" in line)
+        home = address.partition("/runs?")[0]
+        comparison = opened(address)
+        experiment = opened(f"{home}/runs?workflowType=machine_learning")
+        artifact = opened(f"{home}/runs/{parent.info.run_id}/artifacts/report.html")
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
     for text in ("Headline metrics", "eval/return", "sgd optimizer.lr=0.1", "adam optimizer.lr=0.01", "Model training"):
+        assert text in comparison
+    assert "No charts in this section" not in comparison.split("Headline metrics")[1][:5000]
+    assert "(2)" in comparison or ">2<" in comparison  # seeds of a group
+    assert parent.info.run_name.split()[0] in experiment
+    assert '<iframe src="blob:' in artifact  # MLflow shows the page itself
+    (report,) = (root / "artifacts").rglob("report.html")
+    page = opened(f"file://{report}")
+    for text in ("Final results", "Pairwise comparison", "sgd optimizer.lr=0.1", "data:image/svg+xml"):
         assert text in page
-    assert "No charts in this section" not in page.split("Headline metrics")[1][:5000]
-    assert "(2)" in page or ">2<" in page  # seeds of a group

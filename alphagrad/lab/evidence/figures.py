@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import listed, plain
 from alphagrad.harness import metrics
 from alphagrad.lab.evidence.results import Comparison, Results
-from alphagrad.lab.evidence.statistics.curves import lined_up
+from alphagrad.lab.evidence.statistics.curves import Curve, lined_up
 from alphagrad.lab.evidence.statistics.intervals import FEWEST, intervals
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -22,6 +22,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 """Of lines, so that they differ without colours, too; with these, no two of the first 28 are alike."""
 MARKS = 12
 """On a line, about."""
+MARGIN = 0.1
+"""Beside what was measured, as a share of it."""
 
 
 def plot(results: Results, study: Comparison, metric: str, file: Path, logarithmic: bool = False) -> None:
@@ -38,17 +40,18 @@ def plot(results: Results, study: Comparison, metric: str, file: Path, logarithm
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 4.5), constrained_layout=True)
-    drawn = False
+    drawn: list[Curve] = []
     for group in study.groups:
         curves = list(results.histories(group.finished(), [metric]).values())
         if curves:
             line(axes, f"{group.label} ({count(curves)})", *band(curves), number=study.groups.index(group))
-            drawn = True
+            drawn += curves
     if not drawn:
         known = sorted({m for group in study.groups for run in group.runs for m in run.metrics})
         raise ConfigError(f"--metric={metric}: no finished run has it; there are {listed(known)}")
     if logarithmic:
         axes.set_yscale("log")
+    frame(axes, drawn)
     axes.set_xlabel("step")
     axes.set_ylabel(unformatted(metrics.title(metric)))
     axes.set_title(unformatted(study.title), fontsize="small", wrap=True)
@@ -83,6 +86,15 @@ def line(
     bad = steps[~np.isfinite(mean)]
     if len(bad):
         axes.plot(bad, np.ones(len(bad)), "x", transform=axes.get_xaxis_transform(), color=color)
+
+
+def frame(axes: Any, curves: Iterable[Curve]) -> None:
+    """Fits the axes to what was measured: a band that is much wider, as of few runs, is cut off at the edge."""
+    values = np.concatenate([values for _, values in curves])
+    values = values[np.isfinite(values)]
+    if len(values) and values.min() < values.max():
+        margin, (low, high) = MARGIN * np.ptp(values), axes.get_ylim()
+        axes.set_ylim(max(low, values.min() - margin), min(high, values.max() + margin))
 
 
 def few(runs: Sized) -> bool:

@@ -92,7 +92,9 @@ def _harmless(cell: Cell) -> Cell:
 
 
 def number(value: float | None, digits: int | None = None) -> str:
-    """A number for a table: with so many decimals, or four significant digits."""
+    """A number for a table: with so many decimals, or four significant digits; ``20,000`` rather than ``2e+04``."""
     if value is None or math.isnan(value):
         return "–"
+    if digits is None and 1e4 <= abs(value) < 1e9:
+        return f"{value:,.0f}"
     return f"{value:.{digits}f}" if digits is not None else f"{value:.4g}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from alphagrad.harness import metrics
-from alphagrad.lab.evidence.figures import band, count, line
+from alphagrad.lab.evidence.figures import band, count, frame, line
 from alphagrad.lab.evidence.page.blocks import Block, Cell, Picture, Section, Table, Text, number
 from alphagrad.lab.evidence.page.drawing import axes_of, below, label, svg
 from alphagrad.lab.evidence.page.subject import DRAWN, Subject
@@ -61,7 +61,8 @@ def learning(subject: Subject) -> Section:
     more = f" The best {DRAWN} of {left + DRAWN} configurations are drawn." if left > 0 else ""
     told = (
         "A line is the mean over seeds. Its band is the 95 % interval of the mean, from four seeds on, else from the "
-        "least to the largest value. Both are worked out at the steps that were measured; n counts the runs." + more
+        "least to the largest value. Both are worked out at the steps that were measured; n counts the runs. A band "
+        "that is much wider than what was measured is cut off at the edge; the data has it whole." + more
     )
     if not pictures:
         return Section("Learning curves", [Text("No headline metric was logged at more than one step.")])
@@ -72,15 +73,18 @@ def curve_picture(subject: Subject, metric: str) -> Picture | None:
     """A metric over the steps; None where no finished run has it at two steps."""
     figure, axes = axes_of()
     rows: list[list[Cell]] = []
+    drawn: list[Curve] = []
     for place, group in subject.shown():
         curves = subject.histories(group, metric)
         if not curves or max(len(steps) for steps, _ in curves) < 2:
             continue
+        drawn += curves
         steps, low, mean, high = band(_thinned(curves), POINTS)
         line(axes, label(f"{group.label} ({count(curves)})"), steps, low, mean, high, place)
         rows += [[group.label, len(curves), *map(float, point)] for point in zip(steps, mean, low, high, strict=True)]
     if not rows:
         return None
+    frame(axes, drawn)
     axes.set(xlabel="step", ylabel=label(metrics.title(metric)))
     below(axes)
     headings = ["configuration", "n", "step", "mean", "low", "high"]

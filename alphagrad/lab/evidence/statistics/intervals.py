@@ -17,6 +17,9 @@ DEGENERATE = 0.02
 """Share of resamples without spread beyond which Student's t stands in for the bootstrap."""
 FLAT = 1e-6
 """Standard error over that of the values below which a resample has no spread; rounding leaves 1e-8."""
+FURTHEST = 0.9995
+"""Quantile of Student's t beyond which no bound lies: a sample of nearly equal values would have one far outside all
+that can be. It takes 0.1 points of the coverage, and up to a third of the mean width, of five values."""
 ELEMENTS = 4_000_000
 """Numbers of a batch, which bounds the memory."""
 Measure = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -27,9 +30,9 @@ def interval(values: Sequence[float], of: str = "mean") -> tuple[float, float] |
     """The interval at 95 % of what the values estimate; None for too few, :data:`FEWEST`, or one that is not finite.
 
     Of a *mean* and of an interquartile mean (*iqm*) it is the studentized bootstrap (Efron and Tibshirani 1993,
-    chapter 12.5): in simulations over 5 to 10 values of nine distributions it covers 93 to 97 %, where the percentile
-    bootstrap covers 78 to 92 %. Of a *median* it is that of order statistics, interpolated (Hettmansperger and
-    Sheather 1986).
+    chapter 12.5), whose bounds are at most as far as :data:`FURTHEST` says: in simulations over 5 to 10 normal,
+    uniform, exponential and Gumbel values it covers 93 to 97 %, where the percentile bootstrap covers 78 to 92 %. Of a
+    *median* it is that of order statistics, interpolated (Hettmansperger and Sheather 1986).
 
     Args:
         values: independent ones.
@@ -74,6 +77,8 @@ def _studentized(rows: np.ndarray, measure: Measure) -> tuple[np.ndarray, np.nda
     below, above = np.nanquantile(t, tails, axis=0)
     beside = flat.mean(0) > DEGENERATE
     freedom = count - 1 if measure is of_mean else count - 2 * int(TRIMMED * count) - 1
+    furthest = stats.t.ppf(FURTHEST, freedom)
+    below, above = np.maximum(below, -furthest), np.minimum(above, furthest)
     below[beside], above[beside] = stats.t.ppf(tails, freedom)[:, None]
     return centre - above * error, centre - below * error
 
