@@ -11,12 +11,12 @@ from torch import Tensor
 from .problem import Problem, tensor_names
 
 
-def sines(sizes: list[int]) -> Problem:
+def sines(sizes: list[int], instance: int = 0) -> Problem:
     """Σ x² + 3·sin²x: not convex, and yet ½·‖∇f‖² ≥ μ·(f − f*) with μ = 1/32 (Polyak-Łojasiewicz).
 
     The second derivative, 2 + 6·cos 2x, lies in [−4, 8].
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(instance)
 
     def value(x: Tensor) -> Tensor:
         return (x.square() + 3 * torch.sin(x).square()).sum()
@@ -49,7 +49,7 @@ def rosenbrock(sizes: list[int], box: float) -> Problem:
     return Problem(tensor_names(sizes), value, start, smoothness, f_inf=0.0, f_star=0.0, x_star=one, box=box)
 
 
-def plateau(sizes: list[int], distance: float) -> Problem:
+def plateau(sizes: list[int], distance: float, instance: int = 0) -> Problem:
     """1 − exp(−‖x‖²/2): a hole of width 1 in a plain on which the gradient vanishes, entered at ``distance``.
 
     Its curvatures lie in [−2·e^{−3/2}, 1]. At distance r the gradient's norm is r·exp(−r²/2): 1e-7 at r = 6.
@@ -59,20 +59,20 @@ def plateau(sizes: list[int], distance: float) -> Problem:
     def value(x: Tensor) -> Tensor:
         return -torch.expm1(-x.square().sum() / 2)
 
-    start = torch.from_numpy(np.random.default_rng(0).standard_normal(n))
+    start = torch.from_numpy(np.random.default_rng(instance).standard_normal(n))
     start = distance * start / torch.linalg.vector_norm(start)
     zero = torch.zeros(n, dtype=torch.float64)
     return Problem(tensor_names(sizes), value, start, L=1.0, f_inf=0.0, f_star=0.0, x_star=zero)
 
 
-def cliff(sizes: list[int], height: float, width: float, distance: float) -> Problem:
+def cliff(sizes: list[int], height: float, width: float, distance: float, instance: int = 0) -> Problem:
     """½·‖x‖² + height·σ((e·x − distance)/width): a bowl, and beside it a plain ``height`` above, from which one starts.
 
     σ is the logistic function and e the direction of the start, at twice the distance. |σ''| ≤ 1/(6·√3), so
     L = 1 + height/(6·√3·width²). f ≥ 0, and f(0) is that but for height·exp(−distance/width).
     """
     n = sum(sizes)
-    direction = torch.from_numpy(np.random.default_rng(0).standard_normal(n))
+    direction = torch.from_numpy(np.random.default_rng(instance).standard_normal(n))
     direction = direction / torch.linalg.vector_norm(direction)
 
     def value(x: Tensor) -> Tensor:

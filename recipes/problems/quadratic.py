@@ -12,7 +12,7 @@ from torch import Tensor
 from .problem import Problem, Sampling, tensor_names
 
 
-def quadratic(sizes: list[int], conditioning: float, flat: float, reach: float) -> Problem:
+def quadratic(sizes: list[int], conditioning: float, flat: float, reach: float, instance: int = 0) -> Problem:
     """½·xᵀHx: curvatures from 1 down to 1/conditioning, evenly on a logarithmic scale, in random directions.
 
     Args:
@@ -20,9 +20,10 @@ def quadratic(sizes: list[int], conditioning: float, flat: float, reach: float) 
         conditioning: the largest curvature, 1, over the least positive one.
         flat: share of directions without curvature; above 0 the problem is convex, but not strongly.
         reach: D over ‖x₁ − x*‖.
+        instance: which random directions and start.
     """
     n = sum(sizes)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(instance)
     directions = np.linalg.qr(rng.standard_normal((n, n)))[0]
     level = math.floor(flat * n)
     curvatures = np.concatenate([np.logspace(0, -math.log10(conditioning), n - level), np.zeros(level)])

@@ -10,14 +10,18 @@ from torch.nn.functional import softplus
 from .problem import Function, Problem, Sampling, tensor_names
 
 
-def logistic(decay: float, reach: float, batch_size: int | None) -> Problem:
+def logistic(decay: float, reach: float, batch_size: int | None, instance: int = 0) -> Problem:
     """Logistic regression on scikit-learn's breast cancer (569 × 30, standardised), with decay/2·‖x‖².
 
     L = λ_max(AᵀA)/(4m) + decay, A being the rows with a 1 for the bias. The minimum is found by Newton's method.
+    Instance 0 has the rows as they are, each other one as many of them drawn with replacement.
     """
     from sklearn.datasets import load_breast_cancer
 
     rows, classes = load_breast_cancer(return_X_y=True)
+    if instance:
+        drawn = np.random.default_rng(instance).integers(len(rows), size=len(rows))
+        rows, classes = rows[drawn], classes[drawn]
     rows = (rows - rows.mean(0)) / rows.std(0)
     signed = np.hstack([rows, np.ones((len(rows), 1))]) * (2.0 * classes[:, None] - 1)
     a = torch.from_numpy(signed)
@@ -58,14 +62,14 @@ def _newton(value: Function, x: Tensor, steps: int = 30) -> Tensor:
     return x
 
 
-def robust(sizes: list[int], rows: int) -> Problem:
+def robust(sizes: list[int], rows: int, instance: int = 0) -> Problem:
     """Mean of log(1 + r²/2) over the residuals r of a linear model, some of which are outliers; not convex.
 
     The second derivative of log(1 + r²/2) lies in [−1/8, 1], so L = λ_max(AᵀA)/rows. f_inf = 0; the least value itself
     is not known.
     """
     n = sum(sizes)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(instance)
     features = torch.from_numpy(rng.standard_normal((rows, n)))
     targets = features @ torch.from_numpy(rng.standard_normal(n))
     outliers = rng.random(rows) < 0.2

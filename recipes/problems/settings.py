@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from alphagrad.harness.recipe import Settings
 
@@ -44,6 +44,8 @@ class ProblemSettings(Settings):
     distance: PositiveFloat | None = None
     height: PositiveFloat | None = None
     width: PositiveFloat | None = None
+    instance: NonNegativeInt | None = None
+    """Which of the random ones: directions, start, data; null is 0."""
 
 
 def _quadratic(s: ProblemSettings) -> Problem:
@@ -51,30 +53,30 @@ def _quadratic(s: ProblemSettings) -> Problem:
     assert s.conditioning is not None
     assert s.flat is not None
     assert s.reach is not None
-    return quadratic(s.sizes, s.conditioning, s.flat, s.reach)
+    return quadratic(s.sizes, s.conditioning, s.flat, s.reach, s.instance or 0)
 
 
 MAKERS: dict[str, Callable[[ProblemSettings], Problem]] = {
     "quadratic": _quadratic,
     "noisy_quadratic": lambda s: with_noise(_quadratic(s), s.snr),  # type: ignore[arg-type]
-    "logistic": lambda s: logistic(s.decay, s.reach, s.batch_size),  # type: ignore[arg-type]
-    "sines": lambda s: sines(s.sizes),  # type: ignore[arg-type]
-    "robust": lambda s: robust(s.sizes, s.rows),  # type: ignore[arg-type]
+    "logistic": lambda s: logistic(s.decay, s.reach, s.batch_size, s.instance or 0),  # type: ignore[arg-type]
+    "sines": lambda s: sines(s.sizes, s.instance or 0),  # type: ignore[arg-type]
+    "robust": lambda s: robust(s.sizes, s.rows, s.instance or 0),  # type: ignore[arg-type]
     "rosenbrock": lambda s: rosenbrock(s.sizes, s.box),  # type: ignore[arg-type]
-    "plateau": lambda s: plateau(s.sizes, s.distance),  # type: ignore[arg-type]
-    "cliff": lambda s: cliff(s.sizes, s.height, s.width, s.distance),  # type: ignore[arg-type]
+    "plateau": lambda s: plateau(s.sizes, s.distance, s.instance or 0),  # type: ignore[arg-type]
+    "cliff": lambda s: cliff(s.sizes, s.height, s.width, s.distance, s.instance or 0),  # type: ignore[arg-type]
 }
 USES: dict[str, tuple[str, ...]] = {
-    "quadratic": ("sizes", "conditioning", "flat", "reach"),
-    "noisy_quadratic": ("sizes", "conditioning", "flat", "reach", "snr"),
-    "logistic": ("decay", "reach", "batch_size"),
-    "sines": ("sizes",),
-    "robust": ("sizes", "rows"),
+    "quadratic": ("sizes", "conditioning", "flat", "reach", "instance"),
+    "noisy_quadratic": ("sizes", "conditioning", "flat", "reach", "snr", "instance"),
+    "logistic": ("decay", "reach", "batch_size", "instance"),
+    "sines": ("sizes", "instance"),
+    "robust": ("sizes", "rows", "instance"),
     "rosenbrock": ("sizes", "box"),
-    "plateau": ("sizes", "distance"),
-    "cliff": ("sizes", "height", "width", "distance"),
+    "plateau": ("sizes", "distance", "instance"),
+    "cliff": ("sizes", "height", "width", "distance", "instance"),
 }
-MAY_BE_NULL = ("batch_size",)
+MAY_BE_NULL = ("batch_size", "instance")
 OWN = tuple(name for name in ProblemSettings.model_fields if name not in ("name", "scale", "L"))
 MOST = 2000
 """Parameters: a quadratic holds n² numbers."""

@@ -31,6 +31,23 @@ def test_the_constants_are_the_problems(name):
         assert float((problem.start - problem.x_star).norm()) <= problem.D
 
 
+@pytest.mark.parametrize("name", [name for name in PROBLEMS if name != "rosenbrock"])
+def test_another_instance_is_another_problem_with_constants_of_its_own(name):
+    first, again, other = (problem_of(name, instance=instance) for instance in (0, 0, 3))
+    x = torch.full((first.n,), 0.3, dtype=torch.float64)
+
+    def told(problem) -> list[float]:
+        return [float(problem.value(x)), float(problem.value(problem.start)), *problem.start.tolist()]
+
+    assert told(first) == told(problem_of(name)) == told(again)
+    assert told(first) != told(other)
+    slope = torch.func.grad(other.value)
+    y = x + 1e-3 * other.start.roll(1) + 1e-3
+    assert (slope(x) - slope(y)).norm() <= other.L * (x - y).norm() * (1 + 1e-9)
+    if other.x_star is not None:
+        assert slope(other.x_star).norm() < 1e-9
+
+
 @pytest.mark.parametrize("name", ["sines", "robust", "rosenbrock", "plateau", "cliff"])
 def test_what_is_called_not_convex_is_not(name):
     problem, rng = problem_of(name), np.random.default_rng(0)

@@ -12,8 +12,7 @@ import numpy as np
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.files import atomic, write_whole
-from alphagrad.lab.evidence.claims.ledger import Claim
-from alphagrad.lab.evidence.claims.verdict import SEED
+from alphagrad.lab.evidence.claims.ledger import SEED, Claim
 from alphagrad.lab.evidence.frames import METRIC, SETTING, frame
 from alphagrad.lab.evidence.results import Results
 from alphagrad.lab.evidence.statistics.curves import Curve, area, detrended_variance, drawdown
@@ -86,6 +85,7 @@ def gathered(claim: Claim, uri: str, experiment: str) -> DataFrame:
     used = {setting for part in claim.parts.values() for cell in (part.first, part.than) for setting in _names(cell)}
     kept = {
         SEED,
+        claim.pairs,
         *NAMES,
         COMMIT,
         *claim.measures(),
@@ -152,6 +152,6 @@ def read(folder: Path, claim: Claim) -> tuple[DataFrame | None, Origin | None]:
         origin = Origin(**json.loads(beside.read_text(encoding="utf-8"))) if beside.exists() else None
     except (OSError, ValueError, TypeError, EOFError) as error:
         raise ConfigError(f"{data}: is damaged ({error})") from error
-    if SEED not in table:
-        raise ConfigError(f"{data}: has no column {SEED}")
+    if claim.pairs not in table:
+        raise ConfigError(f"{data}: has no column {claim.pairs}")
     return table, origin

@@ -14,6 +14,7 @@ from yaml import YAMLError
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut, listed, squeezed
 
+SEED = "seed"
 Cell = dict[str, str | int | float | bool | None]
 """Setting → its value, of the runs that are meant."""
 
@@ -25,9 +26,9 @@ class _Strict(BaseModel):
 class Part(_Strict):
     """One thing that a claim says, and how the numbers decide it.
 
-    A comparison: ``measure`` of ``first`` is ``direction`` that of ``than``, by at least ``least``. Runs are paired by
-    their seeds; over settings that neither names, a seed's value is the mean. A bound: ``measure`` of every run of
-    ``first`` lies within ``at_least`` and ``at_most``.
+    A comparison: ``measure`` of ``first`` is ``direction`` that of ``than``, by at least ``least``. Runs are paired as
+    the claim says, mostly by seeds; over settings that neither names, a seed's value is the mean. A bound: ``measure``
+    of every run of ``first`` lies within ``at_least`` and ``at_most``.
     """
 
     says: str
@@ -76,6 +77,8 @@ class Claim(_Strict):
     worst: dict[str, float] = {}
     """Measure → what a run counts as that failed, diverged, or has none."""
     seeds: int
+    pairs: str = SEED
+    """What two runs of a pair share: their seed, or ``problem.instance`` where no seed changes a run."""
     studies: tuple[tuple[str, ...], ...] = ()
     """Words of ``alphagrad run -m`` for each study."""
     script: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -12,11 +13,11 @@ from alphagrad.common.files import write_whole
 from alphagrad.common.words import cell
 from alphagrad.lab.evidence.claims.data import Origin
 from alphagrad.lab.evidence.claims.verdict import Decided, Verdict
+from alphagrad.lab.evidence.figures import unformatted
 from alphagrad.lab.evidence.tables import table as new_table
 
-MARKS = {"supported": "o", "refuted": "X", "undecided": "s"}
-"""Of the figure, told apart without colours."""
 COLORS = {"supported": "#0072B2", "refuted": "#D55E00", "undecided": "#000000"}
+"""Of the figure; its words say the verdict, too."""
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
@@ -49,7 +50,7 @@ def write_page(verdicts: Sequence[Verdict], origins: Sequence[Origin | None], fi
     figures.mkdir(parents=True, exist_ok=True)
     parts = [overview(verdicts)]
     for verdict, origin in zip(verdicts, origins, strict=True):
-        drawn = any(part.interval for part in verdict.parts.values())
+        drawn = any(part.values for part in verdict.parts.values())
         if drawn:
             draw(verdict, figures / f"{verdict.claim.name}.svg")
         parts.append(section(verdict, origin, f"images/claims/{verdict.claim.name}.svg" if drawn else ""))
@@ -72,9 +73,9 @@ def section(verdict: Verdict, origin: Origin | None, figure: str) -> str:
         rows.append(f"| {part.part.says} | {part.stand} | {' | '.join(effect(part))} | {least} |")
     lines.append("\n".join(rows))
     if chosen := list(dict.fromkeys(part.chosen for part in verdict.parts.values() if part.chosen)):
-        lines.append(f"Best settings, chosen on the even seeds: {'; '.join(chosen)}.")
+        lines.append(f"Best settings, chosen on the even {claim.pairs.rpartition('.')[2]}s: {'; '.join(chosen)}.")
     if figure:
-        lines.append(f"![Effects of {claim.name} with their intervals]({figure})")
+        lines.append(f"![What the runs of {claim.name} say, part by part]({figure})")
     if verdict.stand == "undecided" and (claim.open or not any(part.n for part in verdict.parts.values())):
         lines.append(f"**What it would take.** {claim.open or 'Its runs have not been made.'}")
     lines.append(f"Again: `alphagrad claims --run {claim.name}`." + ("" if origin is None else f" {source(origin)}"))
@@ -88,27 +89,42 @@ def source(origin: Origin) -> str:
 
 
 def draw(verdict: Verdict, file: Path) -> None:
-    """Effects and intervals of the comparisons, each in units of its own spread, so that they share an axis."""
+    """A row for each part: every pair's difference or every run's value, the mean in its interval, what was asked."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    told = [part for part in verdict.parts.values() if part.interval is not None]
-    with mpl.rc_context({"svg.hashsalt": "claims", "svg.fonttype": "none"}):
-        figure, axes = plt.subplots(figsize=(8, 0.9 + 0.5 * len(told)), constrained_layout=True)
-        for row, part in enumerate(reversed(told)):
-            low, high = part.interval or (0.0, 0.0)
-            unit = max(abs(low), abs(high), part.part.least) or 1.0
-            color = COLORS[part.stand]
-            axes.plot([low / unit, high / unit], [row, row], color=color)
-            axes.plot(part.effect / unit, row, MARKS[part.stand], color=color)
-            if part.part.least:
-                side = 1 if part.part.direction == "above" else -1
-                axes.plot([side * part.part.least / unit] * 2, [row - 0.3, row + 0.3], ":", color="#000000")
-        axes.axvline(0, color="#888888", linewidth=0.8)
-        axes.set_yticks(range(len(told)), [part.part.says for part in reversed(told)], fontsize="small", wrap=True)
-        axes.set_xlim(-1.15, 1.15)
-        axes.set_xlabel("effect over its largest bound; dotted: the least that matters")
+    told = [part for part in verdict.parts.values() if part.values]
+    with mpl.rc_context({"svg.hashsalt": "claims", "svg.fonttype": "none", "font.size": 9}):
+        figure, rows = plt.subplots(
+            len(told), 1, figsize=(8, 0.3 + 1.15 * len(told)), squeeze=False, layout="constrained"
+        )
+        for axes, part in zip(rows[:, 0], told, strict=True):
+            _row(axes, part)
         figure.savefig(file, metadata={"Date": None})
         plt.close(figure)
+
+
+def _row(axes: Any, part: Decided) -> None:
+    color, rule = COLORS[part.stand], part.part
+    values = [value for value in part.values if math.isfinite(value)]
+    lost = len(part.values) - len(values)
+    axes.plot(values, [0.4] * len(values), "|", color="#666666", markersize=9)
+    if part.interval is not None:
+        axes.plot(part.interval, [-0.3, -0.3], "-|", color=color, markersize=8)
+        axes.plot(part.effect, -0.3, "o", color=color)
+    if rule.bound:
+        edges = [edge for edge in (rule.at_least, rule.at_most) if edge is not None]
+    else:
+        axes.axvline(0, color="#888888", linewidth=0.8)
+        edges = [rule.least * (1 if rule.direction == "above" else -1)] if rule.least else []
+    for edge in edges:
+        axes.axvline(edge, color="#000000", linestyle=":")
+    axes.set_ylim(-1, 1)
+    axes.set_yticks([])
+    than = "" if isinstance(rule.than, dict) or not rule.than else f" from {rule.than:g}"
+    what = "runs" if rule.bound else f"differences{than}, and their mean with its 95 % interval"
+    asked = "; dotted: what the rule asks" if edges else ""
+    axes.set_xlabel(f"{len(values)} {what}{f'; {lost} runs have no value' if lost else ''}{asked}")
+    axes.set_title(unformatted(f"{part.stand}: {rule.says}"), loc="left", fontsize=9, color=color, wrap=True)

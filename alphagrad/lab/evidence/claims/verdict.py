@@ -17,8 +17,6 @@ from alphagrad.lab.evidence.statistics.intervals import interval
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-SEED = "seed"
-
 
 class Stand(StrEnum):
     """What the runs say of a claim or a part of it."""
@@ -44,6 +42,8 @@ class Decided:
     """The best values of settings, where they were chosen."""
     more: int | None = None
     """Seeds with which ``least`` would be seen, as the differences spread here."""
+    values: tuple[float, ...] = ()
+    """What ``effect`` is made of: each pair's difference, or each run's value."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _decided(claim: Claim, part: Part, table: DataFrame) -> Decided:
     mean, bounds = float(np.mean(values)), interval(values)
     found = difference(gaps, dict.fromkeys(gaps, 0.0))
     more = seeds_needed(part.least or abs(mean), found.deviation)
-    return Decided(part, _stand(part, mean, bounds), mean, bounds, len(values), chosen, more)
+    return Decided(part, _stand(part, mean, bounds), mean, bounds, len(values), chosen, more, tuple(values))
 
 
 def _stand(part: Part, mean: float, bounds: tuple[float, float] | None) -> Stand:
@@ -129,7 +129,8 @@ def _bounded(part: Part, rows: DataFrame) -> Decided:
         farthest = float(values.max())
     else:
         farthest = float(values.min())
-    return Decided(part, Stand.SUPPORTED if kept.all() else Stand.REFUTED, farthest, None, len(values))
+    stand = Stand.SUPPORTED if kept.all() else Stand.REFUTED
+    return Decided(part, stand, farthest, None, len(values), values=tuple(map(float, values)))
 
 
 def _side(claim: Claim, part: Part, table: DataFrame, cell: Cell) -> tuple[dict[int, float], str]:
@@ -137,7 +138,7 @@ def _side(claim: Claim, part: Part, table: DataFrame, cell: Cell) -> tuple[dict[
     rows = _rows(table, cell)
     if not part.best:
         return _values(claim, part.measure, rows, part.log), ""
-    even, odd = rows[rows[SEED] % 2 == 0], rows[rows[SEED] % 2 == 1]
+    even, odd = rows[rows[claim.pairs] % 2 == 0], rows[rows[claim.pairs] % 2 == 1]
     sign = 1.0 if claim.better == "max" else -1.0
     options = [sorted(rows[setting].unique(), key=str) for setting in part.best]
     best: tuple[float, Cell] | None = None
@@ -162,7 +163,7 @@ def _values(claim: Claim, measure: str, rows: DataFrame, log: bool) -> dict[int,
     values = rows[measure].where(counts, claim.worst.get(measure, np.nan))
     if log:
         values = np.log10(values.astype(float).clip(lower=1e-300))
-    means = values.groupby(rows[SEED]).agg(lambda own: own.mean(skipna=False))
+    means = values.groupby(rows[claim.pairs]).agg(lambda own: own.mean(skipna=False))
     return {int(seed): float(value) for seed, value in means.items()}
 
 
