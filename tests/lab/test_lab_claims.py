@@ -136,6 +136,22 @@ def test_the_best_rate_is_chosen_on_other_seeds_than_it_is_judged_on():
     assert found.chosen == "a: lr=0.1; b: lr=0.1"
 
 
+def test_no_best_rate_is_chosen_before_all_rates_have_runs():
+    studies = (("optimizer=a,b", "lr=0.1"), ("optimizer=a,b", "lr=2e-1"), ("optimizer=c", "lr=7"))
+    own = Claim(
+        name="C0", title="t", says="s", section="1", objective="m", seeds=8, studies=studies,
+        parts={"only": COMPARED | {"best": ["lr"]}},
+    )  # fmt: skip
+    rows = [
+        {"seed": n, "optimizer.name": who, "lr": lr, "m": (who == "a") + 0.01 * n}
+        for n in range(16)
+        for who in "ab"
+        for lr in (0.1, 0.2)
+    ]
+    assert decide(own, pd.DataFrame(rows)).stand == "supported"
+    assert decide(own, pd.DataFrame([row for row in rows if row["lr"] == 0.1])).stand == "undecided"
+
+
 def test_a_bound_holds_for_every_run():
     own = claim(only={"says": "s", "measure": "m", "at_most": 1.0})
     rows = table(0.5, 0.5, spread=0.0)

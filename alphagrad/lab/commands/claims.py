@@ -63,12 +63,8 @@ def commands(one: Claim) -> list[str]:
 
 
 def obtain(one: Claim, folder: Path, uri: str | None, output_root: str, runs: bool) -> None:
-    """Makes the runs of a claim, those that are missing, and keeps its evidence."""
-    from datetime import UTC, datetime
-
+    """Makes the runs of a claim, those that are missing, and keeps its evidence after each of its studies."""
     from alphagrad.lab.commands.run import run
-    from alphagrad.lab.evidence.claims.data import COMMIT, Origin, gathered, keep
-    from alphagrad.lab.records.provenance import provenance
     from alphagrad.lab.store.address import store_uri
 
     if not one.studies:
@@ -87,6 +83,18 @@ def obtain(one: Claim, folder: Path, uri: str | None, output_root: str, runs: bo
                 f"alphagrad: {one.name}: not every run finished ({squeezed(error, 200)}); these count as its worst",
                 err=True,
             )
+        keep_evidence(one, folder, store, experiment)
+    if not runs:
+        keep_evidence(one, folder, store, experiment)
+
+
+def keep_evidence(one: Claim, folder: Path, store: str, experiment: str) -> None:
+    """Gathers what the store has of a claim, and writes it."""
+    from datetime import UTC, datetime
+
+    from alphagrad.lab.evidence.claims.data import COMMIT, Origin, gathered, keep
+    from alphagrad.lab.records.provenance import provenance
+
     table = gathered(one, store, experiment)
     if table.empty:
         raise ConfigError(f"{one.name}: the store has no runs of it; alphagrad claims --run {one.name} makes them")

@@ -93,6 +93,28 @@ class Claim(_Strict):
         """All that its parts compare, and the objective."""
         return list(dict.fromkeys([self.objective, *(part.measure for part in self.parts.values())]))
 
+    def tried(self, cell: Cell, setting: str) -> set[str]:
+        """The values of a setting that the studies which have such runs give it; empty where none names it."""
+        found: set[str] = set()
+        for study in self.studies:
+            words = {
+                word.partition("=")[0]: word.partition("=")[2].replace("null", "None").split(",") for word in study
+            }
+            has = {name: words.get(name.removesuffix(".name"), words.get(name)) for name in cell}
+            if all(given is None or told(cell[name]) in map(told, given) for name, given in has.items()):
+                found.update(map(told, words.get(setting, ())))
+        return found
+
+
+def told(value: object) -> str:
+    """A setting's value so that equal ones are equal, whoever wrote them: 1e-3 and 0.001."""
+    if isinstance(value, bool):
+        return str(value)
+    try:
+        return repr(float(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return str(value)
+
 
 def names() -> list[str]:
     """Of all claims, C1 first."""

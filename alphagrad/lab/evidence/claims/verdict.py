@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alphagrad.lab.evidence.claims.ledger import Cell, Claim, Part
+from alphagrad.lab.evidence.claims.ledger import Cell, Claim, Part, told
 from alphagrad.lab.evidence.statistics.comparisons import difference, seeds_needed
 from alphagrad.lab.evidence.statistics.intervals import interval
 
@@ -60,9 +60,9 @@ def decide(claim: Claim, table: DataFrame | None) -> Verdict:
 
     A comparison is *supported* when its 95 % interval lies wholly on the claimed side of 0 and the mean is at least
     ``least``; *refuted* when the whole interval falls short of ``least`` (of 0, where ``least`` is 0); *undecided*
-    otherwise. A bound is supported when every run keeps it. The claim is supported when as many parts are as it
-    ``needs`` (all, unless it says a number) and none is refuted. It is refuted when so many are refuted and none is
-    supported, or, where it needs all, when one is.
+    otherwise, and where a best value is asked for and not every value has runs. A bound is supported when every run
+    keeps it. The claim is supported when as many parts are as it ``needs`` (all, unless it says a number) and none is
+    refuted. It is refuted when so many are refuted and none is supported, or, where it needs all, when one is.
 
     Args:
         claim: with its rule.
@@ -141,6 +141,9 @@ def _side(claim: Claim, part: Part, table: DataFrame, cell: Cell) -> tuple[dict[
     even, odd = rows[rows[claim.pairs] % 2 == 0], rows[rows[claim.pairs] % 2 == 1]
     sign = 1.0 if claim.better == "max" else -1.0
     options = [sorted(rows[setting].unique(), key=str) for setting in part.best]
+    for setting, there in zip(part.best, options, strict=True):
+        if not claim.tried(cell, setting) <= set(map(told, there)):
+            return {}, ""  # not all are run yet
     best: tuple[float, Cell] | None = None
     for values in product(*options):
         tried: Cell = dict(zip(part.best, values, strict=True))
@@ -150,9 +153,9 @@ def _side(claim: Claim, part: Part, table: DataFrame, cell: Cell) -> tuple[dict[
             best = score, tried
     if best is None:
         return {}, ""
-    told = ", ".join(f"{setting}={value}" for setting, value in best[1].items())
+    chosen = ", ".join(f"{setting}={value}" for setting, value in best[1].items())
     who = " ".join(str(value) for value in cell.values())
-    return _values(claim, part.measure, _rows(odd, best[1]), part.log), f"{who}: {told}"
+    return _values(claim, part.measure, _rows(odd, best[1]), part.log), f"{who}: {chosen}"
 
 
 def _values(claim: Claim, measure: str, rows: DataFrame, log: bool) -> dict[int, float]:
@@ -179,13 +182,3 @@ def _rows(table: DataFrame, cell: Cell) -> DataFrame:
             return table[:0]
         kept &= np.array([told(own) == told(value) for own in table[setting]], dtype=bool)
     return table[kept]
-
-
-def told(value: object) -> str:
-    """A setting's value so that equal ones are equal, whoever wrote them: 1e-3 and 0.001."""
-    if isinstance(value, bool):
-        return str(value)
-    try:
-        return repr(float(value))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return str(value)
