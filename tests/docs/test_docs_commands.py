@@ -30,6 +30,7 @@ ELSEWHERE = {
     r"alphagrad run recipe=text data=ag_news": "tests/recipes/test_text_files.py",
     r"torchrun .*run recipe=(image|lm)": "tests/recipes/test_recipe_parallel.py",
     r"torchrun .*resume": "tests/lab/test_lab_torchrun.py",
+    r"alphagrad claims --run": "tests/lab/test_lab_claims.py",
     r"python benchmarks/rl_(fidelity|throughput)\.py": "benchmarks/rl_throughput.py",
 }
 """What cannot run in a test's folder (it makes an environment, or needs a network, a cluster, a database, CleanRL's
@@ -118,13 +119,16 @@ class Reader:
             return
         words = shlex.split(line, comments=True)
         if words[0] == "python":
-            small = [sys.executable, *self.small(words[1:])]
+            small = words[1:] if words[1] == "-m" else self.small(words[1:])
             self.lab.setenv("ALPHAGRAD_DATA", str(self.desk / "data"))
-            done = subprocess.run(small, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+            place = self.desk if words[1] == "-m" else CHECKOUT
+            done = subprocess.run([sys.executable, *small], cwd=place, capture_output=True, text=True, check=False)
             assert done.returncode == 0, (line, done.stderr)
             return
         assert words[0].rpartition("/")[2] == "alphagrad", f"nothing runs this command: {line}"
         words = shortened([self.filled(word, words[1]) for word in words[1:]], self.desk / "conf")
+        if words[0] == "export" and not (self.desk / "outputs/dqn_cartpole").exists():
+            self.played()
         if "--new-store" in words:
             (self.desk / "outputs/mlflow.db").unlink()
         done = self.cli(*words)
@@ -175,6 +179,8 @@ BENCHMARKS = {
     "benchmarks/ngram.py": ("data=sotu", "recipe.tokenizer=bpe", "recipe.vocabulary=300", "recipe.batch_size=2"),
     "benchmarks/text_throughput.py": ("--task", "text", "--turn", "2", "--steps", "4"),
     "benchmarks/vision_throughput.py": ("--task", "digits", "--runs", "2", "recipe.epochs=40"),
+    "benchmarks/fixed_point_size.py": ("--cc", "cc"),
+    "benchmarks/regression_stability.py": ("judge", "docs/results/regression.csv.gz"),
     "benchmarks/instruments_cost.py": ("--task", "dqn", "--optimizer", "adam", "--repeats", "1"),
 }
 """Benchmark → the words by which it is short, in place of the page's."""
