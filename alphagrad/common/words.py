@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import math
 import re
 import sys
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ LONGEST = 200
 """Characters of a value that a message shows."""
 LONGEST_LINE = 4000
 """Characters of a message."""
+UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
 # what moves the cursor, colours, renames the window, hides or reorders text, or cannot be encoded
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]"
@@ -50,6 +52,12 @@ def shown(value: object) -> str:
         return cut(repr(value))
     except ValueError:  # Python writes no integer of more than 4,300 digits
         return f"a {type(value).__name__} that is too long to be shown"
+
+
+def size(number: float) -> str:
+    """Bytes as a person reads them."""
+    power = min(int(math.log10(max(number, 1)) / 3), len(UNITS) - 1)
+    return f"{number / 1000**power:.3g} {UNITS[power]}"
 
 
 def listed(names: object, longest: int = 1000) -> str:

@@ -11,12 +11,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from alphagrad.common.words import cut
+from alphagrad.common.words import cut, size
 from alphagrad.harness import metrics
 
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Where Linux says what a container may take."""
-UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def check_memory(settings: BaseModel, need: Callable[[Any], float], names: Sequence[str]) -> None:
@@ -89,12 +88,6 @@ def memory() -> float:
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         found.append(math.inf if limit == resource.RLIM_INFINITY else limit)
     return min(found)
-
-
-def size(number: float) -> str:
-    """Bytes as a person reads them."""
-    power = min(int(math.log10(max(number, 1)) / 3), len(UNITS) - 1)
-    return f"{number / 1000**power:.3g} {UNITS[power]}"
 
 
 def forget_peak() -> None:

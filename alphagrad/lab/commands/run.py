@@ -27,6 +27,7 @@ from alphagrad.lab.config import compose
 from alphagrad.lab.config.catalogue import help_text
 from alphagrad.lab.config.complaints import as_set, one_line
 from alphagrad.lab.config.overrides import as_setting, parsed, without_effect
+from alphagrad.lab.config.sweep import of_study
 from alphagrad.lab.store.address import hide
 
 if TYPE_CHECKING:
@@ -227,6 +228,7 @@ def run_study(jobs: Jobs, arguments: list[str], args: argparse.Namespace, resume
     try:
         with started(jobs, args.overrides, args.config_dir, noted, resumed) as running:
             left = [job for key, job in jobs.items() if running is None or key not in running.skipped]
+            args.overrides = of_study(args.overrides)
             if running is None:
                 with Boards(left) as boards:
                     through_hydra(args, task_of(boards=boards))

@@ -15,7 +15,7 @@ from torch import nn
 
 from alphagrad.common import ranks
 from alphagrad.common.errors import ConfigError
-from alphagrad.common.words import cut, shown
+from alphagrad.common.words import cut, shown, size
 from alphagrad.harness import memory, metrics
 from alphagrad.harness.device import device_of
 from alphagrad.harness.driver import Observation, OptimizerSpec
@@ -178,7 +178,7 @@ def check_stack(setup: Setup, runs: int) -> float:
     if needed > there:
         raise ConfigError(
             f"stack.max_runs={setup.settings.stack.max_runs}: a stack of {runs} runs takes about "
-            f"{memory.size(needed)} of memory, and this machine has {memory.size(there)}; give less"
+            f"{size(needed)} of memory, and this machine has {size(there)}; give less"
         )
     return needed
 
@@ -250,8 +250,8 @@ def build_recipe(config: DictConfig) -> Recipe:
         raise ConfigError(str(error)) from error
     if not hasattr(recipe, "bytes_of") and (needed := bytes_of(recipe, 1)) > memory.memory():
         raise ConfigError(
-            f"recipe={section.get('name')}: the weights and gradients of its networks take {memory.size(needed)} of "
-            f"memory, and this machine has {memory.size(memory.memory())}; give smaller networks"
+            f"recipe={section.get('name')}: the weights and gradients of its networks take {size(needed)} of "
+            f"memory, and this machine has {size(memory.memory())}; give smaller networks"
         )
     return recipe
 

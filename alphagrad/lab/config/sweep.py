@@ -23,11 +23,28 @@ MOST_JOBS = 100_000
 
 def sweep_parameters(overrides: Sequence[str]) -> list[str]:
     """What the configuration itself sweeps over (``hydra.sweeper.params``), as overrides."""
-    fixed = [o.input_line or "" for o in parsed(overrides) if not o.is_sweep_override()]
+    fixed = [o.input_line or "" for o in parsed(of_study(overrides)) if not o.is_sweep_override()]
     params = compose.hydra_config(fixed).hydra.sweeper.get("params") or {}
     if not isinstance(params, DictConfig) and params:
         raise ConfigError(f"hydra.sweeper.params={shown(params)}: must hold settings, each with its values")
     return [f"{key!s}={value}" for key, value in params.items()]
+
+
+def of_study(overrides: Sequence[str]) -> list[str]:
+    """The overrides without those that only the jobs can take: settings of what is swept, as a choice of it alone may
+    have them (``optimizer=adam,adamw optimizer.betas=[0.9,0.99]``)."""
+    read = parsed(overrides)
+    swept = {o.get_key_element() for o in read if o.is_sweep_override()}
+    if swept & {"recipe", "experiment"}:
+        kept = compose.BOOKKEEPING
+        return [o.input_line or "" for o in read if _part(o) in kept or "." not in o.get_key_element()]
+    if "optimizer" in swept:
+        swept |= set(compose.SLOTS)
+    return [o.input_line or "" for o in read if "." not in o.get_key_element() or _part(o) not in swept]
+
+
+def _part(override: Override) -> str:
+    return override.get_key_element().lstrip("+~").partition(".")[0]
 
 
 def jobs_of(overrides: Sequence[str], announce: bool = False) -> list[list[str]]:

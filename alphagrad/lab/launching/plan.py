@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from alphagrad.common.errors import ConfigError
+from alphagrad.common.words import size
 from alphagrad.harness import memory
 from alphagrad.harness.recipe import Capability
 from alphagrad.lab.config.build import build, check_stack, recipe_class
@@ -69,8 +70,8 @@ def check_stacks(configs: Sequence[DictConfig], max_runs: int, processes: int) -
     largest, there = sorted(needs, reverse=True)[:processes], memory.memory()
     if sum(largest) > there:
         raise ConfigError(
-            f"stack.processes={processes}: {len(largest)} stacks at a time take about {memory.size(sum(largest))} of "
-            f"memory, and this machine has {memory.size(there)}; give less, or a smaller stack.max_runs"
+            f"stack.processes={processes}: {len(largest)} stacks at a time take about {size(sum(largest))} of "
+            f"memory, and this machine has {size(there)}; give less, or a smaller stack.max_runs"
         )
 
 

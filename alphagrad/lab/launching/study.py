@@ -183,6 +183,6 @@ def show_charts(tracker: Tracker, objectives: Sequence[Objective]) -> None:
 def sweep_folder(overrides: Sequence[str], config_dir: str | None = None) -> Path:
     """The folder of a study that begins now."""
     with compose.hydra_initialized(config_dir):
-        single = [o for o in overrides if not sweep.is_sweep(o)]
+        single = [o for o in sweep.of_study(overrides) if not sweep.is_sweep(o)]
         folder = str(compose.hydra_config(single).hydra.sweep.dir)
     return Path(folder).expanduser().resolve()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from alphagrad.common.words import size
 from alphagrad.harness import metrics
-from alphagrad.harness.memory import size
 from alphagrad.lab.evidence.figures import line
 from alphagrad.lab.evidence.page.blocks import Cell, Picture, Section, Table, Text, number
 from alphagrad.lab.evidence.page.drawing import axes_of, below, label, svg
