@@ -22,6 +22,10 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 """Of lines, so that they differ without colours, too; with these, no two of the first 28 are alike."""
 MARKS = 12
 """On a line, about."""
+LESS, MORE = ("loss", "error", "perplexity", "bits", "gap"), ("return", "accuracy", "f1")
+"""In a metric's name: whether less or more of it is better."""
+LINES = 12
+"""In one figure at most, which are told apart."""
 MARGIN = 0.1
 """Beside what was measured, as a share of it."""
 
@@ -29,7 +33,7 @@ MARGIN = 0.1
 def plot(results: Results, study: Comparison, metric: str, file: Path, logarithmic: bool = False) -> None:
     """Mean of a metric over the steps, in a band of its 95 % interval: a line for each configuration.
 
-    A logarithmic axis leaves out what is not above 0.
+    Of more than :data:`LINES` configurations the best are drawn. A logarithmic axis leaves out what is not above 0.
 
     Raises:
         ConfigError: no finished run has the metric, or the file cannot be written.
@@ -39,28 +43,45 @@ def plot(results: Results, study: Comparison, metric: str, file: Path, logarithm
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 4.5), constrained_layout=True)
-    drawn: list[Curve] = []
-    for group in study.groups:
-        curves = list(results.histories(group.finished(), [metric]).values())
-        if curves:
-            line(axes, f"{group.label} ({count(curves)})", *band(curves), number=study.groups.index(group))
-            drawn += curves
+    drawn: dict[int, list[Curve]] = {}
+    for place, group in enumerate(study.groups):
+        if curves := list(results.histories(group.finished(), [metric]).values()):
+            drawn[place] = curves
     if not drawn:
         known = sorted({m for group in study.groups for run in group.runs for m in run.metrics})
         raise ConfigError(f"--metric={metric}: no finished run has it; there are {listed(known)}")
+    title, best = study.title, _best(drawn, metric)
+    if len(best) < len(drawn):
+        title += f"; the {len(best)} best of {len(drawn)} configurations"
+    figure, axes = plt.subplots(figsize=(8, 4.5), constrained_layout=True)
+    for place in best:
+        line(axes, f"{study.groups[place].label} ({count(drawn[place])})", *band(drawn[place]), number=place)
     if logarithmic:
         axes.set_yscale("log")
-    frame(axes, drawn)
+    frame(axes, [curve for place in best for curve in drawn[place]])
     axes.set_xlabel("step")
     axes.set_ylabel(unformatted(metrics.title(metric)))
-    axes.set_title(unformatted(study.title), fontsize="small", wrap=True)
+    axes.set_title(unformatted(title), fontsize="small", wrap=True)
     axes.legend(fontsize="small")
     try:
         figure.savefig(file, dpi=150)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--plot={file}: cannot be written ({error})") from error
     plt.close(figure)
+
+
+def _best(drawn: dict[int, list[Curve]], metric: str) -> list[int]:
+    """The places of at most :data:`LINES` groups, in their order: those whose curves end best, if it is known."""
+    sign = {"min": 1, "max": -1}.get(direction(metric), 0)
+    last = {place: sign * float(np.mean([values[-1] for _, values in curves])) for place, curves in drawn.items()}
+    ranked = sorted(drawn, key=lambda place: (not np.isfinite(last[place]), last[place]))
+    return sorted(ranked[:LINES])
+
+
+def direction(metric: str) -> str:
+    """*max* or *min* where a metric's name says which is better; empty otherwise."""
+    name = metric.lower()
+    return "min" if any(word in name for word in LESS) else "max" if any(word in name for word in MORE) else ""
 
 
 def line(

@@ -11,13 +11,12 @@ import numpy as np
 
 from alphagrad.common.cells import cells
 from alphagrad.harness import metrics
+from alphagrad.lab.evidence.figures import direction
 from alphagrad.lab.evidence.results import Comparison, Group, Results, Run
 from alphagrad.lab.evidence.statistics.curves import Curve
 from alphagrad.lab.records.judged import objective_of
 from alphagrad.lab.records.search import CONFIGURATION, PARENT, RECIPE
 
-LESS, MORE = ("loss", "error", "perplexity", "bits", "gap"), ("return", "accuracy", "f1")
-"""In a metric's name: whether less or more of it is better."""
 DRAWN, SIGNALS = 10, 5
 """Configurations in one figure at most, and in one of signals, whose bands are wide: the best."""
 
@@ -48,10 +47,7 @@ class Subject:
 
     def direction(self, metric: str) -> str:
         """*max* or *min* where it is known which is better; empty otherwise."""
-        if metric == self.objective:
-            return self.better
-        name = metric.lower()
-        return "min" if any(word in name for word in LESS) else "max" if any(word in name for word in MORE) else ""
+        return self.better if metric == self.objective else direction(metric)
 
     def mean(self, group: Group, metric: str = "") -> float:
         """The mean over a group's finished runs; NaN where there is none."""
