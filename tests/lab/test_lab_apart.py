@@ -47,6 +47,7 @@ def ends(runs: list) -> dict[int, tuple[str, str]]:
     return found
 
 
+@pytest.mark.long
 def test_what_one_run_raises_is_its_own(jobs, root, store_runs):
     """Of seven, one raises in the middle, and one turns non-finite as its own."""
     bad = ("recipe.raising=[4]", "recipe.diverging=[2]", "recipe.at=3", "recipe.total_steps=6")
@@ -97,6 +98,7 @@ def test_an_environment_that_raises(jobs, root, store_runs, tiny, lab):
     assert [ends(store_runs(root))[seed][0] for seed in range(4)] == ["FINISHED", "FINISHED", "FAILED", "FINISHED"]
 
 
+@pytest.mark.long
 def test_an_optimizer_that_cannot_be_built(jobs, root, store_runs, tiny):
     outcomes = run_apart(jobs(*tiny, "recipe.total_steps=30", optimizer="adam,choosy,sgd"))
     assert [outcome.failure is None for outcome in outcomes] == [True, False, True]

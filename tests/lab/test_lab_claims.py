@@ -218,6 +218,7 @@ def test_wrong_words(cli, tmp_path, words, told):
     assert len(failed.err.splitlines()) == 1
 
 
+@pytest.mark.long
 def test_a_small_claim_is_run_gathered_and_decided(cli, odd, root, tmp_path, monkeypatch, lab):
     """What is missing is run, once; the runs are kept with what varies."""
     own = Claim(

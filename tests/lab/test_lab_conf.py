@@ -17,6 +17,7 @@ from alphagrad.recipes.tabular import data as tables
 from alphagrad.recipes.vision.data import DataSettings
 from alphagrad.recipes.vision.models import USES, ModelSettings
 from omegaconf import OmegaConf
+from tiers import long
 
 from alphagrad import alpha, normalization, transform, values, variants
 from alphagrad.common.errors import ConfigError
@@ -476,7 +477,11 @@ EMBEDDED = {"text_newsgroups": ["data=pydocs"], "lm_sotu": ["data=topics"]}
 """For studies on data that are not everywhere, some that are."""
 
 
-@pytest.mark.parametrize("study", options("experiment"))
+QUICK = ("cliff", "interpolation", "lm_sotu", "paper_dqn", "plateau", "scale")
+"""Studies of few jobs."""
+
+
+@pytest.mark.parametrize("study", [*QUICK, *long(*(s for s in options("experiment") if s not in QUICK))])
 def test_every_study_composes_and_builds(composed, study):
     from alphagrad.lab.config.sweep import jobs_of, sweep_parameters
 

@@ -221,6 +221,7 @@ def test_a_stack_that_is_over_holds_nobody(odd, cli, composed, root, store_runs)
     assert not (root / "stack-0e0e0e0e").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("named", ["folder", "id"])
 def test_a_whole_study(cli, lab, at, root, store_runs, odd, tmp_path, named):
     """From another folder than it was started in."""

@@ -64,6 +64,7 @@ def begun(root: Path) -> list[Path]:
     return [file for file in root.rglob("run_id") if file.with_name("config.yaml").exists()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "status"), [INTERRUPTED, pytest.param(*TERMINATED, marks=pytest.mark.slow)])
 def test_a_single_run(start, root, store_runs, number, status):
     process = start()
@@ -178,6 +179,7 @@ def test_an_interruption_that_python_drops_is_not_lost(number):
     check()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "status"), [INTERRUPTED, pytest.param(*TERMINATED, marks=pytest.mark.slow)])
 def test_a_stacked_multirun(start_forked, root, store_runs, number, status):
     process = start_forked("-m", "hydra/launcher=stacked", "seed=range(2)", "optimizer=adam", "stack.processes=2")
@@ -206,6 +208,7 @@ def left(process: subprocess.Popen) -> bool:
     return True
 
 
+@pytest.mark.long
 def test_a_closed_terminal(lab, root, store_runs, started):
     """The run is closed though nothing can be written to its terminal any more."""
     import pty

@@ -223,6 +223,7 @@ for words in (["--help"], ["ls"], ["alpha"], ["run", "optimizer=\\u03b1"], ["run
 """
 
 
+@pytest.mark.long
 def test_a_terminal_that_knows_ascii_alone(odd, root):
     """Also where the language is C, and Python does not make it UTF-8."""
     ascii_alone = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

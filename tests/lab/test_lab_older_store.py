@@ -240,6 +240,7 @@ def as_version_1(older: Older, experiment: str) -> None:
         torch.save({**state, "version": 1, "runs": runs}, file)
 
 
+@pytest.mark.long
 def test_stopped_runs_end_as_if_nothing_had_happened(cli, older, unbroken):
     """By SIGTERM, SIGKILL, and by Ctrl-C before there was a state; and from a state of an earlier version."""
     as_version_1(older, "killed")
@@ -255,6 +256,7 @@ def test_stopped_runs_end_as_if_nothing_had_happened(cli, older, unbroken):
         assert not list((older.root / name).glob("state-*.pt"))
 
 
+@pytest.mark.long
 def test_a_stack_that_was_stopped_goes_on_from_any_of_its_runs(cli, older, tmp_path):
     """To the end that it has when the same stack starts from its beginning."""
     anew = unpacked(older.archive, tmp_path / "other")

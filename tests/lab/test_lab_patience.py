@@ -12,6 +12,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from tiers import long
 
 from alphagrad.common.errors import StorageLost
 from alphagrad.lab.records import checkpoint, writer
@@ -75,7 +76,7 @@ def test_what_fails_twice_is_written(cli, lab, root, tiny, store_runs, name):
     assert files == {"config.yaml", "checkpoint.pt"}
 
 
-@pytest.mark.parametrize("what", ["checkpoint.pt", "confusion.png"])
+@pytest.mark.parametrize("what", ["checkpoint.pt", *long("confusion.png")])
 def test_a_finished_training_whose_files_are_not_taken(cli, lab, root, store_runs, what):
     """It is KILLED with its state, and what goes on is not trained again."""
     folder = root / "run"

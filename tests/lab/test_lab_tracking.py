@@ -234,6 +234,7 @@ def test_a_failing_job_does_not_stop_the_others(broken, cli, root, tiny, store_r
     assert PARENT_RUN not in os.environ
 
 
+@pytest.mark.long
 def test_a_study_started_again_runs_what_is_missing(broken, cli, root, tiny, store_runs, lab):
     words = ("run", "-m", "recipe=broken", "seed=range(4)", f"output_root={root}", *tiny)
     assert cli(*words).status == 1
@@ -256,6 +257,7 @@ def test_a_study_started_again_runs_what_is_missing(broken, cli, root, tiny, sto
     assert len(store_runs(root)) == 2 + 6 + 4
 
 
+@pytest.mark.long
 def test_the_stacked_launcher_gives_the_same_runs(cli, root, tiny, store_runs):
     words = ("optimizer=adam,alphagrad", "seed=range(2)", f"output_root={root}", *tiny)
     assert cli("run", "-m", *words, "tracking.experiment=one_by_one").status == 0
@@ -398,6 +400,7 @@ def test_status_says_how_it_ended(tracker, root, store_runs, error, status):
     assert run.data.tags["alphagrad.reason"].startswith(type(error).__name__)
 
 
+@pytest.mark.long
 def test_children_of_other_processes(root, lab, store_runs):
     """The parent's id goes through the environment, so that any launcher's jobs find it."""
     child = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from tiers import long
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.lab.config import compose
@@ -167,7 +168,7 @@ def test_nothing_is_pruned_once_its_training_is_over(odd, root, composed, tiny, 
     assert sorted(run.info.status for run in store_runs(root)) == ["FINISHED", "FINISHED", "KILLED"]
 
 
-@pytest.mark.parametrize("extra", [(), ("--no-pruning",)])
+@pytest.mark.parametrize("extra", [(), *long(("--no-pruning",))])
 def test_a_tuning_of_which_no_trial_finished_fails_and_says_why(cli, odd, root, store_runs, extra):
     done = cli(*words(root, 1, 2, "adam,sgd"), "recipe.diverging=[0,100000]", *extra)
     assert done.status == 1
@@ -206,6 +207,7 @@ def test_a_tuning_whose_process_is_gone_is_closed_and_goes_on(cli, odd, root, st
     assert len(store_runs(root)) == 1 + 2
 
 
+@pytest.mark.long
 def test_a_tuning_whose_run_was_deleted_gets_another(cli, odd, root, store_runs):
     def parents():
         return [r.info.run_id for r in store_runs(root) if r.data.tags.get("alphagrad.kind") == "tuning"]
@@ -275,6 +277,7 @@ def test_wrong_spaces_are_one_line(cli, odd, lab, tmp_path, text, needed):
     assert not (tmp_path / "out" / "tuning.db").exists()
 
 
+@pytest.mark.long
 def test_a_metric_that_looks_mistyped_is_doubted_before_anything_is_trained(cli, odd, lab, root, capfd):
     said = []
     lab.setattr(tune, "_train", lambda *_: said.append(capfd.readouterr().err) or interrupt())

@@ -240,6 +240,7 @@ def test_what_is_kept_on_disk_is_made_anew_when_any_source_changes(tmp_path, mon
     assert step() == pytest.approx(before / 2)
 
 
+@pytest.mark.long
 def test_a_forked_process_steps_on_alone():
     """OpenMP's threads stay in the parent; waiting for them would never end."""
     subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=120)
@@ -348,7 +349,7 @@ def test_what_changes_under_the_optimizer_is_noticed():
     torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("every", [23, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [pytest.param(23, marks=pytest.mark.long), pytest.param(1, marks=pytest.mark.slow)])
 def test_the_triton_kernels_do_the_same_in_tritons_interpreter(every):
     """One rule in so many, both half precisions, stacks, and gradients that are not finite."""
     pytest.importorskip("triton", reason="Triton comes with torch on Linux alone")

@@ -122,12 +122,14 @@ def assert_like_one_process(sharded, name, rule, settings, tolerance):
             )
 
 
+@pytest.mark.long
 def test_every_rule(sharded):
     """Parameters, momentum, α, saturation, counts of skipped updates, and what is observed."""
     for name, rule, settings in all_slots():
         assert_like_one_process(sharded, name, rule, settings, 2e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SPECIAL)
 def test_every_way_to_step(sharded, name):
     rule, settings = SPECIAL[name]
@@ -141,6 +143,7 @@ def test_compiled_steps(tmp_path):
         assert_like_one_process(found, name, rule, settings, 2e-6)
 
 
+@pytest.mark.long
 def test_the_shards_are_what_they_should_be(sharded):
     """The cases have what they claim to have: skipped updates, α that moved, and no NaN elsewhere."""
     found = sharded[0]["float16"]
@@ -247,6 +250,7 @@ def broadcast(value):
     return held[0]
 
 
+@pytest.mark.long
 def test_every_division_gives_one_update(processes):
     g = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
     expected = -torch.tanh(3.0 * g / g.norm())
@@ -256,12 +260,14 @@ def test_every_division_gives_one_update(processes):
             torch.testing.assert_close(moved, expected, msg=name)
 
 
+@pytest.mark.long
 def test_what_cannot_be_sharded_is_refused(processes):
     for found in processes:
         assert "parameter 0 is sharded; a stack of runs" in found["refused"]["stack"]
         assert "Partial" in found["refused"]["partial"]
 
 
+@pytest.mark.long
 def test_bad_gradients_of_one_process_are_everybodys(processes):
     g = torch.tensor([1.0, 2.0, 3.0])
     for found in processes:
@@ -271,6 +277,7 @@ def test_bad_gradients_of_one_process_are_everybodys(processes):
         torch.testing.assert_close(found["scaled"], -torch.tanh(3.0 * g / g.norm()))
 
 
+@pytest.mark.long
 def test_torchs_own_checkpoints_of_sharded_optimizers(processes):
     for found in processes:
         assert {"momentum_buffer", "begun", "alpha", "saturation", "step", "skipped"} == set(found["state"])

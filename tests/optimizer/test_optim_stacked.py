@@ -54,10 +54,12 @@ def check(rules, stacked_rule, foreach=False, lrs=None, **settings):
                 torch.testing.assert_close(together.state[params[name]][key][run], value, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("share", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize(
+    "share", [pytest.param(1, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.long), 16]
+)
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_a_stack_is_its_runs_for_every_combination(normalization, share):
-    """Every combination of slots, or in the default suite one in four, with each momentum."""
+    """Every combination of slots, or in `make test-long` one in four and by default one in sixteen, with each momentum."""
     for k, slots in enumerate(SLOTS):
         # shifted by k // 4: a plain stride could meet the same α policies again and again
         if slots[0] == normalization and (k + k // 4) % share == 0:

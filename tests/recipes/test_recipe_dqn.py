@@ -103,6 +103,7 @@ def stacked_and_alone():
     return runs, train(dqn, *runs, observe=100), [train(dqn, run, observe=100) for run in runs]
 
 
+@pytest.mark.long
 def test_run_k_of_a_stack_is_the_run_alone(stacked_and_alone):
     runs, (together, log), singles = stacked_and_alone
     for k, (single, single_log) in enumerate(singles):
@@ -116,6 +117,7 @@ def test_run_k_of_a_stack_is_the_run_alone(stacked_and_alone):
     assert all(different[0] != other for other in different[1:])
 
 
+@pytest.mark.long
 def test_a_runs_measurements_do_not_depend_on_the_stack(stacked_and_alone):
     runs, (_, log), singles = stacked_and_alone
     for k, (_, single_log) in enumerate(singles):
@@ -129,6 +131,7 @@ def test_a_runs_measurements_do_not_depend_on_the_stack(stacked_and_alone):
             np.testing.assert_allclose([v for _, v in found], [v for _, v in expected], rtol=2e-3, atol=1e-5)
 
 
+@pytest.mark.long
 def test_optimizer_state_of_a_run_in_the_checkpoint(stacked_and_alone):
     _, (together, _), singles = stacked_and_alone
     for k, (single, _) in enumerate(singles):

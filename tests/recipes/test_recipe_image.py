@@ -13,6 +13,7 @@ import yaml
 from alphagrad.recipes.image import Image, ImageSettings
 from alphagrad.recipes.vision.data import dataset
 from alphagrad.recipes.vision.models import USES
+from tiers import long
 from torch import nn
 
 from alphagrad import variants
@@ -133,7 +134,7 @@ def test_training_is_the_plain_loops(model, spec):
     assert result["steps"] == image.total_steps == 2 * (1438 // 64)
 
 
-@pytest.mark.parametrize("model", ["mlp", "cnn"])
+@pytest.mark.parametrize("model", ["mlp", *long("cnn")])
 @pytest.mark.parametrize("how", ["vmap", "loop"])
 def test_run_k_of_a_stack_is_the_run_alone(model, how):
     runs = [RunSpec(0, ADAM), RunSpec(5, ADAM), RunSpec(5, OURS), RunSpec(2, OURS), RunSpec(1, CLIPPED)]

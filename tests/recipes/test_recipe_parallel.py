@@ -142,6 +142,7 @@ def assert_same(found, expected, told, tolerance=2e-5):
         assert found == expected, told
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_make_the_updates_of_one(two, kind, name):
@@ -156,6 +157,7 @@ def test_two_processes_make_the_updates_of_one(two, kind, name):
         assert_same(found[kind][name], alone, name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_a_resumed_run_ends_the_same(two, kind):
     """In two processes to the bit, in one to rounding: the state is whole."""
@@ -169,6 +171,7 @@ def test_a_resumed_run_ends_the_same(two, kind):
     assert_same(ended["result"], two[0][kind]["accumulated"]["result"], kind)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_all_processes_evaluate_the_same_statistics(two, kind):
     first, second = (found[kind]["norm"] for found in two)
@@ -205,6 +208,7 @@ def of_recipes_in_both_ways(root):
     return found
 
 
+@pytest.mark.long
 def test_recipes_in_two_processes(tmp_path):
     alone = of_recipes(tmp_path, "ddp")
     for found in in_processes(of_recipes_in_both_ways, tmp_path / "two", str(tmp_path)):

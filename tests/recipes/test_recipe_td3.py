@@ -419,6 +419,7 @@ def stacked_and_alone():
     return runs, train(td3, *runs, observe=20), [train(td3, run, observe=20) for run in runs]
 
 
+@pytest.mark.long
 def test_run_k_of_a_stack_is_the_run_alone(stacked_and_alone):
     runs, (together, log), singles = stacked_and_alone
     for k, ((single,), single_log) in enumerate(singles):
@@ -436,6 +437,7 @@ def test_run_k_of_a_stack_is_the_run_alone(stacked_and_alone):
     assert all(a != b for k, a in enumerate(returns) for b in returns[:k])
 
 
+@pytest.mark.long
 def test_a_runs_measurements_do_not_depend_on_the_stack(stacked_and_alone):
     runs, (_, log), singles = stacked_and_alone
     for k, (_, single_log) in enumerate(singles):

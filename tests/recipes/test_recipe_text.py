@@ -138,6 +138,7 @@ def test_macro_f1_is_scikit_learns():
     assert macro_f1(counts).item() == pytest.approx(f1_score(true, guess, average="macro", zero_division=0))
 
 
+@pytest.mark.long
 def test_embedded_texts_are_split_the_same_way_every_time():
     splits = pydocs()
     train_texts, test_texts = ({t for t, _ in splits[s]} for s in ("train", "test"))
