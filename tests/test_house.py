@@ -59,6 +59,12 @@ def test_files_stay_short():
     assert not {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE}
 
 
+def test_tests_stay_short():
+    lengths = {str(f): len(f.read_text(encoding="utf-8").splitlines()) for f in ROOT.glob("tests/**/*.py")}
+    assert len(lengths) > 100
+    assert not {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE}
+
+
 def functions(file: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     """All of a file's."""
     return [node for node in parsed(file) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]

@@ -4,8 +4,8 @@ import copy
 import os
 from pathlib import Path
 
+import image_cases
 import pytest
-import test_recipe_image
 import text_cases
 import torch
 from alphagrad.recipes.supervised.learner import Training
@@ -195,7 +195,7 @@ def of_recipes(root, kind):
         "transformer": text_cases.text(tables, "transformer", {"layers": 2}, parallel=kind),
     }
     norm = {"channels": [8], "hidden": [4], "norm": "group"}
-    recipes["cnn"] = test_recipe_image.recipe("cnn", shape=norm, parallel=kind, epochs=1, batch_size=200)
+    recipes["cnn"] = image_cases.recipe("cnn", shape=norm, parallel=kind, epochs=1, batch_size=200)
     return {name: text_cases.train(r, root, RunSpec(0, SGD))[0][0]["model"] for name, r in recipes.items()}
 
 
