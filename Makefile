@@ -22,7 +22,7 @@ test: lint docs wheel
 
 # Seconds long each, end to end; what CI runs after `make test`.
 test-long: .venv/installed
-	$(BIN)/pytest --numprocesses 2 --dist worksteal -m long
+	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "long and not slow"
 
 # Minutes long each, and none of the others; Ray, PostgreSQL and SLURM for real; without root and Debian's packages the tests of the last two say why they skip.
 test-slow: .venv/installed-all

@@ -7,6 +7,7 @@ Files of a test's own are always read. Copies are made by :mod:`pickle`, which i
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 import pytest
 from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository, IConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository, IConfigRepository
 from hydra._internal.defaults_list import Overrides
 from hydra.core.default_element import ConfigDefault, InputDefault, ResultDefault
 from hydra.core.object_type import ObjectType
@@ -63,7 +64,12 @@ def recalled() -> Iterator[None]:
             choices[key] = CHOICES(overrides, defaults, self_added)
         return choices[key]
 
+    def caching(self: CachingConfigRepository, delegate: IConfigRepository) -> None:
+        """A copy that may have other sources; Hydra copies the sources as well, which never change."""
+        self.delegate, self.cache = copy.copy(delegate), {}
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CachingConfigRepository, "__init__", caching)
         patch.setattr(ConfigRepository, "load_config", load_config)
         patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merged)
         patch.setattr(defaults_list, "_create_interpolation_map", chosen)

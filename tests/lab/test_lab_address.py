@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiers import long
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.lab.store import address
@@ -168,7 +167,15 @@ def test_no_message_tells_a_password(unseen, cli, tmp_path, tiny, command):
         assert "cret" not in failed.err + failed.out
 
 
-@pytest.mark.parametrize("how", ["tracking=none", *long("tracking.uri=none")])
+def test_a_run_without_tracking_makes_no_store(cli, tmp_path, tiny):
+    done = cli("run", *tiny, "tracking=none", f"output_root={tmp_path}", f"hydra.run.dir={tmp_path}/run")
+    assert done.status == 0, done.err
+    assert (tmp_path / "run/checkpoint.pt").exists()
+    assert not list(tmp_path.rglob("mlflow.db*"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["tracking=none", "tracking.uri=none"])
 def test_no_tracking(cli, at, tmp_path, tiny, how):
     """A run, one that goes on, a multirun and a stack; no store is made."""
     words = (*tiny, how, f"output_root={tmp_path}", "recipe.compile=false", "checkpoint.every_steps=10")

@@ -14,6 +14,7 @@ from alphagrad.recipes.tabular import data as tables
 from alphagrad.recipes.vision.data import DataSettings
 from alphagrad.recipes.vision.models import USES, ModelSettings
 from options import keys, options, parameters, section
+from tiers import each_once
 
 from alphagrad import alpha, normalization, transform, values, variants
 from alphagrad.harness.recipe import EnvSettings
@@ -22,8 +23,7 @@ from alphagrad.lab.config import catalogue as listing
 from alphagrad.lab.config.shape import MOVED, identity
 
 
-@pytest.mark.parametrize("optimizer", options("optimizer"))
-@pytest.mark.parametrize("recipe", options("recipe"))
+@pytest.mark.parametrize(("recipe", "optimizer"), each_once(options("recipe"), options("optimizer")))
 def test_every_recipe_takes_every_optimizer(composed, recipe, optimizer):
     job = build.build(composed(f"recipe={recipe}", f"optimizer={optimizer}"))
     assert job.optimizer.name == optimizer

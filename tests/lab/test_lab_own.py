@@ -12,6 +12,7 @@ import gymnasium
 import pytest
 import torch
 from own_cases import MODULE
+from tiers import rows_one_in
 
 from alphagrad.common import own
 from alphagrad.lab.launching import dispatch
@@ -95,7 +96,7 @@ def test_models_and_data(cli, folder, root, words):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [
+    rows_one_in(4, [
         (("optimizer=steep", "optimizer.rule._target_=own_things.stepe"), "there is no stepe in own_things; did you"),
         (("optimizer=plain", "optimizer.rate=1"), "optimizer.rate: no such setting"),
         (("optimizer=plain", "optimizer.lr=fast"), "optimizer.lr='fast': must be a finite number"),
@@ -127,7 +128,7 @@ def test_models_and_data(cli, folder, root, words):
         (("recipe=dqn_cartpole", "env.id=own_things:Wlak-v0"), "env.id=own_things:Wlak-v0: "),
         (("recipe=dqn_cartpole", "env.id=own_thing:Walk-v0"), "env.id=own_thing:Walk-v0: No module named 'own_thing'"),
         (("recipe=dqn_cartpole", "env.id=own_things:Walk-v0", "env.kwargs.size=3"), "env.kwargs={'size': 3}: Type"),
-    ],
+    ]),
 )  # fmt: skip
 def test_a_mistake_is_one_line(cli, folder, root, words, said):
     recipe = () if words[0].startswith("recipe=") else ("recipe=image",)
@@ -189,6 +190,7 @@ def test_resumed_to_the_bit(cli, folder, tmp_path, at, words):
     assert all(torch.equal(value, expected[name]) for name, value in result(stopped).items())
 
 
+@pytest.mark.long
 def test_a_stack_in_processes_of_its_own(cli, folder, root, store_runs):
     done = cli(
         *("run", "-m", "recipe=dqn_cartpole", "env.id=own_things:Walk-v0", "optimizer=steep,plain", "seed=0,1"),

@@ -62,7 +62,7 @@ def locked(file: Path, seconds: float) -> threading.Thread:
     return thread
 
 
-@pytest.mark.parametrize("name", ["create_run", "log_batch", "log_artifact", "set_terminated", "search_runs"])
+@pytest.mark.parametrize("name", ["create_run", "log_batch", *long("log_artifact", "set_terminated", "search_runs")])
 def test_what_fails_twice_is_written(cli, lab, root, tiny, store_runs, name):
     failing = Failing(lab, name, 2)
     done = cli("run", *tiny, *FAST, f"output_root={root}")
@@ -167,7 +167,7 @@ def test_a_locked_store_is_waited_for(lab, root, store_runs, tmp_path):
     assert (run.info.status, run.data.params) == ("FINISHED", {"a": "1"})
 
 
-@pytest.mark.parametrize("what", ["config.yaml", "run_id", "checkpoint.pt", "best.pt"])
+@pytest.mark.parametrize("what", ["config.yaml", *long("run_id", "checkpoint.pt", "best.pt")])
 def test_a_disk_that_does_not_take_a_file_at_once(cli, lab, root, tiny, store_runs, what):
     real, refused = Path.replace, []
 

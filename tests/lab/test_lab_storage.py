@@ -197,6 +197,7 @@ def test_what_lies_behind_an_error_that_tells_of_another():
     assert cause_of(store).startswith("RuntimeError: API request failed")
 
 
+@pytest.mark.long
 def test_a_disk_that_is_full_for_a_while(cli, disk, at, undisturbed, tmp_path, empty_store):
     """The run only says so, and goes on."""
     store = disk.folder / "store.db"

@@ -173,6 +173,7 @@ def test_a_study_started_again_tidies_up_after_a_process_that_was_killed_at_its_
     assert all(file.exists() for file in raised | open_stack) == (rerun == "missing")
 
 
+@pytest.mark.long
 def test_a_study_lies_where_its_configuration_says(cli, odd, root, tmp_path):
     """Also when a folder given by --config-dir says it."""
     (tmp_path / "conf/experiment").mkdir(parents=True)

@@ -189,6 +189,7 @@ def test_a_multirun(cli, root, tiny, store_runs):
     assert PARENT_RUN not in os.environ
 
 
+@pytest.mark.long
 def test_a_job_of_a_multirun_is_the_run_alone(cli, root, tiny, store_runs):
     assert cli("run", "-m", "seed=0,1", "alpha.value=93", f"output_root={root}", *tiny).status == 0
     assert cli("run", "seed=1", "alpha.value=93", f"output_root={root}", *tiny).status == 0

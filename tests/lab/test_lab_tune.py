@@ -186,6 +186,7 @@ def test_failed_trials_are_spent_and_do_not_win(cli, odd, root):
     assert "diverged at step 2: on demand" in done.out
 
 
+@pytest.mark.long
 def test_a_tuning_whose_process_is_gone_is_closed_and_goes_on(cli, odd, root, store_runs):
     def parent():
         (found,) = [r for r in store_runs(root) if r.data.tags.get("alphagrad.kind") == "tuning"]

@@ -78,11 +78,13 @@ def divided(tmp_path_factory):
     return in_processes(flattened_and_divided, tmp_path_factory.mktemp("divided"))
 
 
+@pytest.mark.long
 def test_one_reduction_measures_all_norms_and_one_all_saturations(divided):
     for found in divided:
         assert found["reductions"] == {"base": 1, "controlled": 2}
 
 
+@pytest.mark.long
 def test_fsdp1_is_refused_with_the_way_out(divided):
     for found in divided:
         for original in (False, True):
@@ -90,6 +92,7 @@ def test_fsdp1_is_refused_with_the_way_out(divided):
             assert "fsdp_version: 2" in found["refused"][f"fsdp1 {original}"]
 
 
+@pytest.mark.long
 def test_zero_takes_rules_that_work_tensor_by_tensor_alone(divided):
     for found in divided:
         for name in ("global", "sqrt_total", "saturation"):

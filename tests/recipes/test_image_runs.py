@@ -11,6 +11,7 @@ from alphagrad.recipes.image import Image
 from alphagrad.recipes.vision.data import dataset
 from alphagrad.recipes.vision.models import USES
 from image_cases import ADAM, OURS, flat, outcome, recipe, train
+from tiers import one_in
 from torch import nn
 
 from alphagrad.harness import metrics
@@ -87,6 +88,7 @@ def test_weight_decay_leaves_biases_and_norms_alone():
             assert torch.equal(result["model"][name], p) == (p.dim() < 2), name
 
 
+@pytest.mark.long
 def test_what_is_logged(tmp_path):
     image = recipe("cnn", log_every=10, eval_every=1, gap_images=100, target=0.2, epochs=4)
     _, log = train(image, RunSpec(0, ADAM), observe=20, folder=tmp_path)
@@ -214,6 +216,7 @@ def test_digits_are_scikit_learns():
 COMMAND = ("run", "recipe=image", "optimizer=adam", "recipe.epochs=1", "model.hidden=[8]")
 
 
+@pytest.mark.long
 def test_a_run_is_recorded_with_its_pictures(cli, root, store_runs):
     done = cli(*COMMAND, f"output_root={root}")
     assert done.status == 0, done.err
@@ -264,7 +267,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("words", REFUSED)
+@pytest.mark.parametrize("words", one_in(3, REFUSED))
 def test_bad_input_is_one_line_and_leaves_nothing(cli, tmp_path, words):
     failed = cli("run", "recipe=image", *words.split(), f"output_root={tmp_path / 'out'}")
     assert failed.status == 2

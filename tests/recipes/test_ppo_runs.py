@@ -71,6 +71,7 @@ def stacked_and_alone():
     return runs, train(ppo, *runs, observe=8), [train(ppo, run, observe=8) for run in runs]
 
 
+@pytest.mark.long
 def test_run_k_of_a_stack_is_the_run_alone(stacked_and_alone):
     runs, (together, log), singles = stacked_and_alone
     for k, ((single,), single_log) in enumerate(singles):
@@ -88,6 +89,7 @@ def test_run_k_of_a_stack_is_the_run_alone(stacked_and_alone):
     assert all(a != b for k, a in enumerate(returns) for b in returns[:k])
 
 
+@pytest.mark.long
 def test_a_runs_measurements_do_not_depend_on_the_stack(stacked_and_alone):
     runs, (_, log), singles = stacked_and_alone
     for k, (_, single_log) in enumerate(singles):
@@ -101,6 +103,7 @@ def test_a_runs_measurements_do_not_depend_on_the_stack(stacked_and_alone):
             np.testing.assert_allclose([v for _, v in found], [v for _, v in expected], rtol=2e-3, atol=1e-5)
 
 
+@pytest.mark.long
 def test_learning_rates_are_annealed_from_each_optimizers_own(stacked_and_alone):
     _, (_, log), _ = stacked_and_alone
     for k, first in enumerate((3e-3, 1e-3, 1e-3, 3e-3)):

@@ -149,6 +149,7 @@ def test_actions_are_uniform_before_learning_starts(actions):
     assert abs(np.corrcoef(share.T)[0, 1]) < 0.1
 
 
+@pytest.mark.long
 def test_actions_while_learning_are_the_policys_with_noise_of_their_scale(actions):
     """With a learning rate of 0 the policy stays what it was, so the noise can be told from it."""
     still = OptimizerSpec("sgd", lambda params: torch.optim.SGD(params, lr=0.0), "elementwise")

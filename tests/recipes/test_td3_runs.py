@@ -129,7 +129,7 @@ WILD = OptimizerSpec("sgd", lambda params: torch.optim.SGD(params, lr=1e30), "el
 @pytest.mark.parametrize(
     ("settings", "at"),
     [
-        ({}, (79, 79)),
+        pytest.param({}, (79, 79), marks=pytest.mark.long),
         # after the last point of the log, and with an evaluation before anyone has noticed
         ({"total_steps": 150, "learning_starts": 120, "log_every": 100, "eval_every": 149}, (149, 149)),
     ],

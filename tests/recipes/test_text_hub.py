@@ -7,6 +7,7 @@ from alphagrad.recipes.language import hub
 from alphagrad.recipes.language.data import DataSettings, labelled
 
 
+@pytest.mark.long
 def test_a_hub_name_without_network_is_one_line_at_once(cli, root, monkeypatch):
     from huggingface_hub import HfApi
 
