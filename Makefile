@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint docs wheel clean
+.PHONY: demo test test-long test-slow lint docs wheel clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -20,7 +20,11 @@ demo: .venv/installed
 test: lint docs wheel
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
-# Ray, PostgreSQL and SLURM for real; without root and Debian's packages the tests of the last two say why they skip.
+# Seconds long each, end to end; what CI runs after `make test`.
+test-long: .venv/installed
+	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "long and not slow"
+
+# Minutes long each, and none of the others; Ray, PostgreSQL and SLURM for real; without root and Debian's packages the tests of the last two say why they skip.
 test-slow: .venv/installed-all
 	./.ci/services
 	$(BIN)/pytest -m slow

@@ -18,7 +18,6 @@ from alphagrad.common.warned import once
 from alphagrad.common.words import LONGEST_LINE, cut, say, squeezed, write_anything
 from alphagrad.lab import commands
 from alphagrad.lab.commands.arguments import everywhere
-from alphagrad.lab.commands.overview import HELP
 
 ALONE = ("completion",)
 """Commands that need no other package, and so work beside the optimizer alone."""
@@ -38,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         argv, traceback, allowed = everywhere(argv)
         if not argv or argv[0] in ("-h", "--help", "help"):
-            print(HELP, end="")
+            print(commands.HELP, end="")
             return 0
         if argv[0] == "--version":
             if argv[1:]:

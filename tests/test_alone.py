@@ -123,6 +123,7 @@ def ran(alone: Path, *words: str, folder: Path) -> subprocess.CompletedProcess[s
     return subprocess.run([*words], capture_output=True, text=True, check=False, cwd=folder, env=env)
 
 
+@pytest.mark.long
 def test_the_optimizer_trains_where_only_torch_is(alone, there, tmp_path):
     names = ("hydra", "omegaconf", "mlflow", "pydantic", "rich", "numba", "matplotlib", "gymnasium", "scipy", "sklearn")
     done = ran(alone, str(alone), "-c", TRAINED, *names, "torch", "numpy", folder=tmp_path)
@@ -132,6 +133,7 @@ def test_the_optimizer_trains_where_only_torch_is(alone, there, tmp_path):
     assert losses[-1] < 0.2 * losses[0]
 
 
+@pytest.mark.long
 def test_the_command_line_says_what_is_missing(alone, there, tmp_path):
     """One line, status 2, nothing written; the flags that need nothing work."""
     asked = [canonicalize_name(Requirement(line).name) for line in requires("alphagrad") if "extra ==" not in line]
@@ -153,6 +155,7 @@ def test_the_command_line_says_what_is_missing(alone, there, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_the_laboratory_runs_from_the_wheel(wheel, tmp_path):
     """Where Hydra finds the plugins in a folder of packages, not through the checkout."""
     python, site = environment(tmp_path, wheel)

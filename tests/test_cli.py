@@ -222,6 +222,7 @@ def test_completion_of_commands():
     assert complete("alphagrad zz") == []
 
 
+@pytest.mark.long
 @needs_bash
 def test_completion_of_settings(tmp_path):
     assert "optimizer=" in complete("alphagrad run opt")

@@ -7,8 +7,9 @@ import importlib
 import os
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shortened import first
@@ -21,6 +22,15 @@ from alphagrad.lab.config import compose, sweep
 
 WITH_PYTHON = [page for page in PAGES if any(block.language == "python" for block in blocks(page))]
 WITH_COMMANDS = [page for page in PAGES if commands(page)]
+QUICK = ("README.md", "docs/tutorial.md", "docs/howto/studies.md")
+"""Pages whose commands are checked by default."""
+DEAR = ("docs/howto/export.md", "docs/howto/text.md")
+"""Pages whose programs take seconds."""
+
+
+def some_long(pages: list[Path], quick: Callable[[str], bool]) -> list[Any]:
+    """The pages as values of a parameter, with those that are not quick marked ``long``."""
+    return [pytest.param(page, id=title(page), marks=[] if quick(title(page)) else pytest.mark.long) for page in pages]
 
 
 @pytest.fixture
@@ -55,7 +65,7 @@ def lay_out(page: Path, desk: Path, lab: pytest.MonkeyPatch) -> list[Block]:
     return rest
 
 
-@pytest.mark.parametrize("page", WITH_PYTHON, ids=title)
+@pytest.mark.parametrize("page", some_long(WITH_PYTHON, lambda name: name not in DEAR))
 def test_python_runs(page, desk, lab):
     loose = [block for block in lay_out(page, desk, lab) if block.language == "python"]
     for file in [*desk.glob("*.py"), *desk.glob("conf/*.py")]:
@@ -113,7 +123,7 @@ def check(words: list[str]) -> None:
     assert not status, words
 
 
-@pytest.mark.parametrize("page", WITH_COMMANDS, ids=title)
+@pytest.mark.parametrize("page", some_long(WITH_COMMANDS, lambda name: name in QUICK))
 def test_commands_are_ones_that_there_are(page, desk, lab, parses):
     lay_out(page, desk, lab)
     before = sorted(os.walk(desk))

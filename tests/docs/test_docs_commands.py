@@ -36,7 +36,7 @@ ELSEWHERE = {
 """What cannot run in a test's folder (it makes an environment, or needs a network, a cluster, a database, CleanRL's
 scripts) → the file that runs it, or its like."""
 QUICK = {"README.md", MAKEFILE}
-"""Those whose commands run in the default suite; all others' are slow. What is a user's own is in
+"""Those whose commands are run by `make test-long`; all others' are slow. What is a user's own is in
 tests/lab/test_lab_own.py as well, in short."""
 WITH_LINES = [page for page in [*PAGES, CHECKOUT / MAKEFILE] if "alphagrad" in page.read_text(encoding="utf-8")]
 
@@ -190,6 +190,7 @@ def marked(page: Path):
     return pytest.param(page, id=title(page), marks=pytest.mark.slow if title(page) not in QUICK else ())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [marked(page) for page in WITH_LINES])
 def test_commands_run(page, desk, data, root, lab, cli, at, store_runs):  # noqa: F811
     root.rename(desk / "outputs") if root != desk / "outputs" else None

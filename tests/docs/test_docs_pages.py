@@ -126,6 +126,7 @@ SHORT = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", SHORT)
 def test_steps_count_what_the_page_says(cli, root, store_runs, recipe, lab):
     lab.setattr("alphagrad.recipes.image.draw_confusion", lambda file, *_: file.touch())

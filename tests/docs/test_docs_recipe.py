@@ -34,6 +34,7 @@ def installed(desk, lab, tmp_path_factory):  # noqa: F811
     return run
 
 
+@pytest.mark.long
 def test_a_recipe_in_a_package_of_its_own(installed, tmp_path):
     root: Path = tmp_path / "outputs"
     assert "A small network learns x³ − x" in installed("ls")

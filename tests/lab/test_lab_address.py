@@ -167,6 +167,14 @@ def test_no_message_tells_a_password(unseen, cli, tmp_path, tiny, command):
         assert "cret" not in failed.err + failed.out
 
 
+def test_a_run_without_tracking_makes_no_store(cli, tmp_path, tiny):
+    done = cli("run", *tiny, "tracking=none", f"output_root={tmp_path}", f"hydra.run.dir={tmp_path}/run")
+    assert done.status == 0, done.err
+    assert (tmp_path / "run/checkpoint.pt").exists()
+    assert not list(tmp_path.rglob("mlflow.db*"))
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["tracking=none", "tracking.uri=none"])
 def test_no_tracking(cli, at, tmp_path, tiny, how):
     """A run, one that goes on, a multirun and a stack; no store is made."""
@@ -195,6 +203,7 @@ def test_there_is_nothing_to_show_without_tracking(cli, command):
     assert "without tracking" in failed.err
 
 
+@pytest.mark.long
 def test_a_lost_store(cli, at, root, tiny, store_runs, empty_store):
     """A run goes on in a new one with what its folder knows."""
     folder = root / "run"
@@ -230,6 +239,7 @@ def test_a_relative_address_is_kept_absolute(lab, tmp_path):
     assert kept_uri(None, ".") is None
 
 
+@pytest.mark.long
 def test_an_experiment_that_keeps_its_files_elsewhere_is_told(cli, root, tiny, tmp_path):
     words = (*tiny, "recipe.compile=false", f"output_root={root}")
     for place, told in (("first", 0), ("first", 0), ("second", 1)):

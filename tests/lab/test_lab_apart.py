@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiers import long
 
 from alphagrad.common.errors import StorageLost
 from alphagrad.common.interrupts import closing_runs_on_signals
@@ -47,6 +48,7 @@ def ends(runs: list) -> dict[int, tuple[str, str]]:
     return found
 
 
+@pytest.mark.long
 def test_what_one_run_raises_is_its_own(jobs, root, store_runs):
     """Of seven, one raises in the middle, and one turns non-finite as its own."""
     bad = ("recipe.raising=[4]", "recipe.diverging=[2]", "recipe.at=3", "recipe.total_steps=6")
@@ -72,6 +74,7 @@ def test_a_stack_says_that_it_is_broken_and_takes_its_runs_back(jobs, root, stor
     assert ends(store_runs(root)) == {0: ("FAILED", "diverged at step 2: on demand")}
 
 
+@pytest.mark.long
 def test_all_raise(jobs, root, store_runs):
     outcomes = run_apart(jobs("recipe=odd", "recipe.raising=[0,1,2]", seed=range(3)))
     assert [outcome.failure for outcome in outcomes] == [f"ZeroDivisionError: seed {seed}" for seed in range(3)]
@@ -84,6 +87,7 @@ def test_all_diverge(jobs, root, store_runs):
     assert {status for status, _ in ends(store_runs(root)).values()} == {"FAILED"}
 
 
+@pytest.mark.long
 def test_an_environment_that_raises(jobs, root, store_runs, tiny, lab):
     stack = RunStack([RunSpec(2, OptimizerSpec("", torch.optim.Adam))])
     lab.setenv("ALPHAGRAD_TEST_FRAGILE", str(stack.generators("environment")[0].integers(2**31)))
@@ -97,6 +101,7 @@ def test_an_environment_that_raises(jobs, root, store_runs, tiny, lab):
     assert [ends(store_runs(root))[seed][0] for seed in range(4)] == ["FINISHED", "FINISHED", "FAILED", "FINISHED"]
 
 
+@pytest.mark.long
 def test_an_optimizer_that_cannot_be_built(jobs, root, store_runs, tiny):
     outcomes = run_apart(jobs(*tiny, "recipe.total_steps=30", optimizer="adam,choosy,sgd"))
     assert [outcome.failure is None for outcome in outcomes] == [True, False, True]
@@ -137,7 +142,7 @@ def interrupt(lab):
 LONG = ("recipe=odd", "recipe.total_steps=8", "recipe.at=2", "checkpoint.every_steps=1")
 
 
-@pytest.mark.parametrize("again", [True, False])
+@pytest.mark.parametrize("again", [*long(True), False])
 def test_an_interrupted_stack_goes_on_without_those_that_have_ended(jobs, root, store_runs, interrupt, again):
     """One of four had turned non-finite: it is left alone, or begins anew beside the others; these go on."""
     everything = jobs(*LONG, "recipe.diverging=[1]", seed=range(4))

@@ -45,6 +45,7 @@ def rows(client, run_id):
         }
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(POINTS, min_size=1, max_size=3))
 def test_the_tables_are_as_after_mlflows_own_call(client, new_run, batches):

@@ -246,6 +246,7 @@ def test_wrong_words(cli, tmp_path, words, told):
     assert len(failed.err.splitlines()) == 1
 
 
+@pytest.mark.long
 def test_a_small_claim_is_run_gathered_and_decided(cli, odd, root, tmp_path, monkeypatch, lab):
     """What is missing is run, once; the runs are kept with what varies."""
     own = Claim(
@@ -284,6 +285,7 @@ def test_a_small_claim_is_run_gathered_and_decided(cli, odd, root, tmp_path, mon
     pd.testing.assert_frame_equal(again, rows)
 
 
+@pytest.mark.long
 def test_runs_that_failed_are_kept_and_end_nothing(cli, odd, root, tmp_path, monkeypatch, lab):
     words = ("recipe=odd", "optimizer=adam,sgd", "recipe.total_steps=4", "recipe.raising=[1]", "seed=range(2)")
     part = {"says": "s", "measure": "eval/return", "at_least": -1e9}

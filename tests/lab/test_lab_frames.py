@@ -47,6 +47,7 @@ def test_runs_curves_and_files(cli, studied, tmp_path):
     assert {"eval/return", "stack", "threads"} <= set(pd.read_parquet(tmp_path / "curves.parquet").columns)
 
 
+@pytest.mark.long
 def test_wrong_words_are_one_line(cli, studied, tmp_path):
     where = ("--output-root", str(studied))
     for words, told in (

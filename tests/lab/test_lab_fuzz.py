@@ -40,6 +40,7 @@ def badly(cli, lab, tmp_path, compose, seed: int, count: int) -> list[str]:
     return found
 
 
+@pytest.mark.long
 def test_a_sample_of_wrong_lines_is_refused(cli, lab, tmp_path, composed):
     assert badly(cli, lab, tmp_path, composed, seed=0, count=25) == []
 

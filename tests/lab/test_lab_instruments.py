@@ -61,6 +61,7 @@ def test_none_measures_nothing_and_full_alone_in_detail(composed):
     assert [own.every for own in tiers.values()] == [0, 200, 20]
 
 
+@pytest.mark.long
 def test_adam_has_no_histogram_and_a_diverged_run_has_one(cli, root, tiny, store_runs):
     words = ("instruments=full", "instruments.every=1", "recipe.compile=false", f"output_root={root}")
     assert cli("run", *tiny, *words, "optimizer=adam").status == 0

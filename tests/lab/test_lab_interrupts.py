@@ -7,20 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-import weakref
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from forked import Command
 
 from alphagrad.common import interrupts
-from alphagrad.common.errors import StorageLost
 from alphagrad.common.interrupts import check, closing_runs_on_signals
 from alphagrad.lab.launching.resume import told
-from alphagrad.lab.records.run import Tracker
-from alphagrad.lab.store.address import store_uri
 
 INTERRUPTED, TERMINATED = (signal.SIGINT, 130), (signal.SIGTERM, 143)
 COMMAND = [sys.executable, "-m", "alphagrad_cli", "run"]
@@ -64,6 +59,7 @@ def begun(root: Path) -> list[Path]:
     return [file for file in root.rglob("run_id") if file.with_name("config.yaml").exists()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "status"), [INTERRUPTED, pytest.param(*TERMINATED, marks=pytest.mark.slow)])
 def test_a_single_run(start, root, store_runs, number, status):
     process = start()
@@ -117,67 +113,7 @@ def test_a_signal_before_anything_has_begun(start, root, store_runs):
     assert "RUNNING" not in {run.info.status for run in store_runs(root)}
 
 
-def test_a_signal_while_the_store_creates_the_run(lab, root, store_runs, monkeypatch):
-    """The store has the run, but its creator does not know its id yet."""
-    tracker = Tracker(store_uri(None, root), "alphagrad")
-    create = tracker.client.client.create_run
-
-    def interrupted(*arguments, **more):
-        created = create(*arguments, **more)
-        signal.raise_signal(signal.SIGTERM)
-        return created
-
-    monkeypatch.setattr(tracker.client.client, "create_run", interrupted)
-    with pytest.raises(SystemExit), closing_runs_on_signals(), tracker.run("a run", {"a": 1}, {}):
-        raise AssertionError("the signal was lost")
-    assert [run.info.status for run in store_runs(root)] == ["KILLED"]
-
-
-def test_a_run_whose_creation_fails_half_way(lab, root, store_runs, monkeypatch):
-    """It can go on: the store's fault is no failure of the run."""
-    tracker = Tracker(store_uri(None, root), "alphagrad", retry_seconds=0.3)
-
-    def refuse(*arguments, **more):
-        raise OSError("no")
-
-    monkeypatch.setattr(tracker.client.client, "log_batch", refuse)
-    with pytest.raises(StorageLost, match="no"), tracker.run("a run", {"a": 1}, {}):
-        raise AssertionError("the run began")
-    assert [run.info.status for run in store_runs(root)] == ["KILLED"]
-
-
-class Anything:
-    pass
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_that_python_drops_is_not_lost(number):
-    """Exceptions in a weak reference's callback are printed and dropped; compiling is full of such callbacks."""
-    from alphagrad.lab.training.log import TrackedLog
-    from alphagrad.lab.training.torchrun import Leader
-
-    kind = KeyboardInterrupt if number == signal.SIGINT else SystemExit
-    settings = SimpleNamespace(instruments=SimpleNamespace(every=0), checkpoint=SimpleNamespace(best=None))
-    job = SimpleNamespace(observation=None, settings=settings)
-    before = signal.getsignal(number)
-    log = TrackedLog([], SimpleNamespace(update=lambda *_: None), job, Leader())
-    with closing_runs_on_signals():
-        check()
-        log.progress(1, "")
-        thing = Anything()
-        reference = weakref.ref(thing, lambda _: signal.raise_signal(number))
-        del thing  # the signal comes here, and its exception is dropped
-        assert reference() is None
-        with pytest.raises(kind):
-            log.progress(2, "")
-        with pytest.raises(kind):
-            log.metrics(0, 2, {})
-        signal.raise_signal(number)  # while runs are closed, another one does nothing
-    assert signal.getsignal(number) == before
-    check()
-
-
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "status"), [INTERRUPTED, pytest.param(*TERMINATED, marks=pytest.mark.slow)])
 def test_a_stacked_multirun(start_forked, root, store_runs, number, status):
     process = start_forked("-m", "hydra/launcher=stacked", "seed=range(2)", "optimizer=adam", "stack.processes=2")
@@ -206,6 +142,7 @@ def left(process: subprocess.Popen) -> bool:
     return True
 
 
+@pytest.mark.long
 def test_a_closed_terminal(lab, root, store_runs, started):
     """The run is closed though nothing can be written to its terminal any more."""
     import pty

@@ -84,6 +84,7 @@ def test_tune_searches_for_the_recipes_objective(cli, lab, root, recipe, expecte
     assert [(plan.metric, plan.minimize) for plan in plans] == [expected]
 
 
+@pytest.mark.long
 def test_a_study_of_images_is_drawn(cli, root, tmp_path):
     words = ("recipe=image", "recipe.epochs=1", "recipe.gap_images=0", "model.hidden=[8]", f"output_root={root}")
     assert cli("run", *words).status == 0

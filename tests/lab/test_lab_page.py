@@ -239,6 +239,7 @@ def shared(tmp_path_factory):
     return tmp_path_factory.mktemp("page")
 
 
+@pytest.mark.long
 def test_pages_of_real_studies(cli, odd, root, shared, lab):
     """Two studies, one of which diverges in part, side by side; files are there whole or not at all."""
     words = ("recipe=odd", "seed=0,1", "recipe.total_steps=4", f"output_root={root}")

@@ -12,6 +12,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from tiers import long
 
 from alphagrad.common.errors import StorageLost
 from alphagrad.lab.records import checkpoint, writer
@@ -61,7 +62,7 @@ def locked(file: Path, seconds: float) -> threading.Thread:
     return thread
 
 
-@pytest.mark.parametrize("name", ["create_run", "log_batch", "log_artifact", "set_terminated", "search_runs"])
+@pytest.mark.parametrize("name", ["create_run", "log_batch", *long("log_artifact", "set_terminated", "search_runs")])
 def test_what_fails_twice_is_written(cli, lab, root, tiny, store_runs, name):
     failing = Failing(lab, name, 2)
     done = cli("run", *tiny, *FAST, f"output_root={root}")
@@ -75,7 +76,7 @@ def test_what_fails_twice_is_written(cli, lab, root, tiny, store_runs, name):
     assert files == {"config.yaml", "checkpoint.pt"}
 
 
-@pytest.mark.parametrize("what", ["checkpoint.pt", "confusion.png"])
+@pytest.mark.parametrize("what", ["checkpoint.pt", *long("confusion.png")])
 def test_a_finished_training_whose_files_are_not_taken(cli, lab, root, store_runs, what):
     """It is KILLED with its state, and what goes on is not trained again."""
     folder = root / "run"
@@ -166,7 +167,7 @@ def test_a_locked_store_is_waited_for(lab, root, store_runs, tmp_path):
     assert (run.info.status, run.data.params) == ("FINISHED", {"a": "1"})
 
 
-@pytest.mark.parametrize("what", ["config.yaml", "run_id", "checkpoint.pt", "best.pt"])
+@pytest.mark.parametrize("what", ["config.yaml", *long("run_id", "checkpoint.pt", "best.pt")])
 def test_a_disk_that_does_not_take_a_file_at_once(cli, lab, root, tiny, store_runs, what):
     real, refused = Path.replace, []
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from tiers import long
 
 from alphagrad.harness import metrics
 from alphagrad.lab.evidence import report
@@ -24,7 +25,7 @@ def interrupt() -> None:
     "words",
     [
         ("recipe=dqn_cartpole", "optimizer=saturation", "env.kwargs.max_episode_steps=70"),
-        ("recipe=image", "optimizer=hybrid", "recipe.epochs=1", "model.hidden=[4]"),
+        *long(("recipe=image", "optimizer=hybrid", "recipe.epochs=1", "model.hidden=[4]")),
     ],
 )
 def test_a_resumed_runs_parameters_are_an_uninterrupted_runs(cli, at, lab, root, tiny, store_runs, words):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from forked import finish, start
+from tiers import long
 
 from alphagrad.lab.store.address import store_uri
 from alphagrad.lab.store.connection import open_store
@@ -144,7 +145,7 @@ def kill_and_resume(recipe: str, tmp_path: Path, empty_store: Path, moments: int
     assert resumed, "no moment met a run that had saved a state"
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", ["regression", *long(*(r for r in RECIPES if r != "regression"))])
 def test_a_killed_run_ends_as_if_nothing_had_happened(lab, recipe, tmp_path, empty_store):
     kill_and_resume(recipe, tmp_path, empty_store, 1)
 

@@ -7,22 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stacks import SHAPES, gradients, of_run, parameters
 from torch import nn
 
 from alphagrad import variants
 from alphagrad.harness import driver, sharing
-from alphagrad.harness.baselines import muon
 from alphagrad.harness.driver import Observation, OptimizerSpec
 from alphagrad.harness.sharing import StackOptimizer
 from alphagrad.harness.stack import RunSpec, RunStack
-from alphagrad.harness.tensors import StackedTensors
 from alphagrad.instruments.meter import largest
 from alphagrad.lab.config import build, compose
 from alphagrad.optimizer import AlphaGrad
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OPTIMIZERS = sorted(f.stem for f in (CONF / "optimizer").glob("*.yaml") if not f.stem.startswith("_"))
-SHAPES = {"0.weight": (6, 4), "0.bias": (6,), "2.weight": (5, 6), "2.bias": (5,), "4.weight": (2, 5), "4.bias": (2,)}
 LR = ("optimizer.lr=0.05",)
 
 
@@ -33,24 +31,6 @@ def spec_of():
         yield lambda name, *overrides: build.optimizer_spec(
             compose.compose([f"optimizer={name}", *(o for o in (*LR, *overrides))]), torch.device("cpu")
         )
-
-
-def parameters(runs: int, seed: int = 0) -> StackedTensors:
-    g = torch.Generator().manual_seed(seed)
-    return StackedTensors.of({name: torch.randn(runs, *shape, generator=g) for name, shape in SHAPES.items()})
-
-
-def gradients(runs: int, steps: int) -> list[StackedTensors]:
-    """Gradients of quite unequal runs."""
-    g = torch.Generator().manual_seed(99)
-    found = []
-    for _ in range(steps):
-        step = {}
-        for name, shape in SHAPES.items():
-            scale = torch.logspace(-2, 1, runs).view(-1, *(1 for _ in shape))
-            step[name] = torch.randn(runs, *shape, generator=g) * scale
-        found.append(StackedTensors.of(step))
-    return found
 
 
 def alone(spec: OptimizerSpec, params: dict[str, torch.Tensor], grads: list[dict[str, torch.Tensor]]):
@@ -64,10 +44,6 @@ def alone(spec: OptimizerSpec, params: dict[str, torch.Tensor], grads: list[dict
             torch.nn.utils.clip_grad_norm_(list(own.values()), spec.clip_grad_norm)
         optimizer.step()
     return own, optimizer
-
-
-def of_run(tensors: dict[str, torch.Tensor], run: int) -> dict[str, torch.Tensor]:
-    return {name: t[run] for name, t in tensors.items()}
 
 
 def assert_stack_is_its_runs(specs: list[OptimizerSpec], observe: Observation | None = None, steps: int = 7) -> None:
@@ -282,52 +258,6 @@ def test_largest_tensors_in_the_networks_order():
     sized = {"a": torch.zeros(1, 3), "b": torch.zeros(1, 9), "c": torch.zeros(1, 5)}
     assert largest(sized, 2) == ["b", "c"]
     assert largest(sized, 9) == ["a", "b", "c"]
-
-
-def muon_step(named: dict[str, torch.Tensor], grads: dict[str, torch.Tensor], **settings) -> dict[str, torch.Tensor]:
-    params = {name: p.clone() for name, p in named.items()}
-    defaults = {
-        "lr": 0.02, "momentum": 0.95, "nesterov": True, "ns_steps": 5, "weight_decay": 0.0,
-        "adamw_lr": 1e-3, "adamw_betas": (0.9, 0.95), "adamw_eps": 1e-10, "adamw_wd": 0.0,
-    }  # fmt: skip
-    optimizer = muon(list(params.items()), **{**defaults, **settings})
-    for name, p in params.items():
-        p.grad = grads[name].clone()
-    optimizer.step()
-    return params
-
-
-def test_muon_takes_the_hidden_matrices_alone():
-    named, grads = of_run(parameters(1), 0), of_run(gradients(1, 1)[0], 0)
-    after = muon_step(named, grads)
-    hidden = {"0.weight", "2.weight"}
-    # the rest moves as under torch's own AdamW
-    rest = {n: p.clone() for n, p in named.items() if n not in hidden}
-    adamw = torch.optim.AdamW(rest.values(), lr=1e-3, betas=(0.9, 0.95), eps=1e-10, weight_decay=0.0)
-    for name, p in rest.items():
-        p.grad = grads[name].clone()
-    adamw.step()
-    for name, p in rest.items():
-        torch.testing.assert_close(after[name], p, rtol=1e-5, atol=1e-7)
-    # the hidden weights move along a nearly orthogonal matrix: singular values near one another
-    for name in hidden:
-        singular = torch.linalg.svdvals(after[name] - named[name])
-        assert singular.max() / singular.min() < 2
-        raw = torch.linalg.svdvals(grads[name])
-        assert raw.max() / raw.min() > 3
-    # and the two learning rates are each other's business
-    faster = muon_step(named, grads, lr=0.04)
-    for name in named:
-        assert torch.equal(faster[name], after[name]) == (name not in hidden)
-    faster = muon_step(named, grads, adamw_lr=2e-3)
-    for name in named:
-        assert torch.equal(faster[name], after[name]) == (name in hidden)
-
-
-def test_muon_without_hidden_weights():
-    named = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
-    after = muon_step(named, {"weight": torch.ones(2, 3), "bias": torch.ones(2)})
-    torch.testing.assert_close(after["weight"], torch.ones(2, 3) - 1e-3)
 
 
 def test_batch_dims_spec_reaches_alphagrad(spec_of):

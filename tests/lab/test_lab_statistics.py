@@ -198,6 +198,7 @@ def test_holm_against_the_rule_written_out():
     assert comparisons.holm([]) == []
 
 
+@pytest.mark.long
 def test_corrected_tests_keep_five_percent_family_wise():
     """Four configurations that are equal, six pairs: a false finding in at most 5 % of 600 studies, give or take 2."""
     rng = np.random.default_rng(11)

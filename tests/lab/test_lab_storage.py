@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from servers import free_port, mlflow_server
+from tiers import long
 
 from alphagrad.common.errors import StorageLost
 from alphagrad.lab.records.folder import claimed, is_held
@@ -115,7 +116,7 @@ def test_a_full_disk(cli, disk, at, undisturbed, tmp_path, empty_store, full):
     assert_same(outcome(f"sqlite:///{store}", folder), undisturbed)
 
 
-@pytest.mark.parametrize("free", [0, 600])
+@pytest.mark.parametrize("free", [0, *long(600)])
 def test_a_disk_that_is_full_from_the_start(cli, disk, free):
     """One line says so, also after several attempts; nothing half-made is left; with room the same words train."""
     words = ("run", *RUN, f"output_root={disk.folder}", f"hydra.run.dir={disk.folder / 'run'}")
@@ -196,6 +197,7 @@ def test_what_lies_behind_an_error_that_tells_of_another():
     assert cause_of(store).startswith("RuntimeError: API request failed")
 
 
+@pytest.mark.long
 def test_a_disk_that_is_full_for_a_while(cli, disk, at, undisturbed, tmp_path, empty_store):
     """The run only says so, and goes on."""
     store = disk.folder / "store.db"
@@ -252,6 +254,7 @@ def test_a_server_that_is_stopped(cli, at, undisturbed, tmp_path, empty_store, f
         assert_same(outcome(uri, folder), undisturbed)
 
 
+@pytest.mark.long
 def test_a_store_whose_making_was_killed_is_made_anew(tmp_path):
     """Half of MLflow's tables are worth nothing, so they never stand where the store is looked for."""
     store = tmp_path / "mlflow.db"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from forked import start
+from tiers import long
 
 from alphagrad.lab.records.folder import write_members
 from alphagrad.lab.store.address import store_uri
@@ -60,7 +61,7 @@ def killed_when(process: BaseProcess, root: Path, mark: Path, enough: int) -> bo
 @pytest.mark.parametrize(
     ("launcher", "jobs", "failing"),
     [
-        ("basic", 5, SMALL),
+        pytest.param("basic", 5, SMALL, marks=pytest.mark.long),
         *(pytest.param(name, 40, LARGE, marks=pytest.mark.slow) for name in LAUNCHERS),
     ],
 )
@@ -120,7 +121,12 @@ def test_a_study_survives(odd, root, tmp_path, launcher, jobs, failing):
 
 
 @pytest.mark.parametrize(
-    ("rerun", "left", "added"), [("missing", ", 1 failed left alone", 0), ("failed", "", 1), ("all", None, 4)]
+    ("rerun", "left", "added"),
+    [
+        ("missing", ", 1 failed left alone", 0),
+        pytest.param("failed", "", 1, marks=pytest.mark.long),
+        pytest.param("all", None, 4, marks=pytest.mark.long),
+    ],
 )
 def test_what_a_study_started_again_runs(cli, odd, root, store_runs, rerun, left, added):
     words = ("recipe=odd", "seed=range(3)", "recipe.raising=[1]", f"output_root={root}", f"study.rerun={rerun}")
@@ -143,7 +149,7 @@ def leave(home: Path, *folders: Path) -> set[Path]:
     return {file for folder in {home, *folders} for file in folder.iterdir()}
 
 
-@pytest.mark.parametrize("rerun", ["missing", "failed"])
+@pytest.mark.parametrize("rerun", ["missing", *long("failed")])
 def test_a_study_started_again_tidies_up_after_a_process_that_was_killed_at_its_end(cli, odd, root, store_runs, rerun):
     """Runs alone and in a stack, all of it over; not what others may go on from, nor what is another run's by now."""
     words = ("recipe=odd", "seed=range(6)", "recipe.raising=[1]", "recipe.diverging=[2]", f"output_root={root}")
@@ -167,6 +173,7 @@ def test_a_study_started_again_tidies_up_after_a_process_that_was_killed_at_its_
     assert all(file.exists() for file in raised | open_stack) == (rerun == "missing")
 
 
+@pytest.mark.long
 def test_a_study_lies_where_its_configuration_says(cli, odd, root, tmp_path):
     """Also when a folder given by --config-dir says it."""
     (tmp_path / "conf/experiment").mkdir(parents=True)
@@ -185,8 +192,8 @@ def test_a_study_lies_where_its_configuration_says(cli, odd, root, tmp_path):
     ("launcher", "fail_fast"),
     [
         ("basic", True),
-        ("basic", False),
-        ("stacked", True),
+        pytest.param("basic", False, marks=pytest.mark.long),
+        pytest.param("stacked", True, marks=pytest.mark.long),
         # a process for each of four jobs
         pytest.param("stacked", False, marks=pytest.mark.slow),
         pytest.param("joblib", True, marks=pytest.mark.slow),

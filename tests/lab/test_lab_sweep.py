@@ -96,6 +96,7 @@ def test_settings_follow_the_slot_that_is_chosen(jobs):
     ]
 
 
+@pytest.mark.long
 def test_what_no_optimizer_has_stays_and_fails(jobs, composed):
     for overrides in (("optimizer=adam,sgd", "alpha.value=3"), ("optimizer=adam,alphagrad", "alpha.valu=3,4")):
         for job in jobs(*overrides):

@@ -25,6 +25,7 @@ def study(cli, odd, root):
     return root, re.match(r"Study (\w{8}), finished: ", told)[1]
 
 
+@pytest.mark.long
 def test_no_id_and_no_number_is_broken(cli, lab, study):
     root, run_id = study
     whole = {}
@@ -61,6 +62,7 @@ def test_rows_keep_the_order_of_the_command_and_say_what_jobs_are_judged_by(cli,
     assert rows == [[o, r] for o in ("sin_tanh", "adam") for r in rates]
 
 
+@pytest.mark.long
 def test_a_single_run_has_a_status_and_a_report(cli, lab, odd, study, tmp_path):
     root, _ = study
     assert cli("run", "recipe=odd", "seed=7", "recipe.total_steps=5", f"output_root={root}").status == 0

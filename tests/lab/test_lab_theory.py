@@ -47,6 +47,7 @@ def test_the_study_ends_without_a_violation(cli, root, store_runs):
     assert {(run.info.status, run.data.metrics["theory/violations"]) for run in runs} == {("FINISHED", 0.0)}
 
 
+@pytest.mark.long
 def test_a_problem_that_does_not_fit(cli, root, store_runs):
     for words, said in (
         (("problem=nope",), "problem=nope"),

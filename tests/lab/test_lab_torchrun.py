@@ -83,6 +83,7 @@ def result_of(root: Path) -> dict:
     return torch.load(folder_in(root) / "checkpoint.pt", weights_only=True)
 
 
+@pytest.mark.long
 def test_a_wrong_argument_is_told_once_and_writes_nothing(two):
     root, (first, second) = two
     for name, lines in {"wrong": 1, "multirun": 1, "other recipe": 1, "other command": 1}.items():
@@ -94,6 +95,7 @@ def test_a_wrong_argument_is_told_once_and_writes_nothing(two):
     assert not [file for file in (root / "wrong").rglob("*") if file.is_file()]
 
 
+@pytest.mark.long
 def test_the_first_process_alone_records(two, store_runs):
     root, (first, second) = two
     for name in ("straight", "ddp"):
@@ -110,6 +112,7 @@ def test_the_first_process_alone_records(two, store_runs):
     assert {n: list(p.shape) for n, p in best["model"].items()}["0.weight"] == [5, 3]
 
 
+@pytest.mark.long
 def test_ddp_fsdp_and_one_process_agree(two, cli, lab, root):
     lab.setenv("ALPHAGRAD_CONF", str(ODD))
     lab.syspath_prepend(str(ODD))
@@ -123,6 +126,7 @@ def test_ddp_fsdp_and_one_process_agree(two, cli, lab, root):
                 torch.testing.assert_close(found[part][tensor], expected, rtol=1e-4, atol=1e-6, msg=f"{name} {tensor}")
 
 
+@pytest.mark.long
 def test_an_interrupted_run_goes_on_to_the_bit(two, store_runs):
     root, (first, second) = two
     assert first["stopped"]["status"] == second["stopped"]["status"] == 130
@@ -139,6 +143,7 @@ def test_an_interrupted_run_goes_on_to_the_bit(two, store_runs):
         assert all(torch.equal(value, resumed["optimizer"][name][key]) for key, value in slots.items())
 
 
+@pytest.mark.long
 def test_a_diverged_run_is_told_once(two, store_runs):
     root, (first, second) = two
     assert first["diverged"]["status"] == 1

@@ -36,6 +36,7 @@ def seen(root, parent) -> dict:
     return unpacked(tags[PREFIX + view_key(parent.info.run_id)])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("launcher", ["basic", pytest.param("stacked", marks=pytest.mark.slow)])
 def test_a_study_can_be_compared_in_the_ui(cli, odd, root, store_runs, launcher):
     where = (f"output_root={root}", f"hydra/launcher={launcher}")
@@ -66,6 +67,7 @@ def test_a_study_can_be_compared_in_the_ui(cli, odd, root, store_runs, launcher)
     assert [f.path for f in client.list_artifacts(parent.info.run_id, "figures")] == ["figures/eval_return.png"]
 
 
+@pytest.mark.long
 def test_a_study_ends_with_its_report(cli, odd, lab, root, store_runs):
     """Unless it would take long, which the description says."""
     words = ("recipe=odd", "seed=range(2)", "recipe.total_steps=4", f"output_root={root}")
@@ -81,6 +83,7 @@ def test_a_study_ends_with_its_report(cli, odd, lab, root, store_runs):
         assert (f"`alphagrad report {own.run_id[:8]} --html report.html`" in note) != made
 
 
+@pytest.mark.long
 def test_an_experiment_a_recipe_unless_it_is_chosen(cli, odd, root, store_runs):
     """A study of two recipes is one all the same, and so is what is asked of the store without an experiment."""
     client = open_existing(f"sqlite:///{root}/mlflow.db")

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from tiers import long
 
 from alphagrad.common import warned
 from alphagrad.lab.training.logfiles import Once
@@ -16,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from forked import start
 
 
-@pytest.mark.parametrize("launcher", ["basic", "stacked", "joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", [*long("basic", "stacked", "joblib", "submitit_local")])
 def test_a_warning_of_a_library_is_shown_once_a_study(lab, root, tiny, tmp_path, launcher):
     """Though every process makes the environment that gymnasium calls out of date, and some make it often."""
     if launcher in ("joblib", "submitit_local"):
@@ -36,7 +37,7 @@ def test_a_warning_of_a_library_is_shown_once_a_study(lab, root, tiny, tmp_path,
     assert "out of date" not in logs
 
 
-@pytest.mark.parametrize("launcher", ["basic", "stacked", "joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["basic", *long("stacked", "joblib", "submitit_local")])
 def test_of_a_failed_job_our_line_comes_first(cli, odd, root, launcher):
     if launcher in ("joblib", "submitit_local"):
         pytest.importorskip(launcher.partition("_")[0])

@@ -50,6 +50,7 @@ def test_a_process_trains_one_stack_after_the_other() -> None:
     assert len({outcome.metrics["process"] for outcome in outcomes}) == 1
 
 
+@pytest.mark.long
 def test_a_process_killed_between_two_stacks_costs_none() -> None:
     train = whose
     jobs: list[Any] = [

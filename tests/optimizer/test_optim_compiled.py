@@ -93,6 +93,7 @@ def test_the_cover_covers():
     assert {t for _, _, t in COVER} == set(TRANSFORMS)
 
 
+@pytest.mark.long
 def test_compiled_is_eager():
     """Every value of every slot and setting, each in a group of its own; one of them with a bad gradient."""
     both(varied(COVER), lr=0.1, spoiled=1)
@@ -179,6 +180,7 @@ def test_a_users_own_compile(slots):
     assert_alike(eager, compiled)
 
 
+@pytest.mark.long
 def test_copies_of_a_compiled_optimizer_go_on():
     rule = rule_of("tensor", "saturation", "hybrid_ramp")
     optimizer = go(AlphaGrad(groups_of([(rule, {})]), lr=0.1, momentum=0.9, compile=True))

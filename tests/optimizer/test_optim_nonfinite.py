@@ -138,6 +138,7 @@ def test_propagate_lets_nan_through(slots):
     assert optimizer.skipped() == {}
 
 
+@pytest.mark.long
 def test_propagate_equals_skip_on_good_gradients():
     initial, grads = make_values()
     for slots in SLOTS:

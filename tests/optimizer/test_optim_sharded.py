@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from cases import ALPHAS, DECAYS, MOMENTA, NORMALIZATIONS, TRANSFORMS, WITHOUT_ALPHA, rule_of
 from gloo import in_processes
+from network import network
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -17,9 +18,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 from alphagrad import AlphaGrad, Rule, signals, variants
-from alphagrad.alpha import Constant, Saturation, SqrtDim, SqrtTotal
+from alphagrad.alpha import Constant, Saturation, SqrtDim
 from alphagrad.normalization import Global, PerTensor
-from alphagrad.transform import FromSaturation, Hybrid
 
 # over two processes: shards of unequal size, one that is empty, one along the second dimension, and no shards at all
 SHAPES = {"a.weight": (3, 2), "a.bias": (3,), "b.weight": (2, 5), "b.bias": (1,), "c.weight": (3, 3), "gain": ()}
@@ -122,12 +122,14 @@ def assert_like_one_process(sharded, name, rule, settings, tolerance):
             )
 
 
+@pytest.mark.long
 def test_every_rule(sharded):
     """Parameters, momentum, α, saturation, counts of skipped updates, and what is observed."""
     for name, rule, settings in all_slots():
         assert_like_one_process(sharded, name, rule, settings, 2e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SPECIAL)
 def test_every_way_to_step(sharded, name):
     rule, settings = SPECIAL[name]
@@ -141,6 +143,7 @@ def test_compiled_steps(tmp_path):
         assert_like_one_process(found, name, rule, settings, 2e-6)
 
 
+@pytest.mark.long
 def test_the_shards_are_what_they_should_be(sharded):
     """The cases have what they claim to have: skipped updates, α that moved, and no NaN elsewhere."""
     found = sharded[0]["float16"]
@@ -207,11 +210,6 @@ def unlucky(mesh):
     return {"raised": raised, "scales": scales, "skipped": skipped, "scaled": p.full_tensor().detach()}
 
 
-def network():
-    torch.manual_seed(3)
-    return torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
-
-
 def through_fsdp():
     """A state gathered by torch's own functions from one model, given to another."""
     whole = StateDictOptions(full_state_dict=True)
@@ -247,6 +245,7 @@ def broadcast(value):
     return held[0]
 
 
+@pytest.mark.long
 def test_every_division_gives_one_update(processes):
     g = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
     expected = -torch.tanh(3.0 * g / g.norm())
@@ -256,12 +255,14 @@ def test_every_division_gives_one_update(processes):
             torch.testing.assert_close(moved, expected, msg=name)
 
 
+@pytest.mark.long
 def test_what_cannot_be_sharded_is_refused(processes):
     for found in processes:
         assert "parameter 0 is sharded; a stack of runs" in found["refused"]["stack"]
         assert "Partial" in found["refused"]["partial"]
 
 
+@pytest.mark.long
 def test_bad_gradients_of_one_process_are_everybodys(processes):
     g = torch.tensor([1.0, 2.0, 3.0])
     for found in processes:
@@ -271,93 +272,9 @@ def test_bad_gradients_of_one_process_are_everybodys(processes):
         torch.testing.assert_close(found["scaled"], -torch.tanh(3.0 * g / g.norm()))
 
 
+@pytest.mark.long
 def test_torchs_own_checkpoints_of_sharded_optimizers(processes):
     for found in processes:
         assert {"momentum_buffer", "begun", "alpha", "saturation", "step", "skipped"} == set(found["state"])
         for name, expected in found["straight"].items():
             assert torch.equal(found["resumed"][name], expected), name
-
-
-def flattened_and_divided():
-    """FSDP1 and ZeRO: what is refused, by case, and where ZeRO goes with a rule that it may have."""
-    from torch.distributed.fsdp import FullyShardedDataParallel
-    from torch.distributed.optim import ZeroRedundancyOptimizer
-
-    refused = {}
-    for original in (False, True):
-        model = FullyShardedDataParallel(network(), use_orig_params=original, device_id=torch.device("cpu"))
-        try:
-            optimizer = AlphaGrad(model.parameters(), lr=0.1)
-            model(torch.ones(2, 3)).sum().backward()
-            optimizer.step()
-        except ValueError as error:
-            refused[f"fsdp1 {original}"] = str(error)
-    for name, rule in {
-        "global": Rule(Global(), Constant(3.0)),
-        "sqrt_total": Rule(alpha=SqrtTotal()),
-        "saturation": Rule(alpha=Saturation(SqrtTotal())),
-    }.items():
-        try:
-            ZeroRedundancyOptimizer(network().parameters(), AlphaGrad, lr=0.1, rule=rule)
-        except ValueError as error:
-            refused[name] = str(error)
-    ends = []
-    for build in (AlphaGrad, lambda ps, **kw: ZeroRedundancyOptimizer(ps, AlphaGrad, **kw)):
-        model = network()
-        optimizer = build(model.parameters(), lr=0.1, rule=Rule(alpha=SqrtDim()), momentum=0.9)
-        for step in range(3):
-            model.zero_grad()
-            model(torch.full((2, 3), float(step + 1))).sum().backward()
-            optimizer.step()
-        ends.append([p.detach() for p in model.parameters()])
-    return {"refused": refused, "alone": ends[0], "zero": ends[1], "reductions": reductions()}
-
-
-def reductions():
-    """How many reductions a step of several sharded tensors makes, by rule."""
-    counted = {}
-    reduce = dist.all_reduce
-    for name, rule in {
-        "base": Rule(),
-        "controlled": Rule(Global(), Saturation(tau=0.5), Hybrid(FromSaturation(0.7))),
-    }.items():
-        model = network()
-        fully_shard(model)
-        optimizer = AlphaGrad(
-            [{"params": model[0].named_parameters()}, {"params": model[2].named_parameters()}], rule=rule
-        )
-        for _ in range(2):
-            model(torch.ones(2, 3)).sum().backward()
-            calls = []
-            dist.all_reduce = lambda *args, calls=calls, **kwargs: calls.append(1) or reduce(*args, **kwargs)
-            try:
-                optimizer.step()
-            finally:
-                dist.all_reduce = reduce
-            counted[name] = len(calls)
-    return counted
-
-
-@pytest.fixture(scope="module")
-def divided(tmp_path_factory):
-    return in_processes(flattened_and_divided, tmp_path_factory.mktemp("divided"))
-
-
-def test_one_reduction_measures_all_norms_and_one_all_saturations(divided):
-    for found in divided:
-        assert found["reductions"] == {"base": 1, "controlled": 2}
-
-
-def test_fsdp1_is_refused_with_the_way_out(divided):
-    for found in divided:
-        for original in (False, True):
-            assert "flattened by FSDP1" in found["refused"][f"fsdp1 {original}"]
-            assert "fsdp_version: 2" in found["refused"][f"fsdp1 {original}"]
-
-
-def test_zero_takes_rules_that_work_tensor_by_tensor_alone(divided):
-    for found in divided:
-        for name in ("global", "sqrt_total", "saturation"):
-            assert "ZeroRedundancyOptimizer" in found["refused"][name]
-            assert "FSDP2" in found["refused"][name]
-        assert all(torch.equal(p, q) for p, q in zip(found["alone"], found["zero"], strict=True))

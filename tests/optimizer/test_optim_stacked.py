@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from cases import DECAYS, MOMENTA, NORMALIZATIONS, SHAPES, SLOTS, assert_same, in_groups, make_values, rule_of
+from tiers import long
 
 from alphagrad import AlphaGrad, Rule
 from alphagrad.alpha import Constant, FanIn, Saturation, SqrtDim, SqrtTotal
@@ -54,10 +55,10 @@ def check(rules, stacked_rule, foreach=False, lrs=None, **settings):
                 torch.testing.assert_close(together.state[params[name]][key][run], value, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("share", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("share", [pytest.param(1, marks=pytest.mark.slow), *long(4), 16])
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_a_stack_is_its_runs_for_every_combination(normalization, share):
-    """Every combination of slots, or in the default suite one in four, with each momentum."""
+    """Every combination of slots, one in four, or by default one in sixteen; with each momentum."""
     for k, slots in enumerate(SLOTS):
         # shifted by k // 4: a plain stride could meet the same α policies again and again
         if slots[0] == normalization and (k + k // 4) % share == 0:

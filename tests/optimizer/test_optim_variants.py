@@ -10,6 +10,7 @@ import pytest
 import torch
 from cases import error, make_values, train, train_reference
 from reference import Settings
+from tiers import long
 
 from alphagrad import AlphaGrad, Rule, variants
 from alphagrad.alpha import Constant, Quantile, Saturation, SqrtDim, SqrtTotal, fan_in
@@ -139,7 +140,7 @@ GRADIENTS = {
 
 
 @pytest.mark.parametrize("every", [1, 3])
-@pytest.mark.parametrize("start", [0.1, 100.0, 3e4])
+@pytest.mark.parametrize("start", [0.1, *long(100.0, 3e4)])
 @pytest.mark.parametrize("gradient", GRADIENTS.values(), ids=GRADIENTS)
 def test_the_controller_holds_the_saturation_in_its_band(gradient, start, every):
     """C11: S comes into [0.05, 0.25] and stays there, whatever α it starts from."""

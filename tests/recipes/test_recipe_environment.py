@@ -116,6 +116,7 @@ def test_a_signal_while_an_environment_steps_is_no_mistake_of_it(package):
         stack.step([0])
 
 
+@pytest.mark.long
 def test_a_job_whose_environment_exits_fails_and_the_study_goes_on(package, cli, root, store_runs):
     short = ("recipe=td3_hopper", "env.id=oddpackage:Boxed-v0", "recipe.total_steps=8", "recipe.learning_starts=2")
     small = ("recipe.batch_size=2", "recipe.hidden=[2]", "recipe.eval_episodes=1", "recipe.buffer_size=20")
@@ -207,6 +208,7 @@ def test_environment_and_recipe_share_no_array(package):
         np.testing.assert_array_equal(np.asarray(one), kept[:, 0] if one is state["actions"][0] else kept[:, 1])
 
 
+@pytest.mark.long
 def test_an_environment_that_changes_its_actions_trains_td3_as_one_that_does_not(package, cli, tmp_path):
     """The right way to set all of it on the command line; the memory holds what was chosen."""
     short = ("recipe=td3_hopper", "env.id=oddpackage:Boxed-v0", "env.kwargs.gain=5", "recipe.total_steps=40")

@@ -4,8 +4,8 @@ import copy
 import os
 from pathlib import Path
 
+import image_cases
 import pytest
-import test_recipe_image
 import text_cases
 import torch
 from alphagrad.recipes.supervised.learner import Training
@@ -142,6 +142,7 @@ def assert_same(found, expected, told, tolerance=2e-5):
         assert found == expected, told
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_make_the_updates_of_one(two, kind, name):
@@ -156,6 +157,7 @@ def test_two_processes_make_the_updates_of_one(two, kind, name):
         assert_same(found[kind][name], alone, name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_a_resumed_run_ends_the_same(two, kind):
     """In two processes to the bit, in one to rounding: the state is whole."""
@@ -169,6 +171,7 @@ def test_a_resumed_run_ends_the_same(two, kind):
     assert_same(ended["result"], two[0][kind]["accumulated"]["result"], kind)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_all_processes_evaluate_the_same_statistics(two, kind):
     first, second = (found[kind]["norm"] for found in two)
@@ -192,7 +195,7 @@ def of_recipes(root, kind):
         "transformer": text_cases.text(tables, "transformer", {"layers": 2}, parallel=kind),
     }
     norm = {"channels": [8], "hidden": [4], "norm": "group"}
-    recipes["cnn"] = test_recipe_image.recipe("cnn", shape=norm, parallel=kind, epochs=1, batch_size=200)
+    recipes["cnn"] = image_cases.recipe("cnn", shape=norm, parallel=kind, epochs=1, batch_size=200)
     return {name: text_cases.train(r, root, RunSpec(0, SGD))[0][0]["model"] for name, r in recipes.items()}
 
 
@@ -205,6 +208,7 @@ def of_recipes_in_both_ways(root):
     return found
 
 
+@pytest.mark.long
 def test_recipes_in_two_processes(tmp_path):
     alone = of_recipes(tmp_path, "ddp")
     for found in in_processes(of_recipes_in_both_ways, tmp_path / "two", str(tmp_path)):

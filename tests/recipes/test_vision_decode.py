@@ -49,6 +49,7 @@ def tiff(
     return head + pixels + directory + struct.pack(f"{order}I", 0)
 
 
+@pytest.mark.long
 def test_gray_of_16_bits_in_tiffs_of_other_kinds(tmp_path):
     file = tmp_path / "x.tif"
     file.write_bytes(tiff(LEVELS.astype(">u2").tobytes(), 16, LEVELS.shape, order=">"))

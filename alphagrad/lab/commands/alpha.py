@@ -11,10 +11,10 @@ def main(argv: list[str]) -> None:
     p = parser("alpha", description, "alphagrad alpha recipe=dqn_cartpole optimizer=sqrt_dim alpha.k=3")
     p.add_argument("overrides", nargs="*", metavar="SETTING=VALUE", help="as for `alphagrad run`")
     overrides = p.parse_args(argv).overrides
-    from alphagrad.lab.commands.alpha_table import alpha_table
     from alphagrad.lab.config.catalogue import explaining
     from alphagrad.lab.config.compose import compose, hydra_initialized
     from alphagrad.lab.evidence.tables import show
+    from alphagrad.lab.inspection.alpha_table import alpha_table
 
     with hydra_initialized():
         config = compose(overrides)

@@ -11,7 +11,7 @@ from alphagrad.lab.commands.arguments import add_store_options, parser, whole
 def main(argv: list[str]) -> None:
     """`alphagrad landscape`."""
     args = _arguments().parse_args(argv)
-    from alphagrad.lab.commands.survey import Wanted, survey
+    from alphagrad.lab.inspection.survey import Wanted, survey
 
     wanted = Wanted(
         args.to,

@@ -15,9 +15,9 @@ from typing import IO
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.interrupts import closing_runs_on_signals
+from alphagrad.common.leashed import leashed
 from alphagrad.common.words import cut, say
 from alphagrad.lab.commands.arguments import add_store_options, parser, whole
-from alphagrad.lab.commands.leashed import leashed
 from alphagrad.lab.evidence.results import Results
 from alphagrad.lab.records.search import search
 from alphagrad.lab.store.address import hide, is_server, masked, sqlite_file, store_uri

@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
     args = p.parse_args(argv)
     from pathlib import Path
 
-    from alphagrad.lab.commands.video import watch as render
+    from alphagrad.lab.inspection.video import watch as render
 
     out = Path(args.out) if args.out else None
     seen = render(args.what, args.uri, args.output_root, out, args.episodes, args.seed, args.best, args.artifact)

@@ -19,7 +19,7 @@ CLOSING_SECONDS = 10
 
 def leashed(program: Sequence[str]) -> list[str]:
     """The command line that runs a program so, to be started from this process."""
-    return [sys.executable, "-m", "alphagrad.lab.commands.leashed", str(os.getpid()), *program]
+    return [sys.executable, "-m", "alphagrad.common.leashed", str(os.getpid()), *program]
 
 
 def main() -> int:
