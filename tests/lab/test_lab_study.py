@@ -227,3 +227,14 @@ def test_failures_are_shown_when_they_happen_and_may_end_the_study(cli, odd, roo
     else:
         assert seeds == ["0", "1", "2", "3"]
         assert min(others) < failed < max(others)
+
+
+def test_a_fixed_setting_that_only_swept_choices_have(cli, odd, root, store_runs):
+    """`optimizer.betas` is none of AlphaGrad's, which nobody has asked for."""
+    words = ("recipe=odd", "recipe.total_steps=4", f"output_root={root}")
+    assert cli("run", "-m", "optimizer=adam,adamw", "optimizer.betas=[0.9,0.98]", *words).status == 0
+    betas = [run.data.params.get("optimizer.betas") for run in store_runs(root)]
+    assert betas.count("[0.9, 0.98]") == 2
+    failed = cli("run", "-m", "optimizer=adam,adamw", "optimizer.beta=0.9", *words)
+    assert failed.status == 2
+    assert "did you mean betas?" in failed.err

@@ -55,17 +55,6 @@ def test_a_setting_goes_to_the_rules_that_have_it(jobs):
     ]
 
 
-def test_a_fixed_setting_that_only_swept_choices_have(cli, odd, root, store_runs):
-    """`optimizer.betas` is none of AlphaGrad's, which nobody has asked for."""
-    words = ("recipe=odd", "recipe.total_steps=4", f"output_root={root}")
-    assert cli("run", "-m", "optimizer=adam,adamw", "optimizer.betas=[0.9,0.98]", *words).status == 0
-    betas = [run.data.params.get("optimizer.betas") for run in store_runs(root)]
-    assert betas.count("[0.9, 0.98]") == 2
-    failed = cli("run", "-m", "optimizer=adam,adamw", "optimizer.beta=0.9", *words)
-    assert failed.status == 2
-    assert "did you mean betas?" in failed.err
-
-
 def test_what_is_left_is_not_run_twice(jobs):
     found = jobs("optimizer=adam,alphagrad", "alpha.value=93,186,279", "seed=range(2)", "optimizer.lr=0.1")
     assert len(found) == len({frozenset(j) for j in found}) == 2 + 6

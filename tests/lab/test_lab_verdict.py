@@ -1,0 +1,158 @@
+"""How the numbers decide a claim."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from alphagrad.lab.evidence.claims import data
+from alphagrad.lab.evidence.claims.ledger import Claim, Part
+from alphagrad.lab.evidence.claims.verdict import Stand, decide
+
+
+def claim(**parts: dict) -> Claim:
+    return Claim(name="C0", title="t", says="s", section="1", objective="m", seeds=8, parts=parts)
+
+
+def table(first: float, second: float, spread: float = 0.1, seeds: int = 8) -> pd.DataFrame:
+    noise = np.random.default_rng(0).normal(0, spread, seeds)
+    noise -= noise.mean()
+    rows = [{"seed": n, "optimizer.name": "a", "m": first + noise[n]} for n in range(seeds)]
+    return pd.DataFrame([*rows, *({"seed": n, "optimizer.name": "b", "m": second} for n in range(seeds))])
+
+
+COMPARED = {"says": "a above b", "measure": "m", "first": {"optimizer.name": "a"}, "than": {"optimizer.name": "b"}}
+
+
+@pytest.mark.parametrize(
+    ("gap", "least", "direction", "stand"),
+    [
+        (1.0, 0.5, "above", "supported"),
+        (1.0, 0.5, "below", "refuted"),
+        (0.4, 0.5, "above", "refuted"),  # it is there, and smaller than what matters
+        (0.48, 0.5, "above", "undecided"),  # it may be as large as what matters
+        (0.01, 0.0, "above", "undecided"),
+        (-1.0, 0.0, "above", "refuted"),
+        (-1.0, 0.5, "below", "supported"),
+    ],
+)
+def test_the_numbers_decide(gap, least, direction, stand):
+    own = claim(only=COMPARED | {"least": least, "direction": direction})
+    found = decide(own, table(gap, 0.0))
+    assert found.stand == found.parts["only"].stand == stand
+    assert found.parts["only"].n == 8
+
+
+def test_what_it_may_miss_is_spared():
+    rows = table(-0.3, 0.0)
+    assert decide(claim(only=COMPARED), rows).stand == Stand.REFUTED
+    assert decide(claim(only=COMPARED | {"within": 1.0}), rows).stand == Stand.SUPPORTED
+
+
+def test_few_seeds_decide_nothing():
+    found = decide(claim(only=COMPARED), table(5.0, 0.0, seeds=3))
+    assert found.stand == Stand.UNDECIDED
+    assert found.parts["only"].interval is None
+
+
+def test_runs_that_diverged_count_as_the_worst():
+    rows = table(1.0, 0.0)
+    rows.loc[(rows["optimizer.name"] == "a") & (rows["seed"] < 6), "m"] = np.nan
+    own = claim(only=COMPARED)
+    assert decide(own, rows).stand == Stand.UNDECIDED  # no worst value is known, so nothing is tested
+    assert decide(own.model_copy(update={"worst": {"m": -9.0}}), rows).parts["only"].effect == pytest.approx(
+        np.mean([-9.0] * 6 + list(rows["m"][6:8]))
+    )
+
+
+def test_a_run_that_failed_counts_as_the_worst_whatever_it_logged_last():
+    rows = table(1.0, 0.0)
+    rows["status"] = "finished"
+    rows.loc[0, "status"] = "failed"
+    own = claim(only=COMPARED).model_copy(update={"worst": {"m": -9.0}})
+    assert decide(own, rows).parts["only"].effect == pytest.approx((rows["m"][1:8].sum() - 9.0) / 8)
+    bound = claim(only={"says": "s", "measure": "m", "at_least": 0.0})
+    assert decide(bound, rows.assign(status="finished", m=1.0)).stand == Stand.SUPPORTED
+    assert decide(bound, rows.assign(m=1.0)).stand == Stand.REFUTED
+
+
+@pytest.mark.parametrize(
+    ("kept", "asked"), [("None", None), ("0.001", 1e-3), ("1e-3", 0.001), ("True", True), ("adam", "adam")]
+)
+def test_a_setting_is_found_as_it_was_kept(tmp_path, kept, asked):
+    own = claim(only=COMPARED)
+    rows = pd.DataFrame([{"seed": n, "clip": clip, "m": 1.0} for n in range(4) for clip in (kept, "other")])
+    data.keep(tmp_path, own, rows, data.Origin(("c",), "c", {}, 8, "d"))
+    again, _ = data.read(tmp_path, own)
+    bound = claim(only={"says": "s", "measure": "m", "first": {"clip": asked}, "at_least": 1.0})
+    assert decide(bound, again).parts["only"].n == 4
+
+
+def test_the_best_rate_is_chosen_on_other_seeds_than_it_is_judged_on():
+    """A rate that shines on the even seeds alone is chosen, and its odd seeds count."""
+    rows = [
+        {"seed": n, "optimizer.name": who, "lr": lr, "m": value}
+        for n in range(20)
+        for who, lr, value in (
+            ("a", 0.1, 9.0 if n % 2 == 0 else 1.0 + 0.01 * n),
+            ("a", 0.2, 5.0),
+            ("b", 0.1, 0.0),
+            ("b", 0.2, -1.0),
+        )
+    ]
+    found = decide(claim(only=COMPARED | {"best": ["lr"]}), pd.DataFrame(rows)).parts["only"]
+    assert found.n == 10
+    assert found.effect == pytest.approx(np.mean([1.0 + 0.01 * n for n in range(1, 20, 2)]))
+    assert found.chosen == "a: lr=0.1; b: lr=0.1"
+
+
+def test_no_best_rate_is_chosen_before_all_rates_have_runs():
+    studies = (("optimizer=a,b", "lr=0.1"), ("optimizer=a,b", "lr=2e-1"), ("optimizer=c", "lr=7"))
+    own = Claim(
+        name="C0", title="t", says="s", section="1", objective="m", seeds=8, studies=studies,
+        parts={"only": COMPARED | {"best": ["lr"]}},
+    )  # fmt: skip
+    rows = [
+        {"seed": n, "optimizer.name": who, "lr": lr, "m": (who == "a") + 0.01 * n}
+        for n in range(16)
+        for who in "ab"
+        for lr in (0.1, 0.2)
+    ]
+    assert decide(own, pd.DataFrame(rows)).stand == "supported"
+    assert decide(own, pd.DataFrame([row for row in rows if row["lr"] == 0.1])).stand == "undecided"
+
+
+def test_a_bound_holds_for_every_run():
+    own = claim(only={"says": "s", "measure": "m", "at_most": 1.0})
+    rows = table(0.5, 0.5, spread=0.0)
+    assert decide(own, rows).stand == Stand.SUPPORTED
+    rows.loc[3, "m"] = 1.5
+    assert decide(own, rows).stand == Stand.REFUTED
+    rows.loc[3, "m"] = np.nan
+    assert decide(own, rows).stand == Stand.REFUTED
+
+
+@pytest.mark.parametrize(
+    ("needs", "directions", "stand"),
+    [
+        (None, ("above", "above"), "supported"),
+        (None, ("above", "below"), "refuted"),
+        (1, ("above", "below"), "undecided"),
+        (1, ("below", "below"), "refuted"),
+        (1, ("above", "above"), "supported"),
+    ],
+)
+def test_how_parts_make_a_verdict(needs, directions, stand):
+    own = claim(**{f"p{n}": COMPARED | {"direction": d} for n, d in enumerate(directions)})
+    assert decide(own.model_copy(update={"needs": needs}), table(1.0, 0.0)).stand == stand
+
+
+def test_nothing_run_is_undecided():
+    assert decide(claim(only=COMPARED), None).stand == Stand.UNDECIDED
+
+
+@pytest.mark.parametrize("part", [{"than": 1.0, "at_most": 2.0}, {}, {"than": 1.0, "least": -1.0}])
+def test_a_part_says_one_thing(part):
+    with pytest.raises(ValueError, match=r"has to|must be"):
+        Part(says="s", measure="m", **part)
