@@ -7,9 +7,9 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
+from test_lab_verdict import COMPARED, claim, table
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.lab.config import compose, sweep
@@ -19,20 +19,6 @@ from alphagrad.lab.evidence.claims.ledger import Claim
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIDENCE = ROOT / "evidence"
-
-
-def claim(**parts: dict) -> Claim:
-    return Claim(name="C0", title="t", says="s", section="1", objective="m", seeds=8, parts=parts)
-
-
-def table(first: float, second: float, spread: float = 0.1, seeds: int = 8) -> pd.DataFrame:
-    noise = np.random.default_rng(0).normal(0, spread, seeds)
-    noise -= noise.mean()
-    rows = [{"seed": n, "optimizer.name": "a", "m": first + noise[n]} for n in range(seeds)]
-    return pd.DataFrame([*rows, *({"seed": n, "optimizer.name": "b", "m": second} for n in range(seeds))])
-
-
-COMPARED = {"says": "a above b", "measure": "m", "first": {"optimizer.name": "a"}, "than": {"optimizer.name": "b"}}
 
 
 def test_every_claim_of_the_paper_has_a_file():
