@@ -179,6 +179,7 @@ BENCHMARKS = {
     "benchmarks/ngram.py": ("data=sotu", "recipe.tokenizer=bpe", "recipe.vocabulary=300", "recipe.batch_size=2"),
     "benchmarks/text_throughput.py": ("--task", "text", "--turn", "2", "--steps", "4"),
     "benchmarks/vision_throughput.py": ("--task", "digits", "--runs", "2", "recipe.epochs=40"),
+    "benchmarks/report_speed.py": ("--seeds", "1", "--points", "5", "--repeats", "1"),
     "benchmarks/fixed_point_size.py": ("--cc", "cc"),
     "benchmarks/regression_stability.py": ("judge", "docs/results/regression.csv.gz"),
     "benchmarks/instruments_cost.py": ("--task", "dqn", "--optimizer", "adam", "--repeats", "1"),
