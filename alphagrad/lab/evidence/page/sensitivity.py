@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 
 import numpy as np
 
@@ -122,8 +122,8 @@ def sensitivity(subject: Subject) -> Section | None:
     headings = ["setting", "configurations", "best", "mean there", "valley", "decades", "tried", "diverged at"]
     blocks.append(Table(headings, rows, words=2))
     blocks += [curve(subject, setting, own) for setting, own in by_setting.items()]
-    maps = [found for one, other in combinations(by_setting, 2) for found in grids(subject, one, other, numbers)]
-    return Section("Sensitivity", [*blocks, *maps[:MAPS]])
+    maps = (found for one, other in combinations(by_setting, 2) for found in grids(subject, one, other, numbers))
+    return Section("Sensitivity", [*blocks, *islice(maps, MAPS)])  # of many no more are drawn than are shown
 
 
 def _row(subject: Subject, family: Family) -> list[str]:
@@ -186,14 +186,13 @@ def _bounds(values: list[float]) -> tuple[float, float]:
     return interval(values) or (min(values), max(values))
 
 
-def grids(subject: Subject, one: str, other: str, numbers: dict[str, dict[int, float]]) -> list[Picture]:
+def grids(subject: Subject, one: str, other: str, numbers: dict[str, dict[int, float]]) -> Iterator[Picture]:
     """Maps of the mean over two settings, one for each set of groups that differ in these two alone."""
     apart: dict[tuple[tuple[str, str], ...], list[int]] = {}
     for place in numbers[one].keys() & numbers[other].keys():
         settings = subject.groups[place].runs[0].settings
         rest = {k: v for k, v in settings.items() if k not in (one, other) and not k.startswith(PLACES)}
         apart.setdefault(tuple(sorted(rest.items())), []).append(place)
-    found = []
     for number_, places in enumerate(apart.values()):
         across = sorted({numbers[one][place] for place in places})
         up = sorted({numbers[other][place] for place in places})
@@ -203,8 +202,7 @@ def grids(subject: Subject, one: str, other: str, numbers: dict[str, dict[int, f
                 cell = up.index(numbers[other][place]), across.index(numbers[one][place])
                 means[cell] = subject.mean(subject.groups[place])
             of = _shared_label([subject.groups[place].label for place in places])
-            found.append(_map(subject, (one, across), (other, up), means, f"{of}", number_))
-    return found
+            yield _map(subject, (one, across), (other, up), means, f"{of}", number_)
 
 
 def _map(
