@@ -21,8 +21,9 @@ from .supervised.learner import Learner
 from .supervised.learners import learner_of
 from .supervised.loop import FitPlan, Target, fit
 from .supervised.outline import MODEL_BYTES, Outline
-from .supervised.parallel import parallel_of
+from .supervised.parallel import parallel_of, processes
 from .supervised.precision import Numbers
+from .supervised.quantized import Quantization, check_quantizes, quantized
 from .supervised.settings import SupervisedSettings, check_step, part_of, training_of, vmaps
 from .supervised.surveyed import surveyed
 from .vision.data import DataSettings, Sweep, dataset
@@ -41,6 +42,7 @@ class ImageSettings(SupervisedSettings):
     epochs: PositiveInt
     label_smoothing: float = Field(ge=0, lt=1)
     channels_last: Literal[True, False, "auto"]
+    quantization: Quantization = "none"
     gap_images: NonNegativeInt
     target: float | None = Field(gt=0, le=1)
 
@@ -62,6 +64,7 @@ class Image:
         self.data = dataset(settings.data)
         check_step(settings, self.data.count)
         self.outline = self._outline(settings)
+        self._check_quantization(settings)
         check_memory(settings, self.bytes_of, LARGE)
         objective = classify.classification_objective(settings.label_smoothing)
         self.training = training_of(settings, self._model, objective, self._channels_last(self.outline.model))
@@ -95,7 +98,13 @@ class Image:
         return {"model": self._model()}
 
     def _model(self) -> nn.Module:
-        return build_model(self.settings.model, self.data.shape, len(self.data.classes))
+        model = build_model(self.settings.model, self.data.shape, len(self.data.classes))
+        return quantized(model, self.settings.quantization)
+
+    def _check_quantization(self, s: ImageSettings) -> None:
+        check_quantizes(self.outline.model, s.model.name, s.quantization, s.precision, s.ema)
+        if s.quantization != "none" and processes() > 1:
+            raise ValueError(f"recipe.quantization={s.quantization}: is for one process, got {processes()}")
 
     def _channels_last(self, model: nn.Module) -> bool:
         s = self.settings
@@ -107,7 +116,8 @@ class Image:
         """Whether so many runs train as one tensor program."""
         parameters = sum(p.numel() for p in self._model().parameters())
         repays = parameters <= STACKED.get(self.settings.model.name, 0)
-        return vmaps(self.settings, self.training, runs, repays)
+        against = "" if self.settings.quantization == "none" else f"recipe.quantization={self.settings.quantization}"
+        return vmaps(self.settings, self.training, runs, repays, against)
 
     def train(self, stack: RunStack, log: Log) -> list[dict[str, Any]]:
         """Trains all runs in lockstep; see :class:`alphagrad.harness.recipe.Recipe`."""

@@ -241,7 +241,15 @@ def test_settings_of_measurement_leave_training_alone(setting):
 
 def test_every_setting_is_tested():
     elsewhere = {"name", "data", "model"}  # with the configuration
-    elsewhere |= {"ema", "channels_last", "compile", "stack", "parallel", "rounding"}  # tests of their own
+    elsewhere |= {
+        "ema",
+        "channels_last",
+        "compile",
+        "stack",
+        "parallel",
+        "rounding",
+        "quantization",
+    }  # tests of their own
     measured = {"log_every", "eval_every", "eval_batch_size", "gap_images", "target"}
     assert set(ImageSettings.model_fields) == set(CHANGES) | elsewhere | measured
 
@@ -483,6 +491,8 @@ REFUSED = {
     "recipe.schedule.kind=step": ("recipe.schedule.kind", "one_cycle"),
     "recipe.precision=fp8": ("recipe.precision", "amp_bfloat16"),
     "recipe.ema=1": ("recipe.ema=1", "less than 1"),
+    "recipe.quantization=int2": ("recipe.quantization='int2'", "int4_weights"),
+    "recipe.quantization=int8 model=vit_tiny": ("recipe.quantization=int8", "use mlp, cnn"),
     "recipe.channels_last=nope": ("recipe.channels_last='nope'", "True, False or 'auto'"),
     "recipe.target=0": ("recipe.target=0",),
     "recipe.batch_size=2000": ("recipe.batch_size=2000", "1438"),
