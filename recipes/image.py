@@ -9,6 +9,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import nn
 
+from alphagrad.exporting.network import Network, Predict
 from alphagrad.harness import metrics
 from alphagrad.harness.memory import check_memory
 from alphagrad.harness.recipe import Capability, Log, Objective
@@ -17,6 +18,7 @@ from alphagrad.landscape.loss import FixedLoss
 
 from .supervised import classify
 from .supervised.confusion import draw_confusion
+from .supervised.deployed import as_integers, trained
 from .supervised.learner import Learner
 from .supervised.learners import learner_of
 from .supervised.loop import FitPlan, Target, fit
@@ -30,6 +32,7 @@ from .vision.data import DataSettings, Sweep, dataset
 from .vision.models import STACKED, ModelSettings, build_model, outline
 from .vision.pictures import MISTAKES, draw_mistakes
 
+CPU = torch.device("cpu")
 LARGE = ("recipe.batch_size", "recipe.eval_batch_size", "model.hidden", "model.channels", "data.pad")
 """Settings that say what a run takes in memory."""
 
@@ -53,7 +56,7 @@ class Image:
     Settings = ImageSettings
     objective = Objective(metrics.EVAL_ACCURACY)
     headlines: ClassVar[Mapping[str, int]] = {metrics.EVAL_ACCURACY: 4, metrics.EVAL_LOSS: 4}
-    capabilities = (Capability.STACKED, Capability.SHARDED, Capability.SURVEYED)
+    capabilities = (Capability.STACKED, Capability.SHARDED, Capability.SURVEYED, Capability.EXPORTED)
     logs = metrics.EXAMPLES | {
         *(metrics.EVAL_ACCURACY, metrics.EVAL_TOP5, metrics.CLEAN_LOSS, metrics.CLEAN_ACCURACY, metrics.GAP),
         *(metrics.TARGET_STEPS, metrics.TARGET_SECONDS, metrics.IMAGES_PER_SECOND),
@@ -142,6 +145,20 @@ class Image:
         """On training images without augmentation, in batches as in training."""
         images = self.data.sample(device, self.settings.batch_size, examples)
         return surveyed(self._model, self.training.objective, checkpoint, images, device)
+
+    def exported(self, checkpoint: Mapping[str, Any]) -> Network:
+        """The classifier, judged by the test images."""
+        module = trained(self._model, checkpoint)
+        graph, narrow = as_integers(module)
+        images = self.data.test(CPU, self.settings.eval_batch_size)
+
+        def score(predict: Predict) -> Mapping[str, float]:
+            scores = classify.judged(lambda x: predict(x).unsqueeze(0), images, 1, len(self.data.classes), CPU)
+            return scores.rows()[0]
+
+        example = torch.zeros(1, *self.data.shape)
+        names = ("images", "logits")
+        return Network(module, graph, narrow, example, {0: "batch"}, names, score, metrics.EVAL_ACCURACY)
 
 
 class ImageExam:

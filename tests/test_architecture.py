@@ -35,8 +35,9 @@ FLOORS = {
     "optimizer": (),
     "common": (),
     "landscape": (),
-    "harness": ("landscape", "common", "optimizer"),
-    "recipes": ("harness", "landscape", "optimizer"),
+    "exporting": (),
+    "harness": ("landscape", "exporting", "common", "optimizer"),
+    "recipes": ("harness", "landscape", "exporting", "optimizer"),
     "conf": (),
     "store": ("common",),
     "config": ("conf", "harness", "common", "optimizer"),
@@ -48,7 +49,7 @@ FLOORS = {
     "plugins": ("launching", "training", "config", "common"),
     "commands": (
         *("plugins", "tuning", "evidence", "launching", "training", "records", "store", "config"),
-        *("harness", "landscape", "common", "optimizer"),
+        *("harness", "landscape", "exporting", "common", "optimizer"),
     ),
     "command line": ("commands", "config", "store", "common", "optimizer"),
 }

@@ -9,6 +9,7 @@ NAMES = (
     "alpha",
     "report",
     "export",
+    "export-model",
     "claims",
     "instruments",
     "landscape",
@@ -16,7 +17,7 @@ NAMES = (
     "ui",
     "completion",
 )
-"""The subcommands that people use, as `alphagrad --help` lists them."""
+"""The subcommands that people use, as `alphagrad --help` lists them; a dash is an underscore in the file's name."""
 HIDDEN = ("complete",)
 PARALLEL = ("run", "resume")
 """Those that torchrun may start."""

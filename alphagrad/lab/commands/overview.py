@@ -13,6 +13,7 @@ alphagrad: a laboratory for the AlphaGrad optimizer and its variants
   alphagrad alpha [SETTING=VALUE ...]      the α every tensor of a recipe's network gets under each rule
   alphagrad report [ID ...]                tables with intervals of studies or runs; --html FILE: all there is to see
   alphagrad export [ID] --to FILE          a study's runs or curves as a table: FILE.parquet or FILE.csv
+  alphagrad export-model RUN --to FILE     a run's network as FILE.onnx, with its accuracy, bytes and latency
   alphagrad claims [C1 ...]                the paper's claims, and what the runs say of each
   alphagrad instruments [ID]               which tensors saturate and when, of what instruments= measured
   alphagrad watch RUN_ID|FOLDER            a run's policy at work, as a video file
