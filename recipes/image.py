@@ -48,6 +48,7 @@ class ImageSettings(SupervisedSettings):
     quantization: Quantization = "none"
     gap_images: NonNegativeInt
     target: float | None = Field(gt=0, le=1)
+    figures: bool = True
 
 
 class Image:
@@ -164,7 +165,8 @@ class Image:
 class ImageExam:
     """What is asked of the classifiers at an evaluation: the test images, and some they have seen.
 
-    After the last step each run's confusion matrix and its most confident mistakes are drawn.
+    After the last step each run's confusion matrix and its most confident mistakes are drawn, unless ``figures`` is
+    off.
     """
 
     def __init__(self, recipe: Image, stack: RunStack, log: Log) -> None:
@@ -175,9 +177,10 @@ class ImageExam:
 
     def __call__(self, learner: Learner, step: int, last: bool) -> list[dict[str, float]]:
         """Each run's scores."""
-        scores = self._scores(learner, self.test, MISTAKES if last else 0)
+        drawn = last and self.s.figures
+        scores = self._scores(learner, self.test, MISTAKES if drawn else 0)
         rows = scores.rows()
-        for run, row in enumerate(rows) if last else ():
+        for run, row in enumerate(rows) if drawn else ():
             self._draw(run, scores, f"{row[metrics.EVAL_ACCURACY]:.2%} right after {step + 1} steps")
         if self.seen is not None:
             known = self._scores(learner, self.seen).rows()
