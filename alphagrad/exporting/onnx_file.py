@@ -59,8 +59,10 @@ def write(network: Network, file: Path) -> None:
         dtype = ir.DataType.INT4
         value.const_value = ir.Tensor(value.const_value.numpy().astype(dtype.numpy()), dtype=dtype, name=name)
         value.type = ir.TensorType(dtype)
-    for node in model.graph:
-        node.metadata_props.clear()  # where in which file of this machine it comes from
+    # what the exporter notes of its own, such as the files of this machine; more bytes than a small network's weights
+    values = [value for node in model.graph for value in node.outputs]
+    for noted in (model, model.graph, *model.graph, *values, *model.graph.inputs, *model.graph.initializers.values()):
+        noted.metadata_props.clear()
     ir.save(model, file)
 
 
