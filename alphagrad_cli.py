@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ranks.alone(f"alphagrad {argv[0]}")
         if argv[0] in TRAINING and sys.stderr.isatty() and not SHOWING & {word.partition("=")[0] for word in argv}:
             say("alphagrad: composing", err=True)  # what is imported takes seconds
-        command = import_module(f"{commands.__name__}.{argv[0]}").main
+        command = import_module(f"{commands.__name__}.{argv[0].replace('-', '_')}").main
         if folder := os.environ.get(VARIABLE):
             importable(os.path.realpath(os.path.expanduser(folder)))
         with ExitStack() as held, no_exit(), once():

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import nn
 
+from alphagrad.exporting.network import Network, Predict
 from alphagrad.harness import metrics
 from alphagrad.harness.memory import check_memory
 from alphagrad.harness.recipe import Capability, Log, Objective
@@ -17,18 +18,21 @@ from alphagrad.landscape.loss import FixedLoss
 
 from .supervised import classify
 from .supervised.confusion import draw_confusion
+from .supervised.deployed import as_integers, trained
 from .supervised.learner import Learner
 from .supervised.learners import learner_of
 from .supervised.loop import FitPlan, Target, fit
 from .supervised.outline import MODEL_BYTES, Outline
-from .supervised.parallel import parallel_of
+from .supervised.parallel import parallel_of, processes
 from .supervised.precision import Numbers
+from .supervised.quantized import Quantization, check_quantizes, quantized
 from .supervised.settings import SupervisedSettings, check_step, part_of, training_of, vmaps
 from .supervised.surveyed import surveyed
 from .vision.data import DataSettings, Sweep, dataset
 from .vision.models import STACKED, ModelSettings, build_model, outline
 from .vision.pictures import MISTAKES, draw_mistakes
 
+CPU = torch.device("cpu")
 LARGE = ("recipe.batch_size", "recipe.eval_batch_size", "model.hidden", "model.channels", "data.pad")
 """Settings that say what a run takes in memory."""
 
@@ -41,8 +45,10 @@ class ImageSettings(SupervisedSettings):
     epochs: PositiveInt
     label_smoothing: float = Field(ge=0, lt=1)
     channels_last: Literal[True, False, "auto"]
+    quantization: Quantization = "none"
     gap_images: NonNegativeInt
     target: float | None = Field(gt=0, le=1)
+    figures: bool = True
 
 
 class Image:
@@ -51,7 +57,7 @@ class Image:
     Settings = ImageSettings
     objective = Objective(metrics.EVAL_ACCURACY)
     headlines: ClassVar[Mapping[str, int]] = {metrics.EVAL_ACCURACY: 4, metrics.EVAL_LOSS: 4}
-    capabilities = (Capability.STACKED, Capability.SHARDED, Capability.SURVEYED)
+    capabilities = (Capability.STACKED, Capability.SHARDED, Capability.SURVEYED, Capability.EXPORTED)
     logs = metrics.EXAMPLES | {
         *(metrics.EVAL_ACCURACY, metrics.EVAL_TOP5, metrics.CLEAN_LOSS, metrics.CLEAN_ACCURACY, metrics.GAP),
         *(metrics.TARGET_STEPS, metrics.TARGET_SECONDS, metrics.IMAGES_PER_SECOND),
@@ -62,6 +68,7 @@ class Image:
         self.data = dataset(settings.data)
         check_step(settings, self.data.count)
         self.outline = self._outline(settings)
+        self._check_quantization(settings)
         check_memory(settings, self.bytes_of, LARGE)
         objective = classify.classification_objective(settings.label_smoothing)
         self.training = training_of(settings, self._model, objective, self._channels_last(self.outline.model))
@@ -95,7 +102,13 @@ class Image:
         return {"model": self._model()}
 
     def _model(self) -> nn.Module:
-        return build_model(self.settings.model, self.data.shape, len(self.data.classes))
+        model = build_model(self.settings.model, self.data.shape, len(self.data.classes))
+        return quantized(model, self.settings.quantization)
+
+    def _check_quantization(self, s: ImageSettings) -> None:
+        check_quantizes(self.outline.model, s.model.name, s.quantization, s.precision, s.ema)
+        if s.quantization != "none" and processes() > 1:
+            raise ValueError(f"recipe.quantization={s.quantization}: is for one process, got {processes()}")
 
     def _channels_last(self, model: nn.Module) -> bool:
         s = self.settings
@@ -107,7 +120,8 @@ class Image:
         """Whether so many runs train as one tensor program."""
         parameters = sum(p.numel() for p in self._model().parameters())
         repays = parameters <= STACKED.get(self.settings.model.name, 0)
-        return vmaps(self.settings, self.training, runs, repays)
+        against = "" if self.settings.quantization == "none" else f"recipe.quantization={self.settings.quantization}"
+        return vmaps(self.settings, self.training, runs, repays, against)
 
     def train(self, stack: RunStack, log: Log) -> list[dict[str, Any]]:
         """Trains all runs in lockstep; see :class:`alphagrad.harness.recipe.Recipe`."""
@@ -133,11 +147,26 @@ class Image:
         images = self.data.sample(device, self.settings.batch_size, examples)
         return surveyed(self._model, self.training.objective, checkpoint, images, device)
 
+    def exported(self, checkpoint: Mapping[str, Any]) -> Network:
+        """The classifier, judged by the test images."""
+        module = trained(self._model, checkpoint)
+        graph, narrow = as_integers(module)
+        images = self.data.test(CPU, self.settings.eval_batch_size)
+
+        def score(predict: Predict) -> Mapping[str, float]:
+            scores = classify.judged(lambda x: predict(x).unsqueeze(0), images, 1, len(self.data.classes), CPU)
+            return scores.rows()[0]
+
+        example = torch.zeros(1, *self.data.shape)
+        names = ("images", "logits")
+        return Network(module, graph, narrow, example, {0: "batch"}, names, score, metrics.EVAL_ACCURACY)
+
 
 class ImageExam:
     """What is asked of the classifiers at an evaluation: the test images, and some they have seen.
 
-    After the last step each run's confusion matrix and its most confident mistakes are drawn.
+    After the last step each run's confusion matrix and its most confident mistakes are drawn, unless ``figures`` is
+    off.
     """
 
     def __init__(self, recipe: Image, stack: RunStack, log: Log) -> None:
@@ -148,9 +177,10 @@ class ImageExam:
 
     def __call__(self, learner: Learner, step: int, last: bool) -> list[dict[str, float]]:
         """Each run's scores."""
-        scores = self._scores(learner, self.test, MISTAKES if last else 0)
+        drawn = last and self.s.figures
+        scores = self._scores(learner, self.test, MISTAKES if drawn else 0)
         rows = scores.rows()
-        for run, row in enumerate(rows) if last else ():
+        for run, row in enumerate(rows) if drawn else ():
             self._draw(run, scores, f"{row[metrics.EVAL_ACCURACY]:.2%} right after {step + 1} steps")
         if self.seen is not None:
             known = self._scores(learner, self.seen).rows()

@@ -26,6 +26,7 @@ COMMANDS = {
     "alpha": [],
     "report": [],
     "export": ["--to", "runs.csv"],
+    "export-model": ["3f2a"],
     "claims": [],
     "instruments": [],
     "watch": ["3f2a"],

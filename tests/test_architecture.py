@@ -11,8 +11,9 @@ FLOORS = {
     "optimizer": (),
     "common": (),
     "landscape": (),
-    "harness": ("landscape", "common", "optimizer"),
-    "recipes": ("harness", "landscape", "optimizer"),
+    "exporting": (),
+    "harness": ("landscape", "exporting", "common", "optimizer"),
+    "recipes": ("harness", "landscape", "exporting", "optimizer"),
     "conf": (),
     "store": ("common",),
     "config": ("conf", "harness", "common", "optimizer"),
@@ -36,7 +37,7 @@ FLOORS = {
     "plugins": ("launching", "training", "config", "common"),
     "commands": (
         *("inspection", "plugins", "tuning", "evidence", "launching", "training", "records", "store", "config"),
-        *("harness", "common"),
+        *("harness", "exporting", "common"),
     ),
     "command line": ("commands", "config", "store", "common", "optimizer"),
 }

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from torch import nn
 
 from alphagrad.common import interrupts
+from alphagrad.exporting.network import Network
 from alphagrad.harness.driver import Observation
 from alphagrad.harness.stack import RunStack
 from alphagrad.landscape.loss import FixedLoss
@@ -80,6 +81,8 @@ class Capability(StrEnum):
     """`alphagrad watch` shows its policy: the recipe has ``policy`` and ``play``."""
     SURVEYED = "surveyed"
     """`alphagrad landscape` looks around its weights: the recipe has ``fixed_loss``, see :class:`Surveyed`."""
+    EXPORTED = "exported"
+    """`alphagrad export-model` writes its network to a file: the recipe has ``exported``, see :class:`Exported`."""
 
 
 class Surveyed(Protocol):
@@ -93,6 +96,13 @@ class Surveyed(Protocol):
         Raises:
             ValueError: the checkpoint is of another model.
         """
+
+
+class Exported(Protocol):
+    """What a recipe with :attr:`Capability.EXPORTED` has more."""
+
+    def exported(self, checkpoint: Mapping[str, Any]) -> Network:
+        """A checkpoint's network, with the examples that it is judged by; raises where it is of another model."""
 
 
 class RunFailed(Exception):

@@ -75,19 +75,21 @@ def draws(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.dropout._DropoutNd) or type(module).__name__ == "StochasticDepth"
 
 
-def vmaps(s: SupervisedSettings, training: Training, runs: int, repays: bool) -> bool:
+def vmaps(s: SupervisedSettings, training: Training, runs: int, repays: bool, against: str = "") -> bool:
     """Whether ``runs`` runs train as one tensor program.
 
     *auto* does so with several runs of a model of which ``repays`` says that it is faster so, where it can be
-    done: in float32, in one process, in one pass a step, for a model without buffers and dropout.
+    done: in float32, in one process, in one pass a step, for a model without buffers and dropout, with nothing
+    ``against`` it.
 
     Raises:
         ValueError: ``recipe.stack=vmap`` where it cannot be done.
     """
     if s.stack == "loop" or (s.stack == "auto" and not (repays and runs > 1)):
         return False
-    against = ""
-    if s.precision != "float32":
+    if against:
+        pass
+    elif s.precision != "float32":
         against = f"recipe.precision={s.precision}"
     elif s.accumulate > 1:
         against = f"recipe.accumulate={s.accumulate}"

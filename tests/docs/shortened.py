@@ -37,6 +37,7 @@ SMALL: Mapping[str, Sequence[str]] = {
 LARGE_DATA: Mapping[str, Sequence[str]] = {
     "data=imagenet": ("data.size=32", "data.workers=0", "recipe.batch_size=2", "recipe.gap_images=2"),
     "data=cifar10": ("recipe.batch_size=4", "recipe.gap_images=4"),
+    "data=fashion_mnist": ("recipe.batch_size=8", "recipe.gap_images=8"),
     "data=mnist": ("recipe.batch_size=8", "recipe.gap_images=8"),
     "model=transformer": ("model.width=8",),
     "recipe.tokenizer=bpe": ("recipe.vocabulary=300",),

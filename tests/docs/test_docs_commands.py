@@ -87,6 +87,7 @@ def data(desk, lab):  # noqa: F811
     lab.delenv("ALPHAGRAD_DATA", raising=False)
     folder = desk / "data"
     arrays(folder / "mnist", (28, 28, 1))
+    arrays(folder / "fashion_mnist", (28, 28, 1))
     arrays(folder / "cifar10", (32, 32, 3))
     pictures(folder / "imagenet", ("cat", "dog"))
     pictures(folder / "birds", ("owl", "robin"))
@@ -138,7 +139,8 @@ class Reader:
         """A word with a run's id or folder where the page has a stand-in for one."""
         if word not in ("RUN_ID", "FOLDER", "RUN_ID|FOLDER", "3f2a", "81bc"):
             return word
-        run = {"resume": self.stopped, "landscape": self.surveyed}.get(command, self.played)()
+        made = {"resume": self.stopped, "landscape": self.surveyed, "export-model": self.classified}
+        run = made.get(command, self.played)()
         folder = next(f.parent for f in (self.desk / "outputs").rglob("run_id") if run in f.read_text())
         return str(folder) if word == "FOLDER" else run
 
@@ -159,6 +161,11 @@ class Reader:
         assert self.cli("run", *words).status == 0
         return self._newest(79)
 
+    def classified(self) -> str:
+        """The id of a finished run that classifies images."""
+        assert self.cli("run", *shortened(["run", "recipe=image"], self.desk)[1:], "seed=80").status == 0
+        return self._newest(80)
+
     def played(self) -> str:
         """The id of a finished run that has a policy."""
         assert self.cli("run", *shortened(["run", "recipe=dqn_cartpole"], self.desk)[1:], "seed=78").status == 0
@@ -170,8 +177,8 @@ class Reader:
 
     @staticmethod
     def small(words: list[str]) -> list[str]:
-        """The words of a benchmark, made short."""
-        return [words[0], *BENCHMARKS[words[0]]]
+        """The words of a benchmark, made short where it is long."""
+        return [words[0], *BENCHMARKS.get(words[0], words[1:])]
 
 
 BENCHMARKS = {
@@ -182,6 +189,7 @@ BENCHMARKS = {
     "benchmarks/report_speed.py": ("--seeds", "1", "--points", "5", "--repeats", "1"),
     "benchmarks/fixed_point_size.py": ("--cc", "cc"),
     "benchmarks/regression_stability.py": ("judge", "docs/results/regression.csv.gz"),
+    "benchmarks/memory_ledger.py": ("--optimizers", "adam", "--budgets"),
     "benchmarks/instruments_cost.py": ("--task", "dqn", "--optimizer", "adam", "--repeats", "1"),
 }
 """Benchmark → the words by which it is short, in place of the page's."""

@@ -109,8 +109,8 @@ def test_unknown_command_and_flag(cli, tmp_path):
     assert failed.err.splitlines() == [failed.err.strip()]
     assert "trian" in failed.err
     assert (
-        "run, tune, resume, status, ls, alpha, report, export, claims, instruments, landscape, watch, ui, completion"
-        in failed.err
+        "run, tune, resume, status, ls, alpha, report, export, export-model, claims, instruments, landscape, watch, "
+        "ui, completion" in failed.err
     )
     for command in (("run", "--nope", f"output_root={tmp_path / 'out'}"), ("ls", "--nope"), ("report", "--nope")):
         failed = cli(*command)

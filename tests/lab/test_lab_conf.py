@@ -195,6 +195,8 @@ def test_settings_that_earlier_studies_had_not():
     }
     for part, setting, neutral, other in (
         ("recipe", "rounding", "nearest", "kahan"),
+        ("recipe", "quantization", "none", "int8"),
+        ("recipe", "figures", True, False),
         ("optimizer", "momentum_dtype", None, "bfloat16"),
     ):
         now = {**earlier, part: {**earlier[part], setting: neutral}}

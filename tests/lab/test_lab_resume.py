@@ -108,9 +108,10 @@ def same(a, b) -> bool:
     return a == b
 
 
-def kill_and_resume(recipe: str, tmp_path: Path, empty_store: Path, moments: int) -> None:
+def kill_and_resume(recipe: str, tmp_path: Path, empty_store: Path, moments: int, *more: str) -> None:
     assert recipe in SHORT, f"{recipe}: give it settings in SHORT, so that it is killed and resumed as well"
-    words = (f"recipe={recipe}", "optimizer=adam", *OFTEN, *SHORT[recipe])
+    words = (f"recipe={recipe}", "optimizer=adam", *OFTEN, *SHORT[recipe], *more)
+    words = tuple({word.partition("=")[0]: word for word in words}.values())
 
     def root_of(name: str) -> Path:
         (tmp_path / name).mkdir()
@@ -148,6 +149,12 @@ def kill_and_resume(recipe: str, tmp_path: Path, empty_store: Path, moments: int
 @pytest.mark.parametrize("recipe", ["regression", *long(*(r for r in RECIPES if r != "regression"))])
 def test_a_killed_run_ends_as_if_nothing_had_happened(lab, recipe, tmp_path, empty_store):
     kill_and_resume(recipe, tmp_path, empty_store, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", ["int8", "int4_weights"])
+def test_a_killed_run_of_rounded_weights(lab, width, tmp_path, empty_store):
+    kill_and_resume("image", tmp_path, empty_store, 1, f"recipe.quantization={width}", "recipe.ema=null")
 
 
 @pytest.mark.slow

@@ -258,6 +258,8 @@ REFUSED = {
     "recipe.schedule.kind=step": ("recipe.schedule.kind", "one_cycle"),
     "recipe.precision=fp8": ("recipe.precision", "amp_bfloat16"),
     "recipe.ema=1": ("recipe.ema=1", "less than 1"),
+    "recipe.quantization=int2": ("recipe.quantization='int2'", "int4_weights"),
+    "recipe.quantization=int8 model=vit_tiny": ("recipe.quantization=int8", "use mlp, cnn"),
     "recipe.channels_last=nope": ("recipe.channels_last='nope'", "True, False or 'auto'"),
     "recipe.target=0": ("recipe.target=0",),
     "recipe.batch_size=2000": ("recipe.batch_size=2000", "1438"),

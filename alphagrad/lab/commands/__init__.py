@@ -9,6 +9,7 @@ NAMES = (
     "alpha",
     "report",
     "export",
+    "export-model",
     "claims",
     "instruments",
     "landscape",
@@ -16,7 +17,7 @@ NAMES = (
     "ui",
     "completion",
 )
-"""The subcommands that people use, as `alphagrad --help` lists them."""
+"""The subcommands that people use, as `alphagrad --help` lists them; a dash is an underscore in the file's name."""
 HIDDEN = ("complete",)
 PARALLEL = ("run", "resume")
 """Those that torchrun may start."""
@@ -31,6 +32,7 @@ alphagrad: a laboratory for the AlphaGrad optimizer and its variants
   alphagrad alpha [SETTING=VALUE ...]      the α every tensor of a recipe's network gets under each rule
   alphagrad report [ID ...]                tables with intervals of studies or runs; --html FILE: all there is to see
   alphagrad export [ID] --to FILE          a study's runs or curves as a table: FILE.parquet or FILE.csv
+  alphagrad export-model RUN --to FILE     a run's network as FILE.onnx, with its accuracy, bytes and latency
   alphagrad claims [C1 ...]                the paper's claims, and what the runs say of each
   alphagrad instruments [ID]               which tensors saturate and when, of what instruments= measured
   alphagrad watch RUN_ID|FOLDER            a run's policy at work, as a video file

@@ -14,8 +14,8 @@ from alphagrad.common.words import is_plain
 from alphagrad.lab.commands import NAMES
 
 TAKE_SETTINGS = ("run", "alpha", "tune")
-TAKE_RUNS = ("resume", "watch", "status", "report", "export", "instruments", "landscape")
-TAKE_FOLDERS = ("resume", "watch", "landscape")
+TAKE_RUNS = ("resume", "watch", "status", "report", "export", "instruments", "landscape", "export-model")
+TAKE_FOLDERS = ("resume", "watch", "landscape", "export-model")
 SHORT = 8
 """Digits of a run id, as other commands show it."""
 MOST_RUNS = 5000
@@ -89,7 +89,7 @@ def ids(words: Sequence[str]) -> Iterator[str]:
         word = run_id[: max(SHORT, len(last) if len(last) <= SHORT else len(run_id))]
         if not (file.parent / ARGUMENTS).exists():
             singles.append(word)
-        elif words[1] not in ("watch", "landscape"):
+        elif words[1] not in ("watch", "landscape", "export-model"):
             yield word
     yield from singles
 

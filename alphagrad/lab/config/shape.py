@@ -24,7 +24,7 @@ EARLIER_DEFAULTS = ("lr", "sgd_lr", "alphagrad_lr", "adam_eps", "clip_grad_norm"
 """What of it an earlier alphagrad had in the section of the recipe."""
 SINCE: dict[str, dict[str, Any]] = {
     "instruments": {"components": False, "details": False},
-    "recipe": {"rounding": "nearest"},
+    "recipe": {"rounding": "nearest", "quantization": "none", "figures": True},
     "optimizer": {"momentum_dtype": None},
 }
 """Settings that an earlier alphagrad had not, with the value that is as if they were not there."""
