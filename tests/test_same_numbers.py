@@ -251,7 +251,14 @@ def record(case: str, found: dict[str, Any]) -> None:
     FILE.write_text(text + "\n")
 
 
-@pytest.mark.parametrize("case", [c if c in DEFAULT else pytest.param(c, marks=pytest.mark.slow) for c in CASES])
+def marks_of(case: str) -> list[pytest.MarkDecorator]:
+    """By default a run of each recipe is made; stacks and other optimizers are long, the rest slow."""
+    if case not in DEFAULT:
+        return [pytest.mark.slow]
+    return [] if case.endswith(" alphagrad") else [pytest.mark.long]
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=marks_of(case)) for case in CASES])
 def test_a_run_has_the_numbers_that_were_recorded(cli, place, case):
     found = {name_of(run): numbers_of(run, place) for run in trained(cli, case, place)}
     if os.environ.get(RECORD):

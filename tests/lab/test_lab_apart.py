@@ -178,6 +178,7 @@ def test_an_interrupted_stack_goes_on_without_those_that_have_ended(jobs, root, 
     assert not list(root.rglob("stack"))
 
 
+@pytest.mark.long
 def test_a_stack_that_is_not_wanted_whole_begins_anew(jobs, root, store_runs, interrupt):
     everything = jobs(*LONG, seed=range(3))
     interrupt(everything, 5)
@@ -227,6 +228,7 @@ def test_a_lost_store_ends_the_halves_too(jobs, lab):
     assert begun == [4, 2]
 
 
+@pytest.mark.long
 def test_a_stack_that_was_being_broken_up_is_none(jobs, root, store_runs, interrupt):
     """Killed while its runs were taken back: nobody stands for a run that is gone, and no job trains twice."""
     everything = jobs(*LONG, seed=range(3))
@@ -239,7 +241,7 @@ def test_a_stack_that_was_being_broken_up_is_none(jobs, root, store_runs, interr
     assert sorted(run.data.tags["seed"] for run in finished) == ["0", "1", "2"]
 
 
-@pytest.mark.parametrize("moment", [1, 2, 3])
+@pytest.mark.parametrize("moment", [1, *long(2, 3)])
 def test_a_signal_does_not_leave_a_stack_half_broken_up(jobs, root, store_runs, lab, moment):
     taken = []
 

@@ -75,6 +75,7 @@ def test_large_tensors_are_thinned_out():
     assert float(found[quantities.quantile(2.0)]) == pytest.approx(2, abs=0.02)
 
 
+@pytest.mark.long
 def test_any_recipe_switches_it_on(cli, root, tiny, store_runs, tmp_path):
     told = cli("run", *tiny, "optimizer=adam", "instruments=gaussianity", "instruments.every=1", f"output_root={root}")
     assert told.status == 0, told.err

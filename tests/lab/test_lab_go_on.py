@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from stopped import EVERY, MORE, OPTIMIZERS, interrupt
-from tiers import one_in
+from tiers import long, one_in
 
 from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.harness.state import pack, unpack
@@ -107,7 +107,7 @@ def test_compiled_runs_go_on_bit_for_bit(cli, at, root, store_runs, recipe):
     assert_same(*(torch.load(folder / "checkpoint.pt", weights_only=True) for folder in folders))
 
 
-@pytest.mark.parametrize("named", ["folder", "id"])
+@pytest.mark.parametrize("named", ["folder", *long("id")])
 def test_a_run_is_named_by_folder_or_by_id(cli, at, root, tiny, store_runs, named):
     folder = root / "run"
     at(70, interrupt)
@@ -127,7 +127,7 @@ def test_a_run_is_named_by_folder_or_by_id(cli, at, root, tiny, store_runs, name
     assert (again.status, "is finished" in again.out) == (0, True)
 
 
-@pytest.mark.parametrize("best_is", ["max", "min"])
+@pytest.mark.parametrize("best_is", ["max", *long("min")])
 def test_the_best_model_is_kept(cli, at, root, tiny, store_runs, best_is):
     """Over an interruption: the model of the step where the metric was best, and in the store as well."""
     folder = root / "run"
@@ -163,6 +163,7 @@ def test_a_member_resumes_its_stack(odd, cli, composed, at, root, store_runs):
     assert [(run.info.status, run.data.metrics["resumed"]) for run in runs] == [("FINISHED", 4)] * 3
 
 
+@pytest.mark.long
 def test_a_finished_member_of_a_stack_is_not_trained_again(odd, cli, composed, at, root, store_runs):
     """A process that is killed while its runs are being closed leaves some finished and others not."""
     words = ("recipe=odd", "optimizer=sgd", "recipe.total_steps=6", "checkpoint.every_steps=1", f"output_root={root}")
@@ -222,6 +223,7 @@ def test_a_whole_study(cli, lab, at, root, store_runs, odd, tmp_path, named):
     assert len(store_runs(root)) == 4
 
 
+@pytest.mark.long
 def test_a_stack_goes_on_in_a_new_store(odd, cli, composed, at, root, store_runs, empty_store):
     """All its members, whichever is named, with what was logged last."""
     words = ("recipe=odd", "optimizer=sgd", "recipe.total_steps=6", "checkpoint.every_steps=1", f"output_root={root}")
@@ -245,6 +247,7 @@ def test_a_stack_goes_on_in_a_new_store(odd, cli, composed, at, root, store_runs
         assert "is finished" in cli("resume", str(root / str(seed))).out
 
 
+@pytest.mark.long
 def test_a_study_whose_store_is_lost(odd, cli, at, root, store_runs, empty_store):
     """It says what is left of it: its runs go on one by one, and the study can be started anew."""
     folder = root / "study"

@@ -136,6 +136,7 @@ def test_a_folder_in_place_of_a_file_is_told_before_a_run_begins(cli, root, tiny
     assert store_runs(root) == []
 
 
+@pytest.mark.long
 def test_a_folder_that_bears_a_states_name_hinders_nothing(cli, at, root, tiny, store_runs):
     folder = root / "run"
     at(70, interrupt)

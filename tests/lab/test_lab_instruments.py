@@ -30,6 +30,7 @@ def quantities(run) -> set[str]:
     return {name.partition("/")[0] for name in run.data.metrics} - set(SUMMED_UP)
 
 
+@pytest.mark.long
 def test_the_tiers(cli, root, tiny, store_runs):
     """economy is cheap signals of the largest tensors, full everything of all."""
     seen = {}
@@ -123,6 +124,7 @@ def test_each_run_of_a_stack_has_its_own_histogram():
         optimizer.histograms(2)
 
 
+@pytest.mark.long
 def test_pictures_of_many_tensors_and_of_several_optimizers(tmp_path):
     own = []
     for count, tensors in ((3, 14), (SLOTS + 3, 2)):

@@ -76,6 +76,7 @@ def test_a_single_run(start, root, store_runs, number, status):
     assert not list(root.rglob("*.tmp"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "status"), [pytest.param(*INTERRUPTED, marks=pytest.mark.slow), TERMINATED])
 def test_a_multirun(start_forked, root, store_runs, number, status):
     process = start_forked("-m", "seed=range(3)", "optimizer=adam,alphagrad")

@@ -112,6 +112,7 @@ def test_a_study(cli, odd, lab, root, store_runs, named):
         assert needed in text
 
 
+@pytest.mark.long
 def test_a_store_that_cannot_be_written_is_shown(cli, odd, lab, root, store_runs):
     """Runs and study whose process is gone are killed, and stay RUNNING in the store; that takes one wait."""
     from alphagrad.lab.store import connection as store

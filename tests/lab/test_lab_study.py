@@ -149,7 +149,7 @@ def leave(home: Path, *folders: Path) -> set[Path]:
     return {file for folder in {home, *folders} for file in folder.iterdir()}
 
 
-@pytest.mark.parametrize("rerun", ["missing", *long("failed")])
+@pytest.mark.parametrize("rerun", [*long("missing", "failed")])
 def test_a_study_started_again_tidies_up_after_a_process_that_was_killed_at_its_end(cli, odd, root, store_runs, rerun):
     """Runs alone and in a stack, all of it over; not what others may go on from, nor what is another run's by now."""
     words = ("recipe=odd", "seed=range(6)", "recipe.raising=[1]", "recipe.diverging=[2]", f"output_root={root}")

@@ -7,6 +7,7 @@ import pytest
 SHORT = ("recipe=theory", "recipe.total_steps=12", "optimizer=alphagrad", "optimizer.lr=0.1")
 
 
+@pytest.mark.long
 def test_a_violated_inequality_fails_its_run_alone(cli, root, store_runs):
     told = cli(
         *("run", "-m", *SHORT, "optimizer.momentum=0.0,0.9", "recipe.statements=printed", "hydra/launcher=stacked"),

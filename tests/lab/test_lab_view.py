@@ -107,6 +107,7 @@ def test_an_experiment_a_recipe_unless_it_is_chosen(cli, odd, root, store_runs):
     assert "0 studies" not in cli("report", "--experiment", "mine", "--output-root", str(root)).err
 
 
+@pytest.mark.long
 def test_a_study_is_in_the_ui_while_it_runs(cli, odd, root, store_runs):
     """Also one whose jobs fail: its description says how many are there."""
     words = ("recipe=odd", "seed=0,1", "recipe.raising=[0,1]", f"output_root={root}")

@@ -231,6 +231,7 @@ def test_a_run_is_recorded_with_its_pictures(cli, root, store_runs):
     assert not [f for f in folder.iterdir() if ".tmp" in f.name]
 
 
+@pytest.mark.long
 def test_an_image_that_is_damaged_ends_the_run(cli, root, store_runs, tmp_path):
     from PIL import Image as Picture
 

@@ -10,6 +10,7 @@ from alphagrad.recipes.dqn import DQNSettings, td_losses
 from alphagrad.recipes.envs import EnvStack
 from alphagrad.recipes.mlp import mlp
 from dqn_cases import ADAM, CLIPPED, OURS, PER_RUN, largest_gap, recipe, train
+from tiers import one_in
 from torch import nn
 
 from alphagrad.harness import metrics
@@ -124,13 +125,29 @@ def reference_dqn(seed: int, env_id: str, s: DQNSettings) -> tuple[nn.Sequential
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"total_steps": 1500, "learning_starts": 300},
-        {"total_steps": 1200, "learning_starts": 100, "tau": 0.3, "target_every": 7, "train_every": 4, "gamma": 0.9},
-        {"total_steps": 900, "learning_starts": 100, "buffer_size": 150, "batch_size": 17, "hidden": [16]},
-        {"total_steps": 800, "learning_starts": 90, "exploration_fraction": 0.1, "end_epsilon": 0.3, "train_every": 7},
-        {"total_steps": 900, "learning_starts": 100, "env_id": "Acrobot-v1", "hidden": [16, 12, 8]},
-    ],
+    one_in(
+        4,
+        [
+            {"total_steps": 1500, "learning_starts": 300},
+            {
+                "total_steps": 1200,
+                "learning_starts": 100,
+                "tau": 0.3,
+                "target_every": 7,
+                "train_every": 4,
+                "gamma": 0.9,
+            },
+            {"total_steps": 900, "learning_starts": 100, "buffer_size": 150, "batch_size": 17, "hidden": [16]},
+            {
+                "total_steps": 800,
+                "learning_starts": 90,
+                "exploration_fraction": 0.1,
+                "end_epsilon": 0.3,
+                "train_every": 7,
+            },
+            {"total_steps": 900, "learning_starts": 100, "env_id": "Acrobot-v1", "hidden": [16, 12, 8]},
+        ],
+    ),
 )
 def test_training_is_cleanrls(settings):
     dqn = recipe(**settings)
