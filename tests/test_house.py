@@ -49,7 +49,7 @@ def test_commands_are_files():
     """A file for each subcommand, with its ``main``, and the one that they share."""
     own = {name.rpartition(".")[2]: file for name, file in FILES.items() if name.startswith("alphagrad.lab.commands.")}
     del own["arguments"]
-    assert set(own) == {*commands.NAMES, *commands.HIDDEN}
+    assert set(own) == {name.replace("-", "_") for name in (*commands.NAMES, *commands.HIDDEN)}
     for file in own.values():
         assert "main" in [node.name for node in parsed(file) if isinstance(node, ast.FunctionDef)], file
 

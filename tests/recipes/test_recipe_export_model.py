@@ -9,7 +9,7 @@ import pytest
 import torch
 from alphagrad.recipes.supervised import deployed
 from alphagrad.recipes.supervised.quantized import Inputs, QuantizedConv2d, QuantizedLinear
-from test_recipe_image import ADAM, Recorder, recipe
+from image_cases import ADAM, Recorder, recipe
 
 import alphagrad_cli
 from alphagrad.exporting import onnx_file

@@ -13,8 +13,8 @@ from alphagrad.recipes.supervised.looped import LoopLearner
 from alphagrad.recipes.supervised.parallel import Parallel
 from alphagrad.recipes.supervised.precision import Numbers
 from alphagrad.recipes.supervised.quantized import Inputs, integers, quantized, rounded
+from image_cases import ADAM, OURS, Recorder, recipe
 from test_recipe_formats import OPTIMIZERS, assert_equal, parameters, train
-from test_recipe_image import ADAM, OURS, Recorder, recipe
 from test_recipe_parallel import Model, batch, objective
 from torch import nn
 from torch.ao.quantization import MovingAverageMinMaxObserver
