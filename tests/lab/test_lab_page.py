@@ -17,7 +17,7 @@ import pytest
 from scipy import stats
 
 from alphagrad.harness import metrics
-from alphagrad.lab.evidence.page import pairs, rendering, sensitivity
+from alphagrad.lab.evidence.page import pairs, rendering
 from alphagrad.lab.evidence.page.blocks import Code, Page, Picture, Section, Table, Text
 from alphagrad.lab.evidence.page.making import page_of
 from alphagrad.lab.evidence.page.subject import Subject, subjects
@@ -153,37 +153,6 @@ def test_no_finished_run_and_no_curves():
         assert rendering.html(found).rstrip().endswith("</html>")
         assert not found.pictures()
     assert "Sensitivity" not in [one.title for one in page([run("a", 0, 1.0)]).sections]
-
-
-def valley_runs():
-    """Returns by α, five seeds, the best 10 at α = 30; α = 300 diverges."""
-    means = {"3": 2.0, "10": 9.2, "30": 10.0, "100": 9.4, "300": None}
-    for alpha, mean in means.items():
-        for seed in range(5):
-            settings = {"alpha.value": alpha, "seed": str(seed), "optimizer.lr": "0.1"}
-            how = ("FINISHED", "finished") if mean else ("FAILED", "diverged")
-            yield run(f"a alpha.value={alpha}", seed, mean and mean + 0.01 * (seed - 2), *how, settings)
-
-
-def test_the_best_value_and_its_valley():
-    found = page(list(valley_runs()))
-    (row,) = table(section(found, "Sensitivity")).rows
-    assert row[:3] == ["alpha.value", "all", "30"]
-    assert row[4:] == ["10 to 100", "1.00", "3 to 300 (5)", "300"]
-    assert "over/alpha.value" in found.pictures()
-
-
-def test_a_map_over_two_settings():
-    runs = [
-        run(f"a alpha.value={alpha} optimizer.lr={rate}", seed, alpha * rate + seed, settings=settings)
-        for alpha in (1, 2)
-        for rate in (3, 4)
-        for seed in range(2)
-        for settings in [{"alpha.value": str(alpha), "optimizer.lr": str(rate)}]
-    ]
-    own = subject_of(runs)
-    (drawn,) = sensitivity.grids(own, "alpha.value", "optimizer.lr", sensitivity.numbers_of(own))
-    assert drawn.rows == [[1, 3, 3.5], [2, 3, 6.5], [1, 4, 4.5], [2, 4, 8.5]]
 
 
 def test_markup_from_outside_is_text():

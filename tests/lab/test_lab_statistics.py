@@ -84,6 +84,16 @@ def test_values_at_a_ceiling_have_students_interval():
     assert interval(values) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("count", [2, 5, 8])
+def test_equal_gaps_are_no_certainty(count):
+    """Without spread Student's test would give p = 0, of two seeds already."""
+    first, second = {n: 1.0 + n for n in range(count)}, {n: 1.5 + n for n in range(count)}
+    expected = stats.binomtest(0, count, 0.5).pvalue
+    assert comparisons.difference(first, second).p == pytest.approx(expected)
+    apart = comparisons.difference(dict.fromkeys(range(count), 1.0), dict.fromkeys(range(50, 50 + count), 2.0))
+    assert apart.p == pytest.approx(2 / math.comb(2 * count, count))
+
+
 def test_no_bound_is_absurdly_far():
     """Of four values close together and another, resamples have next to no spread, and their t is in the thousands."""
     values = [330.0, 330.1, 330.2, 330.3, 150.0]
@@ -185,7 +195,7 @@ def test_comparisons_that_cannot_be_tested():
     assert math.isnan(comparisons.difference({0: 1.0}, {0: 2.0}).p)
     assert math.isnan(comparisons.difference({0: 1.0, 1: math.inf}, {0: 2.0, 1: 1.0}).p)
     assert comparisons.difference({0: 1.0, 1: 1.0}, {0: 1.0, 1: 1.0}).p == 1
-    assert comparisons.difference({0: 2.0, 1: 2.0}, {0: 1.0, 1: 1.0}).p == 0
+    assert comparisons.difference({0: 2.0, 1: 2.0}, {0: 1.0, 1: 1.0}).p == 0.5  # the sign test
     assert math.isnan(comparisons.difference({}, {0: 1.0}).mean)
 
 

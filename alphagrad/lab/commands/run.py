@@ -194,7 +194,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     def refuse(message: str) -> NoReturn:
         form = ""
         for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
-            if word.startswith("-") and "unrecognized" in message and word in message and word.lstrip("-"):
+            setting = word.startswith("-") and "=" in word and "ignored explicit argument" in message
+            if setting or (word.startswith("-") and "unrecognized" in message and word in message and word.lstrip("-")):
                 flags = [flag for action in parser._actions for flag in action.option_strings]
                 meant = difflib.get_close_matches(word, flags, 1, 0.8)
                 form = (

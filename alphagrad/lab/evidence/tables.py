@@ -45,12 +45,19 @@ def table(*columns: str, folded: Sequence[str] = (), right: Sequence[str] = (), 
     return made
 
 
+class Quiet(Console):
+    """A console whose reader may leave: `alphagrad status | head -3`."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError from None
+
+
 def show(shown: Table) -> None:
     """Prints a table without its empty columns; what is too wide comes as several, each with the first column."""
     for part in parts(shown, width()):
         below, part.caption = part.caption, None
         _share(part, width())
-        Console(width=max(width(), _narrowest(part))).print(part)
+        Quiet(width=max(width(), _narrowest(part))).print(part)
         if below:
             say_wrapped(f" {below}")
 
@@ -74,7 +81,7 @@ def parts(shown: Table, widest: int) -> list[Table]:
 
 def _share(part: Table, widest: int) -> None:
     """Divides the room that is left among the columns that are folded; rich itself would break words."""
-    console = Console(width=ENDLESS)
+    console = Quiet(width=ENDLESS)
     folded = {n: console.measure(_column(column)) for n, column in enumerate(part.columns) if not column.no_wrap}
     room = max(0, widest - _narrowest(part))
     left = len(folded)
@@ -112,7 +119,7 @@ def _empty(column: Column) -> Column:
 
 def _narrowest(shown: Table) -> int:
     """The width at which no word is broken: that of what is folded as far as it can be, or as it was divided."""
-    console = Console(width=ENDLESS)
+    console = Quiet(width=ENDLESS)
     bare = _with(shown, range(len(shown.columns)))
     bare.title = bare.caption = None
     for column in bare.columns:

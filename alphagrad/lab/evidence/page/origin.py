@@ -77,7 +77,9 @@ def _settings(subject: Subject) -> list[Block]:
     told = f"In recipe {subject.recipe} " if subject.recipe else ""
     blocks: list[Block] = []
     if differ:
-        blocks.append(Text(f"{told}{len(differ)} settings differ between configurations; an empty value: it has none."))
+        blocks.append(
+            Text(f"{told}{len(differ)} settings differ between configurations; (none): it has no such setting.")
+        )
         blocks.append(Table(["what differs", "values"], [[name, _distinct(values[name])] for name in differ], words=2))
     if same:
         rows = [[name, cut(values[name][0])] for name in same]

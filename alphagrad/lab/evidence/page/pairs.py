@@ -86,12 +86,13 @@ def pairs(subject: Subject) -> Section | None:
         test, bounds = pair.found, pair.found.interval
         between = f"[{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]" if bounds else "–"
         kind = f"{test.seeds} {'shared' if test.paired else 'each'}"
-        needed = seeds_needed(test.mean, test.deviation) if test.paired and math.isfinite(test.deviation) else None
+        needed = seeds_needed(test.mean, test.deviation) if test.paired and 0 < test.deviation < math.inf else None
         seeds = "–" if needed is None else f"> {MOST_SEEDS}" if needed > MOST_SEEDS else str(needed)
         numbers = [f"{test.mean:+.{digits}f}", between, number(pair.p), f"{pair.better:.2f}", kind, seeds]
         rows.append([pair.first.label, pair.second.label, *numbers])
     best = frozenset((place, 4) for place, pair in enumerate(found) if pair.p < ALPHA)
-    scope = "all pairs" if len(subject.groups) <= ALL_PAIRS else "each with the best, which was chosen by the same runs"
+    count = sum(bool(subject.outcomes(group)) for group in subject.groups)
+    scope = "all pairs" if count <= ALL_PAIRS else "each with the best, which was chosen by the same runs"
     told = (
         f"Of {subject.objective} ({subject.better} is better): first minus second, {scope}. Over the seeds both have "
         "it is Student's paired test, else Welch's; a run that diverged counts as infinitely bad, and then nothing is "
@@ -101,7 +102,7 @@ def pairs(subject: Subject) -> Section | None:
     blocks: list[Block] = [Text(told), Table(headings, rows, words=2, best=best)]
     if all(math.isnan(pair.p) for pair in found):
         blocks.insert(0, Text("Nothing can be tested: that takes two finished runs of each configuration.", warns=True))
-    if 2 < len(subject.groups) <= ALL_PAIRS:
+    if 2 < count <= ALL_PAIRS:
         blocks.append(matrix(subject, found))
     blocks += advice(subject, found)
     return Section("Pairwise comparison", blocks)

@@ -11,7 +11,7 @@ from alphagrad.harness import metrics
 from alphagrad.lab.evidence.figures import band, count, frame, line
 from alphagrad.lab.evidence.page.blocks import Block, Cell, Picture, Section, Table, Text, number
 from alphagrad.lab.evidence.page.drawing import axes_of, below, label, svg
-from alphagrad.lab.evidence.page.subject import DRAWN, Subject
+from alphagrad.lab.evidence.page.subject import DRAWN, Subject, diverged
 from alphagrad.lab.evidence.report import SAYS, mean_and_interval
 from alphagrad.lab.evidence.statistics.aggregates import profile
 from alphagrad.lab.evidence.statistics.curves import Curve, area, detrended_variance, drawdown, reached
@@ -49,7 +49,9 @@ def final(subject: Subject) -> Section:
     blocks = caveat(subject)
     if not present:
         blocks.append(Text("No finished run has a headline metric."))
-    told = f"{SAYS[:1].upper()}{SAYS[1:]}. ★ marks the best mean of a column."
+    told = (
+        f"{SAYS[:1].upper()}{SAYS[1:]}. ★ marks the best mean of a column, of configurations of which no run diverged."
+    )
     blocks += [Text(told), Table(["configuration", "finished", *present], rows, best=frozenset(best))]
     return Section("Final results", blocks)
 
@@ -134,18 +136,20 @@ def along(subject: Subject, target: float | None = None) -> Section | None:
     curves = {id(group): subject.histories(group, subject.objective) for group in subject.groups}
     if not any(len(steps) > 1 for own in curves.values() for steps, _ in own):
         return None
-    means = [mean for group in subject.groups if math.isfinite(mean := subject.mean(group))]
+    means = [mean for group in subject.groups if math.isfinite(mean := subject.score(group))]
+    if target is None and not means:
+        return None
     goal = target if target is not None else float(np.median(means))
     digits = subject.digits[subject.objective]
     headings = ["configuration", "reached", "steps to target", "seconds", "area", "drawdown", "variance", "diverged"]
     rows = []
     for group in subject.groups:
         own = curves[id(group)]
-        steps = [reached(curve, goal, subject.better) for curve in own]
+        lost = diverged(group)
+        steps = [reached(curve, goal, subject.better) for curve in own] + [math.inf] * lost
         rates = [run.metrics.get(metrics.STEPS_PER_SECOND, math.nan) for run in group.finished()][: len(steps)]
         middle = float(np.median(steps)) if steps else math.nan
         rate = float(np.nanmean(rates)) if rates and not all(map(math.isnan, rates)) else math.nan
-        diverged = sum(run.life.standing == "diverged" for run in group.runs)
         rows.append(
             [
                 group.label,
@@ -155,15 +159,16 @@ def along(subject: Subject, target: float | None = None) -> Section | None:
                 _over(own, area, digits),
                 _over(own, lambda curve: drawdown(curve[1], subject.better), digits),
                 _over(own, lambda curve: detrended_variance(curve[1]), None),
-                f"{diverged}/{len(group.runs)}",
+                f"{lost}/{len(group.runs)}",
             ]
         )
     how = "as asked" if target is not None else "the median of the configurations' final means; --target VALUE sets it"
     told = (
         f"Of {subject.objective}. The target is {number(goal)} ({how}); told: the median over seeds of the first step "
-        "there, where a miss is infinite, and these steps over the steps a second. Area: the mean height of the "
-        "curve. Drawdown: its largest fall from the best so far. Variance: about its trend, from second differences. "
-        "The last three are means over the finished runs; diverged runs are counted beside them."
+        "there, where a miss is infinite and a run that diverged a miss, and these steps over the steps a second. Runs "
+        "of a stack share their time: compare the seconds of runs that trained alone, or in stacks as large. Area: the "
+        "mean height of the curve. Drawdown: its largest fall from the best so far. Variance: about its trend, from "
+        "second differences. The last three are means over the finished runs; diverged runs are counted beside them."
     )
     return Section("Speed and stability", [Text(told), Table(headings, rows)])
 

@@ -33,8 +33,8 @@ class Family:
     members: list[tuple[float, Group]]
 
     def best(self, subject: Subject) -> tuple[float, float]:
-        """The value with the best mean, and this mean."""
-        means = [(value, subject.mean(group)) for value, group in self.members]
+        """The value with the best mean, and this mean; where runs diverged it counts as none."""
+        means = [(value, subject.score(group)) for value, group in self.members]
         known = [pair for pair in means if math.isfinite(pair[1])]
         if not known:
             return math.nan, math.nan
@@ -46,7 +46,7 @@ class Family:
         if math.isnan(best):
             return []
         edge = top - VALLEY * abs(top) if subject.better == "max" else top + VALLEY * abs(top)
-        good = [_at_least(subject.mean(group), edge, subject.better) for _, group in self.members]
+        good = [_at_least(subject.score(group), edge, subject.better) for _, group in self.members]
         place = [value for value, _ in self.members].index(best)
         low = high = place
         while low > 0 and good[low - 1]:
@@ -200,7 +200,7 @@ def grids(subject: Subject, one: str, other: str, numbers: dict[str, dict[int, f
             means = np.full((len(up), len(across)), np.nan)
             for place in places:
                 cell = up.index(numbers[other][place]), across.index(numbers[one][place])
-                means[cell] = subject.mean(subject.groups[place])
+                means[cell] = subject.score(subject.groups[place])
             of = _shared_label([subject.groups[place].label for place in places])
             yield _map(subject, (one, across), (other, up), means, f"{of}", number_)
 
@@ -235,6 +235,8 @@ def _map(
         [across[1][column], up[1][row], float(means[row, column])] for row, column in np.ndindex(means.shape)
     ]
     name = f"map/{across[0]}/{up[0]}" + (f"/{place}" if place else "")
-    title = f"{subject.objective} over {across[0]} and {up[0]} of {of} (★ the best; –: no finished run)"
+    title = (
+        f"{subject.objective} over {across[0]} and {up[0]} of {of} (★ the best; –: a run diverged, or none is finished)"
+    )
     command = subject.command(f"--figure {name} --plot map.svg")
     return Picture(name, title, svg(figure), [across[0], up[0], subject.objective], rows, command)

@@ -54,33 +54,36 @@ class Subject:
         values = group.values(metric or self.objective)
         return float(np.mean(values)) if values else math.nan
 
+    def score(self, group: Group, metric: str = "") -> float:
+        """What a group is ranked by: its mean; NaN where a run diverged, whose survivors would decide."""
+        return math.nan if diverged(group) else self.mean(group, metric)
+
     def best(self, metric: str = "") -> Group | None:
-        """The group with the best mean."""
+        """The group with the best mean, of those of which no run diverged."""
         metric = metric or self.objective
-        known = [group for group in self.groups if math.isfinite(self.mean(group, metric))]
+        known = [group for group in self.groups if math.isfinite(self.score(group, metric))]
         direction = self.direction(metric)
         if not known or not direction:
             return None
-        return (max if direction == "max" else min)(known, key=lambda group: self.mean(group, metric))
+        return (max if direction == "max" else min)(known, key=lambda group: self.score(group, metric))
 
     def ranked(self) -> list[Group]:
-        """The groups with a finished run, the best first."""
+        """The groups with a finished run, the best first; last those of which a run diverged."""
         sign = -1 if self.better == "max" else 1
         known = [group for group in self.groups if group.values(self.objective)]
-        return sorted(known, key=lambda group: _last(sign * self.mean(group)))
+        return sorted(known, key=lambda group: _last(sign * self.score(group)))
 
     def shown(self, most: int = DRAWN) -> list[tuple[int, Group]]:
         """The best groups, for a figure, in their own order, each with the number that gives its line its look."""
         best = [id(group) for group in self.ranked()[:most]]
-        return list(enumerate(group for group in self.groups if id(group) in best))
+        return [(place, group) for place, group in enumerate(self.groups) if id(group) in best]
 
     def outcomes(self, group: Group, metric: str = "") -> dict[int, float]:
         """Seed → last value; of a run that diverged the worst there is."""
         metric = metric or self.objective
         worst = math.inf if self.direction(metric) == "min" else -math.inf
         found = {run.seed: run.metrics[metric] for run in group.finished() if metric in run.metrics}
-        diverged = {run.seed: worst for run in group.runs if run.life.standing == "diverged"}
-        return found | diverged
+        return found | {run.seed: worst for run in group.runs if run.life.standing == "diverged"}
 
     def histories(self, group: Group, metric: str) -> list[Curve]:
         """The curves of the finished runs."""
@@ -89,6 +92,11 @@ class Subject:
     def command(self, words: str) -> str:
         """`alphagrad report` of this."""
         return f"alphagrad report {' '.join(one[:8] for one in self.ids)} {words}".replace("  ", " ")
+
+
+def diverged(group: Group) -> int:
+    """How many of its runs did."""
+    return sum(run.life.standing == "diverged" for run in group.runs)
 
 
 def _last(value: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -54,8 +55,8 @@ def difference(first: Mapping[int, float], second: Mapping[int, float]) -> Diffe
         deviation = float(gaps.std(ddof=1))
         if deviation <= ROUNDING * np.abs(gaps).max():
             deviation = 0.0
-        sure = 1.0 if gaps[0] == 0 else 0.0  # equal gaps
-        p = float(stats.ttest_1samp(gaps, 0.0).pvalue) if deviation else sure
+        equal = 1.0 if gaps[0] == 0 else 2.0 ** (1 - len(gaps))  # the sign test: no spread is known for Student's
+        p = float(stats.ttest_1samp(gaps, 0.0).pvalue) if deviation else equal
         return Difference(float(gaps.mean()), p, len(gaps), True, deviation, tuple(gaps.tolist()))
     one, other = np.array(list(first.values())), np.array(list(second.values()))
     count = min(len(one), len(other))
@@ -64,7 +65,8 @@ def difference(first: Mapping[int, float], second: Mapping[int, float]) -> Diffe
         return Difference(mean, float("nan"), count, False, float("nan"))
     spread = float(np.hypot(one.std(ddof=1), other.std(ddof=1)))
     if spread == 0:
-        return Difference(mean, 1.0 if mean == 0 else 0.0, count, False, 0.0, welch=(mean, mean))
+        apart = 2.0 / math.comb(len(one) + len(other), len(one))  # as a permutation test has it
+        return Difference(mean, 1.0 if mean == 0 else apart, count, False, 0.0, welch=(mean, mean))
     found = stats.ttest_ind(one, other, equal_var=False)
     low, high = found.confidence_interval(CONFIDENCE)
     return Difference(mean, float(found.pvalue), count, False, spread, welch=(float(low), float(high)))
