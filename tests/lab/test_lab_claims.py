@@ -98,18 +98,18 @@ def test_wrong_words(cli, tmp_path, words, told):
     assert len(failed.err.splitlines()) == 1
 
 
+def of_odd(words: tuple[str, ...], parts: dict) -> Claim:
+    """A claim about the recipe ``odd``."""
+    told = {"title": "t", "says": "s", "section": "1", "objective": "eval/return", "seeds": 4}
+    return Claim(name="C0", studies=(words,), parts=parts, **told)
+
+
 @pytest.mark.long
 def test_a_small_claim_is_run_gathered_and_decided(cli, odd, root, tmp_path, monkeypatch, lab):
     """What is missing is run, once; the runs are kept with what varies."""
-    own = Claim(
-        name="C0",
-        title="t",
-        says="s",
-        section="1",
-        objective="eval/return",
-        seeds=4,
-        studies=(("recipe=odd", "optimizer=adam,sgd", "recipe.total_steps=4", "seed=range(4)"),),
-        parts={
+    own = of_odd(
+        ("recipe=odd", "optimizer=adam,sgd", "recipe.total_steps=4", "seed=range(4)"),
+        {
             "only": {
                 "says": "s",
                 "measure": "eval/return",
@@ -141,16 +141,7 @@ def test_a_small_claim_is_run_gathered_and_decided(cli, odd, root, tmp_path, mon
 def test_runs_that_failed_are_kept_and_end_nothing(cli, odd, root, tmp_path, monkeypatch, lab):
     words = ("recipe=odd", "optimizer=adam,sgd", "recipe.total_steps=4", "recipe.raising=[1]", "seed=range(2)")
     part = {"says": "s", "measure": "eval/return", "at_least": -1e9}
-    own = Claim(
-        name="C0",
-        title="t",
-        says="s",
-        section="1",
-        objective="eval/return",
-        seeds=2,
-        studies=(words,),
-        parts={"all": part},
-    )
+    own = of_odd(words, {"all": part})
     monkeypatch.setattr(ledger, "claim", lambda name: own)
     done = cli("claims", "C0", "--run", "--evidence", str(tmp_path), "--output-root", str(root))
     assert done.status == 0, done.err

@@ -51,8 +51,8 @@ Flags
 
 Settings of the current choice (override with dots: recipe.total_steps=1000)
 """
-# read by other commands, or by experiments
 NOT_CHOSEN = ("claim", "tune", "budget/recipe", "hydra")
+"""Groups that other commands read, or that experiments choose from."""
 
 
 def options_of(group: str) -> dict[str, tuple[str, str]]:
