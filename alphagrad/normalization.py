@@ -28,7 +28,7 @@ class Normalization(ABC):
     spans_tensors = True
     """Whether a unit may hold several tensors."""
     largest = 1.0
-    """A bound of every |ĝᵢ|; infinite where a norm that divides may be below |gᵢ|."""
+    """The largest size that an element of ĝ can have; infinite where there is no bound."""
 
     @abstractmethod
     def norms(self, norms: Tensor, infos: Sequence[TensorInfo]) -> Tensor:

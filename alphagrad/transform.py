@@ -34,7 +34,7 @@ class Transform(ABC):
     """The threshold of the saturation that the number follows: :meth:`from_saturation`."""
 
     def largest(self, unit: float) -> float:
-        """A bound of every |g'ᵢ| where no |ĝᵢ| is above ``unit``."""
+        """The largest size that an element of g' can have, where those of ĝ are at most ``unit``."""
         return 1.0
 
     @abstractmethod
