@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 
 from alphagrad import __version__
 from alphagrad.common import ranks
@@ -49,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if argv[0] not in ALONE and (lacking := not_installed()):
             remedy = "`pip install alphagrad`, without --no-deps, installs what is missing"
             raise ConfigError(f"{argv[0]}: needs {', '.join(lacking)}; {remedy}")
+        check_one_checkout()
         if argv[0] not in commands.PARALLEL:
             ranks.alone(f"alphagrad {argv[0]}")
         if argv[0] in TRAINING and sys.stderr.isatty() and not SHOWING & {word.partition("=")[0] for word in argv}:
@@ -103,6 +106,23 @@ def explain(error: Exception) -> int:
     told = "" if isinstance(error, JobFailed) else f"{type(error).__name__}: "
     say(f"{who}: {told}{hide(squeezed(error))} (--traceback shows where)", err=True)
     return 1
+
+
+def check_one_checkout() -> None:
+    """Raises :class:`ConfigError` where the code is of one checkout and its configuration or recipes of another.
+
+    Python finds them so where a checkout's code runs in an environment that another checkout is installed into.
+    """
+    code = Path(commands.__file__).resolve().parents[2]
+    for part in ("conf", "recipes"):
+        spec = find_spec(f"alphagrad.{part}")
+        places = [Path(place).resolve() for place in (spec and spec.submodule_search_locations) or ()]
+        own = {(code / part).resolve(), (code.parent / part).resolve()}
+        if places and not own & set(places):
+            raise ConfigError(
+                f"{code.parent}: its {part}/ is not the one that is found, {places[0]}; this environment is of another "
+                "checkout, so install this one into an environment of its own"
+            )
 
 
 def not_installed() -> list[str]:

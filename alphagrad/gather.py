@@ -163,7 +163,14 @@ def new_batch(
 
 
 def fill(batch: Batch, params: list[Tensor], group: dict[str, Any], state: State) -> Batch:
-    """Puts tensors, their gradients, state and settings as they are now into a batch."""
+    """Puts tensors, their gradients, state and settings as they are now into a batch.
+
+    State that the settings use and a tensor has not yet is made. Returns the batch, or a copy of it without a kernel
+    where the kernel refuses these very tensors.
+
+    Raises:
+        RuntimeError: a gradient is sparse; ``fused=True`` and the kernel refuses.
+    """
     b, grads = batch, [p.grad for p in params if p.grad is not None]
     if {g.layout for g in grads} != {torch.strided}:
         name = next(info.name for info, g in zip(b.infos, grads, strict=True) if g.layout is not torch.strided)
@@ -174,34 +181,26 @@ def fill(batch: Batch, params: list[Tensor], group: dict[str, Any], state: State
         setattr(b, setting, group[setting])
     b.decays, b.dampens = bool(group["weight_decay"]), bool(group["dampening"])
 
-    def kept(key: str, make: Callable[[int], Tensor]) -> list[Tensor]:
-        try:
-            return [s[key] for s in own]
-        except KeyError:
-            for i, s in enumerate(own):
-                if key not in s:
-                    s[key] = make(i)
-            return [s[key] for s in own]
-
-    def zeros(dtype: torch.dtype) -> Callable[[int], Tensor]:
-        return lambda i: torch.zeros(runs, dtype=dtype, device=params[i].device)
+    def zeros(i: int, dtype: torch.dtype) -> Tensor:
+        """A number for each run, of tensor i."""
+        return torch.zeros(runs, dtype=dtype, device=params[i].device)
 
     b.buffers, b.begun, b.steps, b.alphas, b.saturations, b.compensations = [], [], [], [], [], []
-    b.skipped = kept("skipped", zeros(torch.int32)) if b.skip else []
+    b.skipped = kept(own, "skipped", lambda i: zeros(i, torch.int32)) if b.skip else []
     if group["momentum"]:
         # in this order: a buffer that an older version made comes without "begun"
-        b.begun = kept("begun", lambda i: has_begun(own[i].get("momentum_buffer"), params[i], b.extent.batch_dims))
+        b.begun = kept(own, "begun", lambda i: has_begun(own[i].get("momentum_buffer"), params[i], b.extent.batch_dims))
         dtype = group["momentum_dtype"]
-        b.buffers = kept("momentum_buffer", lambda i: torch.zeros_like(params[i], dtype=dtype))
+        b.buffers = kept(own, "momentum_buffer", lambda i: torch.zeros_like(params[i], dtype=dtype))
     if group["rounding"] == "kahan" and params[0].dtype in HALVES:
-        b.compensations = kept("compensation", lambda i: torch.zeros_like(params[i]))
+        b.compensations = kept(own, "compensation", lambda i: torch.zeros_like(params[i]))
     if b.rule.counts_steps:
-        b.steps = kept("step", zeros(torch.float32))
+        b.steps = kept(own, "step", lambda i: zeros(i, torch.float32))
     if b.rule.alpha is not None and b.rule.alpha.controlled:
         initial = b.initial_alphas
         assert initial is not None
-        b.alphas = kept("alpha", lambda i: initial[i].float())
-        b.saturations = kept("saturation", zeros(torch.float32))
+        b.alphas = kept(own, "alpha", lambda i: initial[i].float())
+        b.saturations = kept(own, "saturation", lambda i: zeros(i, torch.float32))
     b.params, b.grads = params, grads
     if is_sharded(params[0]):
         b.grads = [shard_of(g, like=p) for g, p in zip(b.grads, params, strict=True)]
@@ -212,6 +211,17 @@ def fill(batch: Batch, params: list[Tensor], group: dict[str, Any], state: State
             raise RuntimeError(f"fused=True: {why} ({b.infos[0].name} or another of its group); leave fused out")
         return replace(b, kernel=None)
     return b
+
+
+def kept(states: Sequence[dict[str, Any]], key: str, make: Callable[[int], Tensor]) -> list[Tensor]:
+    """What each tensor's state has under a key; where it has nothing yet, ``make`` of the tensor's place."""
+    try:
+        return [s[key] for s in states]
+    except KeyError:
+        for i, s in enumerate(states):
+            if key not in s:
+                s[key] = make(i)
+        return [s[key] for s in states]
 
 
 def has_begun(buffer: Tensor | None, p: Tensor, batch_dims: int) -> Tensor:

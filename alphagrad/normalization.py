@@ -27,6 +27,8 @@ class Normalization(ABC):
     """Whether ε is added to the norm."""
     spans_tensors = True
     """Whether a unit may hold several tensors."""
+    largest = 1.0
+    """The largest size that an element of ĝ can have; infinite where there is no bound."""
 
     @abstractmethod
     def norms(self, norms: Tensor, infos: Sequence[TensorInfo]) -> Tensor:
@@ -96,6 +98,8 @@ class Blend(Normalization):
 
     rho: float = 0.5
 
+    largest = math.inf
+
     def __post_init__(self) -> None:
         if isinstance(self.rho, bool) or not isinstance(self.rho, Real) or not 0 <= self.rho <= 1:
             raise ValueError(f"rho: must lie in [0, 1], got {self.rho!r}")
@@ -118,6 +122,7 @@ class Unnormalized(Normalization):
 
     uses_eps = False
     spans_tensors = False
+    largest = math.inf
 
     def norms(self, norms: Tensor, infos: Sequence[TensorInfo]) -> Tensor:
         # only tells whether the gradient is finite

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from alphagrad.batch import Batch
 from alphagrad.rounding import HALVES
-from alphagrad.transform import ScaledTanh
 
 
 def warn_of_standing(batches: Sequence[Batch]) -> None:
@@ -20,10 +19,8 @@ def warn_of_standing(batches: Sequence[Batch]) -> None:
         capturing = p.is_cuda and torch.cuda.is_current_stream_capturing()  # when nothing may be waited for
         if p.dtype not in HALVES or b.rounding != "nearest" or p.is_meta or capturing:
             continue
-        # |g'| ≤ 1 but for scaled_tanh's β; momentum adds up to 1/(1 − γ) of them
-        largest = 1.0
-        if isinstance(b.rule.transform, ScaledTanh) and b.fixed_number is not None:
-            largest = float(b.fixed_number.max())
+        largest = b.rule.transform.largest(b.rule.normalization.largest)
+        # momentum adds up to 1/(1 − γ) of them
         rate = float(torch.as_tensor(b.lr).max()) * largest / (1 - float(b.momentum))
         share = standing(b.params, rate)
         if share > 0.5:

@@ -7,8 +7,9 @@ Equations of the paper, section 2, for each tensor θ with gradient g and unit n
     v  ← γ·v + (1 − dampening)·g'            the form of torch.optim.SGD; first v = g'
     θ  ← (1 − η·decay)·θ − η·v               (4-6)
 
-:func:`move` is these lines. What is measured first, norms and saturations, is in ``measure.py``; a kernel that
-executes the same lines faster may stand in for both (``kernels/``).
+:func:`move_piece` is these lines, for all but ‖g‖₂ and the saturations, which ``measure.py`` measures first. A kernel
+(``kernels/``) computes the same faster in place of both files: on a CPU where numba is installed, on a CUDA device
+where ``fused=True`` asks for it. It runs only for the rules in ``kernels/coverage.py``.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def move_piece(b: Batch, piece: Piece, n: dict[str, list[Tensor]]) -> None:
 
 
 def units(transform: Transform, grads: list[Tensor], n: dict[str, list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
-    """ĝ and α·ĝ, of which only what the transform uses is right; both may be overwritten."""
+    """ĝ and α·ĝ, which may be overwritten. Only the one that the transform uses is valid."""
     if not transform.uses_size:
         copies = [g.clone() for g in grads]
         return copies, copies

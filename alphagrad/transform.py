@@ -33,6 +33,10 @@ class Transform(ABC):
     tau: float | None = None
     """The threshold of the saturation that the number follows: :meth:`from_saturation`."""
 
+    def largest(self, unit: float) -> float:
+        """The largest size that an element of g' can have, where those of ĝ are at most ``unit``."""
+        return 1.0
+
     @abstractmethod
     def __call__(self, scaled: Tensors, unit: Tensors, numbers: Tensors | None) -> Tensors:
         """The updates, one for each tensor [*batch, ...], or for each part of one: elements do not know of others.
@@ -76,6 +80,9 @@ class ScaledTanh(Transform):
     @property
     def fixed(self) -> Value:  # type: ignore[override]
         return self.beta
+
+    def largest(self, unit: float) -> float:
+        return max(self.beta) if isinstance(self.beta, tuple) else self.beta
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,9 @@ class Hybrid(Transform):
     def from_saturation(self, saturation: Tensor) -> Tensor:
         return 1 - saturation
 
+    def largest(self, unit: float) -> float:
+        return max(1.0, unit)
+
     def __call__(self, scaled: Tensors, unit: Tensors, numbers: Tensors | None) -> Tensors:
         assert numbers is not None
         torch._foreach_tanh_(scaled)
@@ -167,6 +177,9 @@ class Identity(Transform):
     """g' = ĝ: stage 1 alone (section 7.6), normalised gradient descent."""
 
     uses_alpha = False
+
+    def largest(self, unit: float) -> float:
+        return unit
 
     def __call__(self, scaled: Tensors, unit: Tensors, numbers: Tensors | None) -> Tensors:
         return unit

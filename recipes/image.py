@@ -48,7 +48,7 @@ class ImageSettings(SupervisedSettings):
     quantization: Quantization = "none"
     gap_images: NonNegativeInt
     target: float | None = Field(gt=0, le=1)
-    figures: bool = True
+    figure: bool = True
 
 
 class Image:
@@ -165,7 +165,7 @@ class Image:
 class ImageExam:
     """What is asked of the classifiers at an evaluation: the test images, and some they have seen.
 
-    After the last step each run's confusion matrix and its most confident mistakes are drawn, unless ``figures`` is
+    After the last step each run's confusion matrix and its most confident mistakes are drawn, unless ``figure`` is
     off.
     """
 
@@ -177,7 +177,7 @@ class ImageExam:
 
     def __call__(self, learner: Learner, step: int, last: bool) -> list[dict[str, float]]:
         """Each run's scores."""
-        drawn = last and self.s.figures
+        drawn = last and self.s.figure
         scores = self._scores(learner, self.test, MISTAKES if drawn else 0)
         rows = scores.rows()
         for run, row in enumerate(rows) if drawn else ():

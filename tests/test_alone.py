@@ -166,3 +166,17 @@ def test_the_laboratory_runs_from_the_wheel(wheel, tmp_path):
     done = ran(python, str(python.with_name("alphagrad")), *words, folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "total_steps: 1000" in done.stdout
+
+
+def test_the_code_of_one_checkout_with_the_configuration_of_another_is_refused(tmp_path, checkout):
+    """As a second checkout's in the first one's environment: Python finds the first one's configuration."""
+    for part in ("alphagrad", "conf", "recipes"):
+        shutil.copytree(checkout / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(checkout / "alphagrad_cli.py", tmp_path)
+    refused = subprocess.run(
+        [sys.executable, "-m", "alphagrad_cli", "ls"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (refused.returncode, refused.stdout) == (2, "")
+    told = f"alphagrad: {tmp_path}: its conf/ is not the one that is found, {checkout / 'conf'}; "
+    assert refused.stderr.startswith(told)
+    assert refused.stderr.count("\n") == 1

@@ -1,11 +1,12 @@
-"""Imports go one way, and nothing does what DESIGN forbids."""
+"""Imports go one way, as CONTRIBUTING says."""
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
-from sources import FILES, imported, roots
+from sources import FILES, ROOT, imported, roots
 
 FLOORS = {
     "optimizer": (),
@@ -123,6 +124,26 @@ def test_floors_have_an_order():
     for own, below in FLOORS.items():
         assert set(below) <= set(seen), own
         seen.append(own)
+
+
+def rows() -> list[str]:
+    """The wings in the order of CONTRIBUTING's table, from the top."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    places = re.findall(r"^\| `((?:alphagrad|conf|recipes)[^`]*)` \|", text, re.MULTILINE)
+    found = []
+    for place in places:
+        module = place.removesuffix(".py").removesuffix("*").strip("/").replace("/", ".")
+        found.append(wing(module if module.startswith("alphagrad") else f"alphagrad.{module}"))
+    return found
+
+
+def test_the_table_of_the_house_has_this_order():
+    """A wing's row is above the rows of all that it may import; the optimizer's rows are next to each other."""
+    found = rows()
+    assert set(found) == set(FLOORS)
+    assert [own for own in found if own != "optimizer"] + ["optimizer"] == list(dict.fromkeys(found))
+    for own, below in FLOORS.items():
+        assert not [other for other in below if found.index(other) < found.index(own)], own
 
 
 def test_wings_are_small():

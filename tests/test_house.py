@@ -59,8 +59,9 @@ def test_files_stay_short():
     assert not {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE}
 
 
-def test_tests_stay_short():
-    lengths = {str(f): len(f.read_text(encoding="utf-8").splitlines()) for f in ROOT.glob("tests/**/*.py")}
+def test_tests_and_benchmarks_stay_short():
+    files = [file for folder in ("tests", "benchmarks") for file in ROOT.glob(f"{folder}/**/*.py")]
+    lengths = {str(file): len(file.read_text(encoding="utf-8").splitlines()) for file in files}
     assert len(lengths) > 100
     assert not {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE}
 

@@ -1,4 +1,4 @@
-"""Fast executions of the update, equal to ``step.py``, to which they leave what their tables do not cover."""
+"""Fast executions of the update, equal to ``step.py``. Unsupported cases fall back to ``step.py``."""
 
 from __future__ import annotations
 

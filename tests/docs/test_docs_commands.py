@@ -222,6 +222,14 @@ def test_what_runs_elsewhere_is_there_and_asked_for():
     assert {title(page) for page in WITH_LINES} >= QUICK
 
 
+@pytest.mark.parametrize("group", ["recipe", "problem", "normalization", "alpha", "budget", "transform"])
+def test_the_readme_names_every_option(group):
+    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `{group}`[^|]*\|(.*)\|$", text, re.MULTILINE)
+    named = re.findall(r"`(\w+)`", row.partition(":")[0])
+    assert sorted(named) == sorted(file.stem for file in (CHECKOUT / "conf" / group).glob("*.yaml"))
+
+
 def test_what_the_readme_says_is_on_the_path():
     """One program; and extras that there are."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -79,21 +79,39 @@ SLOTS = {
 }
 
 
-def test_every_option_of_a_slot_is_expected_here():
-    assert {(slot, o) for slot in compose.SLOTS for o in options(slot)} == set(SLOTS)
+SLOT_OPTIONS = [(slot, option) for slot in compose.SLOTS for option in options(slot)]
 
 
-@pytest.mark.parametrize(("slot", "option"), SLOTS)
+def expected_of(slot, option):
+    """What an option makes: the class of its name at its own defaults, where no line above says otherwise."""
+    if (slot, option) in SLOTS:
+        return SLOTS[slot, option]
+    name = "".join(word.capitalize() for word in option.split("_"))
+    return getattr({"normalization": normalization, "alpha": alpha, "transform": transform}[slot], name)()
+
+
+def test_every_option_that_is_expected_here_is_there():
+    assert set(SLOTS) <= set(SLOT_OPTIONS)
+
+
+@pytest.mark.parametrize("key", [("alpha", "sqrt_dim"), ("transform", "sin_tanh"), ("normalization", "blend")])
+def test_an_option_without_a_line_is_its_class_at_its_defaults(monkeypatch, key):
+    part = SLOTS[key]
+    monkeypatch.delitem(SLOTS, key)
+    assert expected_of(*key) == part
+
+
+@pytest.mark.parametrize(("slot", "option"), SLOT_OPTIONS)
 def test_slot_options_build(composed, slot, option):
-    expected = SLOTS[slot, option]
+    expected = expected_of(slot, option)
     optimizer = "alphagrad" if getattr(expected, "uses_alpha", True) else "normalize_only"
     built = build.build(composed(f"optimizer={optimizer}", f"{slot}={option}")).optimizer.build(parameters())
     assert getattr(built.param_groups[0]["rule"], slot) == expected
 
 
-@pytest.mark.parametrize(("slot", "option"), SLOTS)
+@pytest.mark.parametrize(("slot", "option"), SLOT_OPTIONS)
 def test_slot_files_hold_every_field(slot, option):
-    part = SLOTS[slot, option]
+    part = expected_of(slot, option)
     assert set(section(f"{slot}/{option}.yaml")) - {"_target_"} == {f.name for f in fields(part)}
 
 

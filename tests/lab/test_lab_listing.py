@@ -35,6 +35,7 @@ def test_a_file_of_the_users_that_is_no_text_is_named_and_the_others_listed(tmp_
         ("# conf/optimizer/mine.yaml\n# tanh(1.5·ĝ) alone. Fast.\n", "tanh(1.5·ĝ) alone"),
         ("name: x\n\n# first\n\n# second\n", "first"),
         ("# conf/optimizer/mine.yaml; `alphagrad ls` shows this line: the sign of g\n", "the sign of g"),
+        ("# @package _global_\n# `alphagrad ls` shows this line: x³ − x, learnt\n", "x³ − x, learnt"),
         ("name: x\n", ""),
     ],
 )

@@ -1,4 +1,4 @@
-"""Studies that are started again, after failures, after their processes were killed, after their driver was."""
+"""Studies that are started again, after failures, after their processes were killed, after their main process was."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def finished(root: Path) -> int:
 
 
 def killed_when(process: BaseProcess, root: Path, mark: Path, enough: int) -> bool:
-    """Kills a driver once a job of its has died and enough have finished; False if it ended before."""
+    """Kills a main process once a job of its has died and enough have finished; False if it ended before."""
     deadline = time.monotonic() + 900
     while process.is_alive():
         assert time.monotonic() < deadline

@@ -83,7 +83,7 @@ def test_a_tuning(cli, odd, root, store_runs):
         assert verdict["median"] == pytest.approx(sorted(bests)[1])
         assert parent.data.metrics[f"tune/{name}/median_best"] == pytest.approx(sorted(bests)[1])
         assert verdict["median"] in [v for spent in trials.values() for p, _, v in spent if p == verdict["settings"]]
-    assert "3 studies of 5 trials each" in done.out
+    assert "3 searches of 5 trials each" in done.out
 
     # the same words have nothing left to do; a larger budget adds to it, under the same parent
     assert cli(*words(root)).status == 0

@@ -1,5 +1,6 @@
 """The slots' values under test, each as the optimizer spells it and as the reference does; and shared helpers."""
 
+import inspect
 import itertools
 
 import numpy as np
@@ -54,6 +55,8 @@ TRANSFORMS = {
     "sign": (Sign(), ("sign", {})),
 }
 WITHOUT_ALPHA = ("identity", "sign")
+WITHOUT_KERNEL = ()
+"""Transforms that no kernel computes, so that the plain step runs."""
 
 MOMENTA = {
     "plain": {},
@@ -66,6 +69,13 @@ DECAYS = {"no_decay": {}, "decay": {"weight_decay": 0.5}}
 SLOTS = [
     (n, a, t) for n in NORMALIZATIONS for t in TRANSFORMS for a in ([None] if t in WITHOUT_ALPHA else list(ALPHAS))
 ]
+WITH_KERNEL = [slots for slots in SLOTS if slots[2] not in WITHOUT_KERNEL]
+
+
+def shipped(base):
+    """The classes of a slot that the package has, wherever they lie in it."""
+    kin = {base, *(c for other in base.__subclasses__() for c in shipped(other))}
+    return {c for c in kin if c.__module__.startswith("alphagrad.") and not inspect.isabstract(c)}
 
 
 def covering(*settings):

@@ -10,7 +10,7 @@ import sys
 os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
-from cases import DECAYS, MOMENTA, SLOTS, error, make_values, rule_of, train
+from cases import DECAYS, MOMENTA, WITH_KERNEL, error, make_values, rule_of, train
 
 from alphagrad import kernels
 from alphagrad.kernels import gpu
@@ -29,7 +29,7 @@ def main():
     others = [{**m, **d} for d in DECAYS.values() for m in MOMENTA.values()]
     bad = [{n: g * float("nan") if n == "a.bias" else g for n, g in grads[0].items()}, *grads[1:]]
     every = int(sys.argv[1])
-    for i, slots in enumerate(SLOTS):
+    for i, slots in enumerate(WITH_KERNEL):
         if (i + i // every) % every:
             continue
         settings = {"lr": 0.1, "maximize": i % 3 == 0, **others[i % len(others)]}

@@ -11,14 +11,22 @@ from cases import (
     NORMALIZATIONS,
     SLOTS,
     TRANSFORMS,
+    WITHOUT_ALPHA,
+    WITHOUT_KERNEL,
     covering,
     error,
     make_values,
     rule_of,
     settings_of,
+    shipped,
     train,
     train_reference,
 )
+
+from alphagrad.alpha import Alpha
+from alphagrad.kernels.coverage import knows
+from alphagrad.normalization import Normalization
+from alphagrad.transform import Transform
 
 LR = 0.1
 # α of a controlled policy is kept in float32 whatever the parameters are
@@ -26,7 +34,27 @@ TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
 CONTROLLED_TOLERANCE = 1e-6
 
 
+@pytest.mark.parametrize(("base", "cases"), [(Normalization, NORMALIZATIONS), (Alpha, ALPHAS), (Transform, TRANSFORMS)])
+def test_every_shipped_equation_is_among_the_cases(base, cases):
+    """So that it is compared with the reference, which has it once more."""
+    assert {type(part) for part, _ in cases.values()} == shipped(base)
+
+
+def test_an_equation_without_a_case_would_be_found():
+    base = type("Base", (), {"__module__": "alphagrad.transform"})
+    deeper = type("Deeper", (type("Outside", (base,), {}),), {"__module__": "alphagrad.elsewhere"})
+    assert shipped(base) == {base, deeper}
+    assert Transform not in shipped(Transform)
+
+
+def test_what_has_no_kernel_is_known():
+    rules = {t: rule_of("tensor", None if t in WITHOUT_ALPHA else "constant", t) for t in TRANSFORMS}
+    assert {t for t, rule in rules.items() if not knows(rule)} == set(WITHOUT_KERNEL)
+
+
 def check(slots, settings, dtype, how, data):
+    if slots[2] in WITHOUT_KERNEL and "fused" in how:
+        how = {}
     initial, grads = data
     reference = train_reference(settings_of(*slots, lr=LR, **settings), initial, grads)
     _, params = train(rule_of(*slots), initial, grads, dtype, lr=LR, **how, **settings)

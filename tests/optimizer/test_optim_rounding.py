@@ -5,12 +5,13 @@ import warnings
 
 import pytest
 import torch
-from cases import make_values, train
+from cases import NORMALIZATIONS, TRANSFORMS, WITHOUT_ALPHA, make_values, rule_of, train
 
 from alphagrad import AlphaGrad, Rule
 from alphagrad.alpha import Constant
+from alphagrad.normalization import Blend, Unnormalized
 from alphagrad.rounding import stochastic
-from alphagrad.transform import ScaledTanh
+from alphagrad.transform import Hybrid, Identity, ScaledTanh
 
 QUIET = pytest.mark.filterwarnings("ignore:lr. steps")
 
@@ -157,3 +158,39 @@ def test_steps_that_are_kept_are_not_warned_of(settings):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         first_step(**settings)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule(transform=ScaledTanh(100.0)),
+        Rule(Unnormalized(), None, Identity()),
+        Rule(Unnormalized(), Constant(1.0), Hybrid(0.1)),
+        Rule(Blend(0.0), None, Identity()),
+    ],
+    ids=str,
+)
+def test_an_update_without_a_bound_of_one_is_not_warned_of(rule):
+    p = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+    p.grad = torch.full_like(p, 100.0)
+    small = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        AlphaGrad([p, small], lr=1e-3, rule=rule).step()
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_no_update_is_larger_than_its_parts_say(normalization, transform):
+    """A gradient of one large element has the largest unit vector; one of many fills the ends of a tanh."""
+    rule = rule_of(normalization, None if transform in WITHOUT_ALPHA else "constant", transform)
+    bound = rule.transform.largest(rule.normalization.largest)
+    assert bound > 0
+    assert rule.transform.largest(1.0) < float("inf")
+    for size in (1e-3, 1.0, 1e3):
+        grads = {"a.weight": torch.tensor([size, 0.0, 0.0]), "a.bias": torch.linspace(-1, 1, 9) * size}
+        params = {name: torch.nn.Parameter(torch.zeros_like(g)) for name, g in grads.items()}
+        for name, p in params.items():
+            p.grad = grads[name]
+        AlphaGrad(params.items(), lr=1.0, rule=rule).step()
+        assert max(float(p.detach().abs().max()) for p in params.values()) <= bound * (1 + 1e-6)

@@ -9,13 +9,15 @@ def main(argv: list[str]) -> None:
     """`alphagrad tune`."""
     description = (
         "Searches each optimizer's settings in a space of one size (tune/OPTIMIZER.yaml) with one number of trials, in "
-        "several independent studies; the median of the studies' best trials is what counts. The same words go on "
+        "several independent searches; the median of their best trials is what counts. The same words go on "
         "with a tuning that was interrupted, or raise its budget."
     )
     p = parser("tune", description, "alphagrad tune recipe=dqn_cartpole optimizer=adam,alphagrad --trials 10")
     p.add_argument("overrides", nargs="*", metavar="SETTING=VALUE", help="as for `alphagrad run -m`")
-    p.add_argument("--trials", type=whole, default=20, metavar="N", help="of each study (default %(default)s)")
-    p.add_argument("--studies", type=whole, default=5, metavar="N", help="of each optimizer (default %(default)s)")
+    p.add_argument("--trials", type=whole, default=20, metavar="N", help="of each search (default %(default)s)")
+    p.add_argument(
+        "--studies", type=whole, default=5, metavar="N", help="searches of each optimizer (default %(default)s)"
+    )
     p.add_argument("--metric", help="a run's last value counts (default: what the recipe's runs are judged by)")
     better = p.add_mutually_exclusive_group()
     better.add_argument("--minimize", action="store_true", default=None, help="less of it is better")

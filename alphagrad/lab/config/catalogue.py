@@ -80,7 +80,7 @@ def description(text: str) -> str:
     told: list[str] = []
     for line in text.splitlines():
         comment = line[1:].strip() if line.startswith("#") else ""
-        comment = re.sub(r"^\S+\.yaml\b(; `alphagrad ls` shows this line:)? *", "", comment)
+        comment = re.sub(r"^(\S+\.yaml\b;? *)?(`alphagrad ls` shows this line: *)?", "", comment)
         if comment.startswith("@"):
             continue
         if told and not comment:

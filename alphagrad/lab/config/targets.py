@@ -1,4 +1,4 @@
-"""What a ``_target_`` may name: nothing is imported that nobody allowed, nothing called that suits not its place."""
+"""What a ``_target_`` may name: nothing is imported that nobody allowed, nothing is called that does not fit there."""
 
 from __future__ import annotations
 

@@ -29,12 +29,12 @@ from alphagrad.lab.training.job import Assignment, Outcome
 
 STORE = "MLFLOW_TRACKING_URI"
 HANDED = (PARENT_RUN, STORE, ALLOWED, SHOWN)
-"""Variables of the environment that workers take from the driver."""
+"""Variables of the environment that workers take from the study's main process."""
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """One farm job: the runs it trains as a stack, and what it takes from the driver's environment."""
+    """One farm job: the runs it trains as a stack, and what it takes from the main process's environment."""
 
     assignments: list[Assignment]
     environment: dict[str, str]
@@ -142,7 +142,7 @@ def train(parcel: Parcel) -> list[Outcome]:
 
 @contextmanager
 def driver_environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """The driver's parent run, store and allowed targets in place of this process's own, which come back at the end.
+    """The main process's parent run, store and allowed targets in place of this process's own, until the end.
 
     A worker may serve one study after another.
     """

@@ -18,8 +18,8 @@ from alphagrad.common.own import VARIABLE, user_conf
 from alphagrad.common.words import cut, is_plain, say, squeezed
 from alphagrad.lab.config.build import build
 from alphagrad.lab.launching.apart import run_apart
-from alphagrad.lab.records.folder import CONFIG, STATES, folders_of, run_id_of, stack_of, tidy
-from alphagrad.lab.records.lifecycle import life_of
+from alphagrad.lab.records.folder import CONFIG, STATES, Member, folders_of, run_id_of, stack_of, tidy
+from alphagrad.lab.records.lifecycle import Life, life_of
 from alphagrad.lab.records.search import FOLDER, find_run, recorded
 from alphagrad.lab.records.study import ARGUMENTS
 from alphagrad.lab.store.address import NONE, kept_uri, masked, sqlite_file, store_uri
@@ -153,59 +153,88 @@ def _folder_of(run_id: str, uri: str) -> Path:
 
 
 def _resume_stack(folder: Path, leader: Leader, new_uri: str | None, new_store: bool) -> None:
+    """Trains a run, and with it the others of its stack, from the last state; says so where nothing is left to do.
 
+    Raises:
+        ConfigError: the store and the folder do not allow it.
+        RuntimeError: some of the runs failed.
+    """
     home, members = stack_of(folder)
     config = plain_config(folder)
-    kept, root = config["tracking"]["uri"], config["output_root"]
-    uri = store_uri(new_uri or kept, root) if new_store else store_uri(kept, root)
-    run_id = run_id_of(folder)
-    if uri == NONE or new_store:
-        if not any(home.glob(STATES)) and (folder / CHECKPOINT).exists():
-            print(f"{folder}: is finished, nothing is left to do")
-            return
-        if new_store and not any(home.glob(STATES)):
-            raise ConfigError(f"{folder}: holds no state to go on from; start the run anew")
+    uri = store_uri(new_uri if new_store and new_uri else config["tracking"]["uri"], config["output_root"])
+    if (uri == NONE or new_store) and _is_finished(folder, home, new_store):
+        print(f"{folder}: is finished, nothing is left to do")
+        return
     if new_store:
-        check_store(uri)
-        if uri == NONE or _is_known(uri, run_id):
-            raise ConfigError(f"{folder}: tracking.uri={masked(uri)} needs no --new-store; resume it without")
-    elif run_id is not None and uri != NONE:
+        _check_new(uri, folder)
+    elif uri != NONE and (run_id := run_id_of(folder)) is not None:
         client = _client(uri, folder)
         runs = [recorded(client, member.run_id, warn=False) for member in members]
         if runs and all(r and life_of(r).over for r in runs):
             tidy({*folders_of(home, members)})  # its process was killed at its very end: it holds nobody any more
             home, members = folder, []
-        run = recorded(client, run_id, warn=False)
-        if run is None:
-            raise ConfigError(
-                f"{folder}: its run {run_id} is not in the store {masked(uri)}; put the store back, or go on in a "
-                f"new one with `alphagrad resume {folder} --new-store`"
-            )
-        life = life_of(run)
+        life = _life(client, uri, folder, run_id)
         if life.finished or life.pruned:
             say(f"{folder}: is finished, nothing is left to do" if life.finished else f"{folder}: was {life.reason}")
             return
-    folders = folders_of(home, members) or [folder]
-    titles = [member.title for member in members] or [str(config["optimizer"]["name"])]
-    configs = [plain_config(f) for f in folders]
-    for own in configs if new_store else ():
-        own["tracking"]["uri"] = masked(uri)
-    assignments = [
-        Assignment(own, title, str(f), True, new_store) for own, title, f in zip(configs, titles, folders, strict=True)
-    ]
-    for place, own in zip(folders, configs, strict=True):
-        with naming(place):
-            build(OmegaConf.create(own))
+    assignments = _assignments(folder, home, members, masked(uri) if new_store else None)
     warn_on_stderr()
     try:
         outcomes = run_apart(assignments, leader=leader)
     except (KeyboardInterrupt, Terminated) as stop:
         raise told(stop, folder) from None
-    for place, outcome in zip(folders, outcomes, strict=True):
-        say(f"{place}: {outcome.told}")
+    for assignment, outcome in zip(assignments, outcomes, strict=True):
+        say(f"{assignment.folder}: {outcome.told}")
     failed = sum(outcome.failure is not None for outcome in outcomes)
     if failed:
         raise RuntimeError(f"{failed} of {len(outcomes)} runs of the stack failed")
+
+
+def _is_finished(folder: Path, home: Path, new_store: bool) -> bool:
+    """Whether a run ended, by its folder and its stack's alone, where no store is to be asked.
+
+    Raises:
+        ConfigError: a new store is given to a run that neither ended nor has a state.
+    """
+    if any(home.glob(STATES)):
+        return False
+    if (folder / CHECKPOINT).exists():
+        return True
+    if new_store:
+        raise ConfigError(f"{folder}: holds no state to go on from; start the run anew")
+    return False
+
+
+def _check_new(uri: str, folder: Path) -> None:
+    """:class:`ConfigError` where a store cannot be the new one of a run, or has the run already."""
+    check_store(uri)
+    if uri == NONE or _is_known(uri, run_id_of(folder)):
+        raise ConfigError(f"{folder}: tracking.uri={masked(uri)} needs no --new-store; resume it without")
+
+
+def _life(client: Any, uri: str, folder: Path, run_id: str) -> Life:
+    """How the run of a folder stands; :class:`ConfigError` where the store does not have it."""
+    run = recorded(client, run_id, warn=False)
+    if run is None:
+        raise ConfigError(
+            f"{folder}: its run {run_id} is not in the store {masked(uri)}; put the store back, or go on in a "
+            f"new one with `alphagrad resume {folder} --new-store`"
+        )
+    return life_of(run)
+
+
+def _assignments(folder: Path, home: Path, members: Sequence[Member], new_uri: str | None) -> list[Assignment]:
+    """What is to be trained: a stack's runs or, without members, the folder's; each is built once on trial."""
+    folders = folders_of(home, members) or [folder]
+    configs = [plain_config(place) for place in folders]
+    titles = [member.title for member in members] or [str(configs[0]["optimizer"]["name"])]
+    for place, own in zip(folders, configs, strict=True):
+        if new_uri is not None:
+            own["tracking"]["uri"] = new_uri
+        with naming(place):
+            build(OmegaConf.create(own))
+    known = zip(configs, titles, folders, strict=True)
+    return [Assignment(own, title, str(place), True, new_uri is not None) for own, title, place in known]
 
 
 def _client(uri: str, folder: Path) -> Any:

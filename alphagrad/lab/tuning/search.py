@@ -1,8 +1,8 @@
-"""`alphagrad tune`: each optimizer searched alike, and judged by the median of its studies' best trials.
+"""`alphagrad tune`: each optimizer searched alike, and judged by the median of its searches' best trials.
 
 The rule is AlgoPerf's for external tuning (Dahl et al. 2023): every optimizer gets the same number of trials in
-a search space of the same size, in several independent studies, so that a lucky draw does not decide. Trial t of
-study s has the same seed under every optimizer.
+a search space of the same size, in several independent searches, so that a lucky draw does not decide. Trial t of
+search s has the same seed under every optimizer.
 """
 
 from __future__ import annotations
@@ -132,6 +132,20 @@ def _tune(
     root: Path,
     lock: str,
 ) -> list[Verdict]:
+    """Searches until every search has its trials, and judges; all under one parent run in the store.
+
+    Args:
+        contenders: the optimizers, each with its space.
+        plan: how many searches and trials, and by what they are judged.
+        settings: what all trials share: where they are recorded, how many train together.
+        key: of the tuning; its searches in ``storage`` and its folder bear it, so that the same command goes on.
+        storage: the address of Optuna's database, which knows a search as a study.
+        root: the folder of all output.
+        lock: the lock's file, held while this process is at it.
+
+    Raises:
+        RuntimeError: no trial finished; what was written stays.
+    """
     studies = {
         (c.name, number): study_of(storage, f"{key}-{c.name}-{number}", plan)
         for c in contenders
@@ -184,7 +198,7 @@ def _run_round(
     storage: str,
     folder: Path,
 ) -> None:
-    """One more trial of each study, trained together: they differ in seed and optimizer alone."""
+    """One more trial of each search, trained together: they differ in seed and optimizer alone."""
     trials, assignments = [], []
     for contender, number in round_:
         study = studies[contender.name, number]
@@ -199,7 +213,7 @@ def _run_round(
         forget(place)  # a trial that was cut off is trained anew, so that it reports to the pruner all it did
         plain = assignment_of(compose.compose(overrides), drawn, place)
         pruner = MedianPruner(storage, study.study_name, trial._trial_id, plan) if plan.prune else None
-        title = plain.title.replace(contender.name, f"{contender.name} study={number} trial={spent}", 1)
+        title = plain.title.replace(contender.name, f"{contender.name} search={number} trial={spent}", 1)
         assignments.append(replace(plain, title=title, pruner=pruner))
         trials.append((study, trial))
     outcomes = _train(assignments, settings.stack)

@@ -18,7 +18,7 @@ FAILURE = "failure"
 
 
 MOST = 10_000
-"""Trials of a study, and studies of an optimizer."""
+"""Trials of a search, and searches of an optimizer."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def spent_trials(study: Any) -> list[Any]:
 
 
 def judge(contender: Contender, studies: Sequence[Any], plan: TuningPlan) -> Verdict:
-    """The median over the studies of the best among each one's first ``plan.trials`` trials."""
+    """The median over the searches (Optuna's studies) of the best among each one's first ``plan.trials`` trials."""
     from optuna.trial import TrialState
 
     sign = -1 if plan.minimize else 1
@@ -113,9 +113,11 @@ def verdict_table(verdicts: Sequence[Verdict], plan: TuningPlan) -> Any:
     from rich.table import Table
 
     sign = -1 if plan.minimize else 1
-    caption = f"{plan.studies} studies of {plan.trials} trials each in a space of {verdicts[0].contender.space.shown()}"
+    caption = (
+        f"{plan.studies} searches of {plan.trials} trials each in a space of {verdicts[0].contender.space.shown()}"
+    )
     shown = Table(caption=cell(caption), box=SIMPLE_HEAD, pad_edge=False)
-    headings = ("optimizer", "finished/pruned/failed", f"best {plan.metric} of each study", "median", "its settings")
+    headings = ("optimizer", "finished/pruned/failed", f"best {plan.metric} of each search", "median", "its settings")
     for heading in headings:
         shown.add_column(cell(heading), overflow="fold")
     ordered = sorted(verdicts, key=lambda v: float("inf") if v.median is None else -sign * v.median)

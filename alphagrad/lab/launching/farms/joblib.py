@@ -67,8 +67,8 @@ def run_joblib(train: Train, parcels: Sequence[Any], options: JoblibOptions, fol
             workers.shutdown(kill_workers=True)
 
 
-def _deaf(driver: int) -> None:
+def _deaf(main: int) -> None:
     """In a new worker: signals concern it only while it trains; an idle one that dies takes the others along."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    end_with(lambda: os.getppid() == driver)
+    end_with(lambda: os.getppid() == main)
