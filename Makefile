@@ -1,6 +1,8 @@
 # Two commands set everything up: `make demo` and `make test`. The environment is made on first use in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# The tests start hundreds of interpreters: where bytecode must not be kept, each compiles the project anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-long test-slow lint docs wheel clean
 

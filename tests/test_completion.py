@@ -23,9 +23,10 @@ SECONDS = 60
     params=[
         pytest.param(
             name,
-            marks=pytest.mark.skipif(
-                shutil.which(name) is None, reason=f"{name} is not installed (apt install {name})"
-            ),
+            marks=[
+                pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed (apt install {name})"),
+                *([] if name == "bash" else [pytest.mark.long]),
+            ],
         )
         for name in SHELLS
     ]

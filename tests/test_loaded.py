@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from tiers import long_rows
 
 
 def loaded_after(statement: str, *heavy: str) -> str:
@@ -24,7 +25,7 @@ def loaded_after(statement: str, *heavy: str) -> str:
             "from alphagrad import AlphaGrad, Rule, signals, variants",
             ("hydra", "omegaconf", "mlflow", "pydantic", "scipy"),
         ),
-        ("import alphagrad.recipes.dqn", ("hydra", "omegaconf", "mlflow")),
+        *long_rows(("import alphagrad.recipes.dqn", ("hydra", "omegaconf", "mlflow"))),
         ("import alphagrad", ("torch", "numpy")),
         (
             "import os, alphagrad_cli; os.environ |= {'COMP_LINE': 'alphagrad run opt', 'COMP_POINT': '17'}; "

@@ -14,6 +14,11 @@ def long(*values: Any) -> list[Any]:
     return [pytest.param(value, marks=pytest.mark.long) for value in values]
 
 
+def long_rows(*rows: tuple[Any, ...]) -> list[Any]:
+    """As :func:`long`, of values for several parameters."""
+    return [pytest.param(*row, marks=pytest.mark.long) for row in rows]
+
+
 def quick_where(values: Iterable[Any], quick: Callable[[Any], bool]) -> list[Any]:
     """The values in their order, marked ``long`` but for those that are quick."""
     return [value if quick(value) else pytest.param(value, marks=pytest.mark.long) for value in values]

@@ -23,6 +23,8 @@ _deferring: list[None] = []
 """An entry for each :func:`deferred` that is entered."""
 GRACE_SECONDS = 20.0
 """How long a signal waits for the end of an iteration; schedulers kill after 30 s."""
+AGAIN_SECONDS = 0.05
+"""Until what a callback has swallowed is raised again."""
 TOGETHER_SECONDS = 2.0
 """Signals that come so soon after the first are the same wish: a terminal and a launcher both send one."""
 _in_iteration: list[None] = []
@@ -37,7 +39,8 @@ class closing_runs_on_signals:
     SIGHUP says that the terminal is closed; where it is ignored, as under nohup, it stays so.
 
     Only the first signal raises, so that a second one does not break off the closing of runs. An exception
-    out of a signal handler can be swallowed by whatever code it hits, so training also calls :func:`check`.
+    out of a signal handler can be swallowed by whatever code it hits, so training also calls :func:`check`;
+    out of a callback that Python says it ignored, it is raised again.
     While a run trains, the signal waits for the end of the iteration, where the state can be saved.
     """
 
@@ -47,9 +50,12 @@ class closing_runs_on_signals:
         self._before = {s: signal.signal(s, self._handle) for s in heard}
         if ALARM is not None:
             self._before[ALARM] = signal.signal(ALARM, self._hurry)
+        self._hook = sys.unraisablehook
+        sys.unraisablehook = self._swallowed
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         _wait_no_more()
+        sys.unraisablehook = self._hook
         for number, handler in self._before.items():
             signal.signal(number, handler)
         _received.clear()
@@ -82,7 +88,15 @@ class closing_runs_on_signals:
     def _hurry(number: int, _: object) -> None:
         if _waits():  # for too long
             _wait_no_more()
+        if not _deferring:
             check()
+
+    def _swallowed(self, lost: sys.UnraisableHookArgs) -> None:
+        """Raises once more what came in a callback or a ``__del__``, out of which nothing can be raised."""
+        if ALARM is None or not isinstance(lost.exc_value, (KeyboardInterrupt, Terminated)):
+            self._hook(lost)
+        elif not _waits():
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
 
 
 def _leave_terminal() -> None:
@@ -134,6 +148,7 @@ def check() -> None:
     Not while it waits for the end of an iteration.
     """
     if _received and not _waits():
+        _wait_no_more()
         if _received[0] == signal.SIGINT:
             raise KeyboardInterrupt
         raise Terminated(128 + _received[0])

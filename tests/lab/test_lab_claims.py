@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from test_lab_verdict import COMPARED, claim, table
+from tiers import quick_where
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.lab.config import compose, sweep
@@ -29,7 +30,11 @@ def test_every_claim_of_the_paper_has_a_file():
         assert all(part.says for part in one.parts.values())
 
 
-@pytest.mark.parametrize("name", ledger.names())
+QUICK = ("C1", "C8", "C14")
+"""Claims of few studies."""
+
+
+@pytest.mark.parametrize("name", quick_where(ledger.names(), lambda name: name in QUICK))
 def test_the_studies_of_a_claim_can_be_run(lab, tmp_path, name):
     """Some of the configurations are composed, with one seed, as a run would be."""
     for words in ledger.claim(name).studies:

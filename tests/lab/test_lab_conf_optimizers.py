@@ -69,7 +69,7 @@ def trajectory(config, bad_step: int | None) -> torch.Tensor:
     return torch.cat([p.flatten() for _, p in named])
 
 
-@pytest.mark.parametrize(("optimizer", "setting"), rows_one_in(3, settings_of_optimizers()))
+@pytest.mark.parametrize(("optimizer", "setting"), rows_one_in(6, settings_of_optimizers()))
 def test_optimizer_settings_reach_the_optimizer(composed, optimizer, setting):
     value, *needs = OTHER.get(f"{optimizer}.{setting}") or OTHER[setting]
     base = [f"optimizer={optimizer}", "optimizer.lr=0.1", *needs]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 from options import options
-from tiers import long
+from tiers import long, long_rows
 
 from alphagrad.lab.config import build
 from alphagrad.lab.config.alike import compose_all
 
 EMBEDDED = {"text_newsgroups": ["data=pydocs"], "lm_sotu": ["data=topics"]}
 """For studies on data that are not everywhere, some that are."""
-QUICK = ("cliff", "interpolation", "lm_sotu", "paper_dqn", "plateau", "scale")
+QUICK = ("cliff", "lm_sotu", "paper_dqn", "scale")
 """Studies of few jobs."""
 
 
@@ -46,7 +46,7 @@ def test_the_papers_dqn_study(composed):
     ("study", "alphas", "env_id", "steps", "clip"),
     [
         ("paper_ppo", [98, 196, 294], "HalfCheetah-v5", 1_000_000, 0.5),
-        ("paper_td3", [100, 150, 200, 250, 457], "Hopper-v4", 500_000, None),
+        *long_rows(("paper_td3", [100, 150, 200, 250, 457], "Hopper-v4", 500_000, None)),
     ],
 )
 def test_the_papers_other_studies(composed, study, alphas, env_id, steps, clip):

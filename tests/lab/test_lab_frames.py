@@ -19,6 +19,7 @@ def studied(cli, odd, root):
     return root
 
 
+@pytest.mark.long
 def test_runs_curves_and_files(cli, studied, tmp_path):
     runs = frame(output_root=studied)  # the newest study, not the run after it
     assert list(runs["cell"]) == ["sgd", "sgd", "adam", "adam"]

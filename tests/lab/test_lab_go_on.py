@@ -148,6 +148,7 @@ def test_the_best_model_is_kept(cli, at, root, tiny, store_runs, best_is):
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"best.pt", "checkpoint.pt", "config.yaml"}
 
 
+@pytest.mark.long
 def test_a_member_resumes_its_stack(odd, cli, composed, at, root, store_runs):
     jobs = []
     for seed in range(3):

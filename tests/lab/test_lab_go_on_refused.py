@@ -12,6 +12,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from stopped import EVERY, MORE, OPTIMIZERS, interrupt
+from tiers import one_in
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.lab.config.build import build
@@ -27,6 +28,7 @@ class Malicious:
         return Path.touch, (self.mark,)
 
 
+@pytest.mark.long
 def test_a_malicious_state_is_refused(cli, at, root, tiny, store_runs):
     """And the run is as it was: with the file put right, it goes on."""
     folder = root / "run"
@@ -126,7 +128,9 @@ def test_a_configuration_that_repeats_itself_without_end_is_not_read(cli, compos
     assert f"{tmp_path}/config.yaml: cannot be read (it repeats parts of itself" in line
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "run_id", "members.json", "stack", "checkpoint.pt", "best.pt"])
+@pytest.mark.parametrize(
+    "name", one_in(3, ["config.yaml", "run_id", "members.json", "stack", "checkpoint.pt", "best.pt"])
+)
 def test_a_folder_in_place_of_a_file_is_told_before_a_run_begins(cli, root, tiny, store_runs, name):
     folder = root / "run"
     (folder / name).mkdir(parents=True)

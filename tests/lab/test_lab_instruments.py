@@ -151,6 +151,7 @@ def two(cli, root, tiny):
     return root
 
 
+@pytest.mark.long
 def test_which_tensors_saturate_and_when(cli, two):
     found = crossings(None, "saturation", 0.25, output_root=two)
     by = {cell: [c for c in found if c.cell == cell] for cell in {c.cell for c in found}}

@@ -44,6 +44,7 @@ def written(file):
         return dict(data)
 
 
+@pytest.mark.long
 def test_runs_share_directions_and_axes(cli, descended, tmp_path):
     one, other, _ = descended
     kept = sorted(file.name for file in (one / "trajectory").iterdir())
@@ -82,6 +83,7 @@ def build_problem_of(config):
     return build_problem(ProblemSettings.model_validate(OmegaConf.to_container(config.problem, resolve=True)))
 
 
+@pytest.mark.long
 def test_a_line_along_random_directions(cli, descended, tmp_path):
     one, other, _ = descended
     seen = cli(
@@ -168,6 +170,7 @@ def test_models_that_are_others_or_damaged_are_named(cli, descended, root, tiny)
     assert not list(root.rglob("landscape*"))
 
 
+@pytest.mark.long
 def test_a_run_in_the_same_folder_begins_a_new_path(cli, root):
     words = (*THEORY, "tracking=none", f"hydra.run.dir={root}/here", f"output_root={root}")
     assert cli("run", *words, "checkpoint.trajectory_every=7").status == 0

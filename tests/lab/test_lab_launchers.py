@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from tiers import long
 
 from alphagrad.lab.launching import dispatch
 from alphagrad.lab.launching.farms import FARMS
@@ -96,7 +97,7 @@ def test_jobs_fail_alone_and_say_so(cli, odd, root, store_runs, launcher):
         }
 
 
-@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("real", [*long(False), pytest.param(True, marks=pytest.mark.slow)])
 def test_a_farm_job_may_be_a_stack(cli, lab, odd, root, store_runs, real):
     """In joblib's processes, which have the threads that they were given; by default in this one, which is faster."""
 
@@ -120,6 +121,7 @@ def test_a_farm_job_may_be_a_stack(cli, lab, odd, root, store_runs, real):
     assert {r.info.status for r in runs} == {"FINISHED"}
 
 
+@pytest.mark.long
 def test_a_joblib_worker_has_the_threads_it_was_given(lab):
     pytest.importorskip("joblib", reason="needs alphagrad[joblib]")
     lab.setenv("OMP_NUM_THREADS", "9")

@@ -205,6 +205,7 @@ def test_a_file_of_the_users_may_hold_them(cli, lab, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_settings_that_have_no_effect_are_told(cli, odd, root):
     told = cli("run", "recipe=odd", "hydra/launcher=stacked", "stack.processes=1", f"output_root={root}")
     assert told.status == 0

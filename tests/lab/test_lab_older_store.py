@@ -18,6 +18,7 @@ import pytest
 import torch
 from machine import differences
 from older import COUNTS, REASONS, Numbers, Older, unpacked
+from tiers import long
 
 STORES = sorted((Path(__file__).parents[1] / "data").glob("store_of_*/store.tar.xz"))
 assert STORES, "there is no older store to read"
@@ -193,7 +194,7 @@ def test_a_stack_that_was_stopped_goes_on_from_any_of_its_runs(cli, older, tmp_p
     assert not list((older.root / "stopped").glob("stack-*"))
 
 
-@pytest.mark.parametrize("command", ["run", pytest.param("resume", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("command", [*long("run"), pytest.param("resume", marks=pytest.mark.slow)])
 def test_half_a_study_trains_what_is_missing_and_nothing_twice(cli, lab, older, unbroken, command):
     lab.chdir(older.place)
     (done,), (stopped,) = older.runs("half")["adam 0"], older.runs("half")["adam 1"]

@@ -12,7 +12,7 @@ import gymnasium
 import pytest
 import torch
 from own_cases import MODULE
-from tiers import rows_one_in
+from tiers import long, rows_one_in
 
 from alphagrad.common import own
 from alphagrad.lab.launching import dispatch
@@ -96,7 +96,7 @@ def test_models_and_data(cli, folder, root, words):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    rows_one_in(4, [
+    rows_one_in(8, [
         (("optimizer=steep", "optimizer.rule._target_=own_things.stepe"), "there is no stepe in own_things; did you"),
         (("optimizer=plain", "optimizer.rate=1"), "optimizer.rate: no such setting"),
         (("optimizer=plain", "optimizer.lr=fast"), "optimizer.lr='fast': must be a finite number"),
@@ -167,7 +167,7 @@ def test_what_counts_as_the_users_own(folder):
 @pytest.mark.parametrize(
     "words",
     [
-        (*NET, *SQUARES, "recipe=image", "recipe.batch_size=8", "recipe.epochs=1", "optimizer=steep"),
+        *long((*NET, *SQUARES, "recipe=image", "recipe.batch_size=8", "recipe.epochs=1", "optimizer=steep")),
         ("recipe=dqn_cartpole", "env.id=own_things:Walk-v0", "env.kwargs.length=5", "optimizer=plain",
          "recipe.total_steps=60", "recipe.learning_starts=20", "recipe.batch_size=8", "recipe.eval_episodes=1"),
     ],

@@ -76,7 +76,7 @@ def test_what_fails_twice_is_written(cli, lab, root, tiny, store_runs, name):
     assert files == {"config.yaml", "checkpoint.pt"}
 
 
-@pytest.mark.parametrize("what", ["checkpoint.pt", *long("confusion.png")])
+@pytest.mark.parametrize("what", long("checkpoint.pt", "confusion.png"))
 def test_a_finished_training_whose_files_are_not_taken(cli, lab, root, store_runs, what):
     """It is KILLED with its state, and what goes on is not trained again."""
     folder = root / "run"
@@ -258,6 +258,7 @@ def test_a_run_that_was_deleted_does_not_stop_the_others(lab, root):
     assert first.client.get_run(other.run_id).data.metrics == {"a": 1.0}
 
 
+@pytest.mark.long
 def test_a_state_that_is_damaged_is_said_and_the_one_before_it_used(cli, at, root, tiny, store_runs):
     def interrupt() -> None:
         raise KeyboardInterrupt

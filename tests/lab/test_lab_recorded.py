@@ -42,6 +42,7 @@ def test_a_resumed_runs_parameters_are_an_uninterrupted_runs(cli, at, lab, root,
     assert len(whole.data.params) > 30
 
 
+@pytest.mark.long
 def test_a_resume_with_another_number_of_processes_is_told_and_recorded(cli, at, root, tiny, store_runs):
     words = (*tiny, *EVERY, f"output_root={root}", f"hydra.run.dir={root / 'run'}")
     at(70, interrupt)

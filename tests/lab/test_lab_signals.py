@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+import time
 import weakref
 from types import SimpleNamespace
 
@@ -73,3 +75,33 @@ def test_an_interruption_that_python_drops_is_not_lost(number):
         signal.raise_signal(number)  # while runs are closed, another one does nothing
     assert signal.getsignal(number) == before
     check()
+
+
+def sleep_after(number: int) -> None:
+    """Sends itself a signal where an exception is dropped, and sleeps."""
+    thing = Anything()
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(number))
+    del thing
+    time.sleep(20)
+    raise AssertionError(reference)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no alarm")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_that_python_drops_is_raised_again(number, capsys):
+    """Soon, and not at the next look, which may be minutes away."""
+    kind = KeyboardInterrupt if number == signal.SIGINT else SystemExit
+    with pytest.raises(kind), closing_runs_on_signals():
+        sleep_after(number)
+    assert "ignored" not in capsys.readouterr().err
+
+
+def test_what_else_python_drops_is_told(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: told.append(lost.exc_type))
+    with closing_runs_on_signals():
+        anything = Anything()
+        follower = weakref.ref(anything, lambda _: 1 / 0)
+        del anything
+    assert follower() is None
+    assert told == [ZeroDivisionError]

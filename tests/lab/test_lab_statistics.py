@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from tiers import long
 
 from alphagrad.lab.evidence.statistics import aggregates, comparisons, curves
 from alphagrad.lab.evidence.statistics.intervals import _means, interval, intervals, of_mean, of_median
@@ -32,7 +33,7 @@ def covered(bounds: tuple[np.ndarray, np.ndarray], truth: float) -> float:
 
 
 @pytest.mark.parametrize("name", DRAWN)
-@pytest.mark.parametrize("count", [5, pytest.param(7, marks=pytest.mark.slow), 10])
+@pytest.mark.parametrize("count", [5, pytest.param(7, marks=pytest.mark.slow), *long(10)])
 def test_intervals_cover_what_they_promise(name, count):
     """95 % of 2,000 simulated studies, whose own error is half a percent."""
     draw, mean, median = DRAWN[name]
@@ -42,6 +43,7 @@ def test_intervals_cover_what_they_promise(name, count):
     assert covered(percentile(rows), mean) < 0.92  # what a plain bootstrap of so few values does
 
 
+@pytest.mark.long
 def test_interval_of_an_interquartile_mean_covers():
     rows = np.random.default_rng(3).normal(size=(8, 2000))
     assert 0.93 <= covered(intervals(rows, "iqm"), 0.0) <= 0.97
@@ -133,7 +135,7 @@ def rliable():
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("shape", [(5, 1), (6, 4), (10, 7)])
+@pytest.mark.parametrize("shape", [(6, 4), *long((5, 1), (10, 7))])
 def test_aggregates_agree_with_rliable(rliable, shape):
     library, metrics = rliable
     rng = np.random.default_rng(shape)

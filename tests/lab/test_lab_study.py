@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from forked import start
-from tiers import long
+from tiers import long, long_rows
 
 from alphagrad.lab.records.folder import write_members
 from alphagrad.lab.store.address import store_uri
@@ -191,7 +191,7 @@ def test_a_study_lies_where_its_configuration_says(cli, odd, root, tmp_path):
 @pytest.mark.parametrize(
     ("launcher", "fail_fast"),
     [
-        ("basic", True),
+        *long_rows(("basic", True)),
         pytest.param("basic", False, marks=pytest.mark.long),
         pytest.param("stacked", True, marks=pytest.mark.long),
         # a process for each of four jobs
@@ -229,6 +229,7 @@ def test_failures_are_shown_when_they_happen_and_may_end_the_study(cli, odd, roo
         assert min(others) < failed < max(others)
 
 
+@pytest.mark.long
 def test_a_fixed_setting_that_only_swept_choices_have(cli, odd, root, store_runs):
     """`optimizer.betas` is none of AlphaGrad's, which nobody has asked for."""
     words = ("recipe=odd", "recipe.total_steps=4", f"output_root={root}")

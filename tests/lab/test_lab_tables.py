@@ -47,6 +47,7 @@ def test_no_id_and_no_number_is_broken(cli, lab, study):
     assert "sin_tanh-seed0-" in row or "adam-seed0-" in row  # in a pipe a row is a line
 
 
+@pytest.mark.long
 def test_rows_keep_the_order_of_the_command_and_say_what_jobs_are_judged_by(cli, lab, study):
     root, _ = study
     lab.setenv("COLUMNS", "")

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from targets_cases import DANGEROUS, HYDRA, MODULE, PLACES
+from tiers import each_once, one_in
 
 from alphagrad.alpha import Alpha
 from alphagrad.common.errors import ConfigError
@@ -50,7 +51,7 @@ def base(composed):
     return lambda: OmegaConf.create(plain)  # a copy each time
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", one_in(3, PLACES))
 def test_nothing_else_is_called(base, evil, tmp_path, place):
     from omegaconf import OmegaConf
 
@@ -175,8 +176,10 @@ def stopped(cli, root, tiny):
     return folder
 
 
-@pytest.mark.parametrize("command", ["resume", "watch"])
-@pytest.mark.parametrize("name", ["sympy.sympify", "os.mkdir", "torch.load", "alphagrad_test_evil.rule"])
+@pytest.mark.parametrize(
+    ("command", "name"),
+    each_once(["resume", "watch"], ["sympy.sympify", "os.mkdir", "torch.load", "alphagrad_test_evil.rule"]),
+)
 def test_a_folder_of_somebody_elses(cli, root, stopped, evil, tmp_path, command, name):
     config = yaml.safe_load((stopped / "config.yaml").read_text())
     config["optimizer"]["rule"] = {"_target_": name, "path": str(tmp_path / "made")}

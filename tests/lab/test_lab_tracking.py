@@ -204,6 +204,7 @@ def test_a_job_of_a_multirun_is_the_run_alone(cli, root, tiny, store_runs):
     assert a == b
 
 
+@pytest.mark.long
 def test_a_failing_job_does_not_stop_the_others(broken, cli, root, tiny, store_runs):
     failed = cli("run", "-m", "recipe=broken", "seed=range(4)", f"output_root={root}", *tiny)
     assert failed.status == 1

@@ -163,7 +163,7 @@ def test_nothing_is_pruned_once_its_training_is_over(odd, root, composed, tiny, 
     assert sorted(run.info.status for run in store_runs(root)) == ["FINISHED", "FINISHED", "KILLED"]
 
 
-@pytest.mark.parametrize("extra", [(), *long(("--no-pruning",))])
+@pytest.mark.parametrize("extra", long((), ("--no-pruning",)))
 def test_a_tuning_of_which_no_trial_finished_fails_and_says_why(cli, odd, root, store_runs, extra):
     done = cli(*words(root, 1, 2, "adam,sgd"), "recipe.diverging=[0,100000]", *extra)
     assert done.status == 1
@@ -174,6 +174,7 @@ def test_a_tuning_of_which_no_trial_finished_fails_and_says_why(cli, odd, root, 
     assert parent.info.status == "FAILED"
 
 
+@pytest.mark.long
 def test_failed_trials_are_spent_and_do_not_win(cli, odd, root):
     # the only trial of study 1 diverges
     done = cli(*words(root, 1, 2, "sgd"), "recipe.diverging=[100000]", "stack.max_runs=1")
@@ -218,6 +219,7 @@ def test_a_tuning_whose_run_was_deleted_gets_another(cli, odd, root, store_runs)
     assert [len(trials) for trials in trials_of(root).values()] == [2]
 
 
+@pytest.mark.long
 def test_two_at_once_are_refused(cli, odd, root, lab):
     def again(assignments, stack):
         raise RuntimeError(f"inner status {cli(*words(root, 1, 1, 'sgd')).status}")

@@ -142,6 +142,7 @@ def test_a_view_fits_into_a_tag():
     assert len(charts) > 10
 
 
+@pytest.mark.long
 def test_system_metrics_where_mlflow_is_asked_for_them(cli, odd, lab, root, store_runs):
     words = ("recipe=odd", "recipe.total_steps=4", f"output_root={root}")
     assert cli("run", *words).status == 0

@@ -11,6 +11,7 @@ import pytest
 import torch
 from alphagrad.recipes.mlp import mlp
 from gymnasium.envs.classic_control import CartPoleEnv
+from tiers import long
 
 SHORT = ("recipe.eval_every=0", "recipe.eval_episodes=1", "instruments.every=0")
 
@@ -37,7 +38,7 @@ def greedy_episode(folder, seed: int) -> int:
     return length
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "gif"])
+@pytest.mark.parametrize("suffix", ["mp4", *long("gif")])
 def test_the_video_is_the_policys_episodes(cli, run, root, store_runs, suffix):
     file = root / f"seen.{suffix}"
     seen = cli("watch", str(run), "--out", str(file), "--episodes", "2", "--seed", "3", "--artifact")
@@ -61,6 +62,7 @@ def test_a_run_is_found_by_the_beginning_of_its_id(cli, run, root):
 
 
 @pytest.mark.skipif(ctypes.util.find_library("EGL") is None, reason="needs EGL: apt install libegl1 libgl1-mesa-dri")
+@pytest.mark.long
 def test_mujoco_is_drawn_without_a_screen(cli, root, tmp_path):
     short = ("recipe.total_steps=64", "recipe.num_steps=32", "recipe.minibatches=2", "env.id=InvertedPendulum-v5")
     assert cli("run", "recipe=ppo_halfcheetah", *short, *SHORT, f"output_root={root}").status == 0

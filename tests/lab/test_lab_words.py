@@ -7,6 +7,7 @@ import logging
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiers import long
 
 from alphagrad.common import words
 from alphagrad.lab.training import logfiles
@@ -73,7 +74,7 @@ def outside(root):
     return root
 
 
-@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("terminal", [*long(False), True])
 def test_status_and_report_show_them(cli, lab, outside, terminal):
     lab.setenv("COLUMNS", "300")
     if terminal:

@@ -6,10 +6,12 @@ import pickle
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import pytest
 import torch
 from cases import rule_of
+from tiers import rows_one_in
 
 from alphagrad import AlphaGrad, InBackward, Rule, kernels, signals
 from alphagrad.alpha import Alpha, Constant, FanIn, SqrtTotal
@@ -219,8 +221,9 @@ def test_the_whole_network_counts_also_where_it_grows():
     assert found == [pytest.approx(2.0), pytest.approx(104**0.5)]
 
 
-@pytest.mark.parametrize("how", [{}, {"fused": False}], ids=["kernel", "plain"])
-@pytest.mark.parametrize("kind", [AlphaGrad, InBackward])
+@pytest.mark.parametrize(
+    ("how", "kind"), rows_one_in(3, product([{}, {"fused": False}], [AlphaGrad, InBackward])), ids=str
+)
 def test_gradients_do_not_outlive_the_step(kind, how):
     model = torch.nn.Linear(3, 2)
     seen = []

@@ -6,6 +6,7 @@ import itertools
 import pytest
 import torch
 from cases import ALPHAS, DECAYS, MOMENTA, NORMALIZATIONS, SLOTS, TRANSFORMS, WITHOUT_ALPHA, error, rule_of
+from tiers import long
 from torch.optim import lr_scheduler
 
 from alphagrad import AlphaGrad, Rule
@@ -108,6 +109,7 @@ def test_compiled_is_eager_for_every_rule(normalization):
         both(varied(slots[start : start + 14]), lr=0.1)
 
 
+@pytest.mark.long
 def test_compiled_stacks_with_numbers_for_each_run():
     cases = [
         (Rule(alpha=Constant((2.0, 30.0)), transform=ScaledTanh((0.5, 2.0))), {"momentum": 0.9}),
@@ -162,7 +164,7 @@ def test_optimizers_compile_each_their_own():
             assert (optimizer.param_groups[0]["params"][0] != 1).any()
 
 
-@pytest.mark.parametrize("slots", [("tensor", "constant", "tanh"), ("global", "saturation", "hybrid_ramp")])
+@pytest.mark.parametrize("slots", [*long(("tensor", "constant", "tanh")), ("global", "saturation", "hybrid_ramp")])
 def test_a_users_own_compile(slots):
     """The first step makes the state and may compile once more; after that, nothing."""
     settings = {"momentum": 0.9, "lr": torch.tensor(0.1)}

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from tiers import long
 
 from alphagrad import AlphaGrad, variants
 from alphagrad.fixed_point import FixedPoint, Number, on_grid, quantized, update
@@ -147,7 +148,7 @@ def trained(digits, steps, optimizer=None, model=None, first=0, **settings):
     return model, optimizer
 
 
-@pytest.mark.parametrize("settings", [{"k": 1.0}, {"k": 1.0, "rounding": "nearest"}, {"alpha": 30.0}])
+@pytest.mark.parametrize("settings", [{"k": 1.0}, *long({"k": 1.0, "rounding": "nearest"}, {"alpha": 30.0})])
 def test_a_network_learns_digits(digits, settings):
     model, optimizer = trained(digits, 400, **settings)
     images, labels = digits

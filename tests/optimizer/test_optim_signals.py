@@ -16,6 +16,7 @@ from cases import (
     settings_of,
 )
 from reference import Reference, saturation_of
+from tiers import each_once
 
 from alphagrad import AlphaGrad, Rule, signals
 from alphagrad.alpha import Constant, SqrtDim
@@ -31,8 +32,7 @@ def stacked(seeds):
 
 
 @pytest.mark.parametrize("transform", ["tanh", "hybrid_saturation", "identity"])
-@pytest.mark.parametrize("alpha", ALPHAS)
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize(("normalization", "alpha"), each_once(list(NORMALIZATIONS), list(ALPHAS)))
 def test_signals_are_what_the_next_step_does(normalization, alpha, transform):
     """Before each of four steps, in two runs: ‖g‖, α and S(α) of every tensor."""
     slots = (normalization, None if transform in WITHOUT_ALPHA else alpha, transform)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from cases import DECAYS, MOMENTA, NORMALIZATIONS, SHAPES, SLOTS, assert_same, in_groups, make_values, rule_of
-from tiers import long
+from tiers import each_once, long
 
 from alphagrad import AlphaGrad, Rule
 from alphagrad.alpha import Constant, FanIn, Saturation, SqrtDim, SqrtTotal
@@ -102,8 +102,9 @@ def test_rule_with_tensors_hashes_like_its_numbers():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("momentum", MOMENTA.values(), ids=MOMENTA)
-@pytest.mark.parametrize("alpha", ["constant", "schedule_linear", "saturation"])
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize(
+    ("normalization", "alpha"), each_once(list(NORMALIZATIONS), ["constant", "schedule_linear", "saturation"])
+)
 def test_a_bad_gradient_touches_its_own_run_alone(normalization, alpha, momentum, bad):
     """The run skips that step, state included; the others go on as if nothing had happened."""
     settings = {"rule": rule_of(normalization, alpha, "tanh"), "batch_dims": 1, "lr": 0.1, "weight_decay": 0.5}

@@ -170,7 +170,7 @@ GRADIENTS = {
 }
 
 
-@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("every", [*long(1), 3])
 @pytest.mark.parametrize("start", [0.1, *long(100.0, 3e4)])
 @pytest.mark.parametrize("gradient", GRADIENTS.values(), ids=GRADIENTS)
 def test_the_controller_holds_the_saturation_in_its_band(gradient, start, every):

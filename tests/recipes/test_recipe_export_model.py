@@ -119,6 +119,7 @@ def installed(monkeypatch):
     monkeypatch.setattr(onnx_file, "missing", list)
 
 
+@pytest.mark.long
 def test_packages_that_are_missing_are_named(cli, folder, monkeypatch):
     monkeypatch.setattr(onnx_file, "PACKAGES", ("torch", "no_such_onnx"))
     assert refused(cli, folder) == (
@@ -142,6 +143,7 @@ def test_wrong_words_are_named(cli, folder, installed, tmp_path):
     assert not list(folder.glob("*.onnx"))
 
 
+@pytest.mark.long
 def test_a_recipe_without_a_classifier(cli, root, installed):
     words = ("recipe=regression", "recipe.hidden=[4]", "recipe.total_steps=5", "tracking=none")
     assert cli("run", *words, f"output_root={root}").status == 0

@@ -16,6 +16,7 @@ from alphagrad.recipes.supervised.quantized import Inputs, integers, quantized, 
 from image_cases import ADAM, OURS, Recorder, recipe
 from test_recipe_formats import OPTIMIZERS, assert_equal, parameters, train
 from test_recipe_parallel import Model, batch, objective
+from tiers import each_once
 from torch import nn
 from torch.ao.quantization import MovingAverageMinMaxObserver
 
@@ -145,8 +146,7 @@ def test_a_gradient_that_is_not_finite(width, optimizer):
     assert any(not torch.equal(p, before[name]) for name, p in parameters(learner).items())
 
 
-@pytest.mark.parametrize("model", ["mlp", "cnn"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("model", "width"), each_once(["mlp", "cnn"], list(WIDTHS)))
 def test_what_is_evaluated_is_the_quantised_network(model, width):
     """Run k of a stack is the run alone; a network of integers times their scales has the accuracy that was told."""
     image = recipe(model, quantization=width, shape={"norm": "batch"} if model == "cnn" else None)

@@ -9,6 +9,7 @@ import torch
 from alphagrad.recipes.language.models import Bag
 from alphagrad.recipes.supervised.classify import classification_objective
 from alphagrad.recipes.supervised.surveyed import surveyed
+from tiers import quick_where
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -26,7 +27,7 @@ OBJECTIVE = classification_objective(0.0)
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", quick_where(RECIPES, lambda recipe: recipe != "text"))
 def test_a_recipe_has_its_training_loss(recipe):
     with hydra_initialized():
         built = build_recipe(compose([f"recipe={recipe}", *RECIPES[recipe], "recipe.batch_size=16"]))

@@ -129,11 +129,12 @@ WILD = OptimizerSpec("sgd", lambda params: torch.optim.SGD(params, lr=1e30), "el
 @pytest.mark.parametrize(
     ("settings", "at"),
     [
-        pytest.param({}, (79, 79), marks=pytest.mark.long),
+        ({}, (79, 79)),
         # after the last point of the log, and with an evaluation before anyone has noticed
         ({"total_steps": 150, "learning_starts": 120, "log_every": 100, "eval_every": 149}, (149, 149)),
     ],
 )
+@pytest.mark.long
 def test_a_run_that_diverges_ends_alone(settings, at):
     td3 = recipe("HalfCheetah-v5", **{"eval_episodes": 1, **settings})
     together, log = train(td3, RunSpec(1, OURS), RunSpec(2, WILD), RunSpec(3, ADAM))
