@@ -35,7 +35,7 @@ def numbers(words: Iterable[str]) -> dict[str, float]:
         if name in found:
             raise ValueError(f"--number {word}: {name} is given twice")
         if value == 0 and exact != 0:
-            raise ValueError(f"--number {word}: must be 0 or at least 1e-323, for it would become 0")
+            raise ValueError(f"--number {word}: must be 0 or at least 5e-324, for it would become 0")
         found[name] = value
     return found
 
