@@ -88,25 +88,28 @@ def share(value: float) -> str:
 
 def lost(shares: pd.DataFrame) -> Iterator[str]:
     """The lines of the table of what was lost: overflow, underflow and lost updates in each cell."""
-    yield "| optimizer | rate | " + " | ".join(f"`{c}`" for c in COUNTED) + " |"
-    yield "|" + "---|" * (len(COUNTED) + 2)
+    columns = [c for c in COUNTED if c in set(shares.setting)]
+    yield "| optimizer | rate | " + " | ".join(f"`{c}`" for c in columns) + " |"
+    yield "|" + "---|" * (len(columns) + 2)
     for optimizer in [name for name in NAMES if name in set(shares.optimizer)]:
         for rate in sorted(shares[shares.optimizer == optimizer].rate.unique()):
             own = shares[(shares.optimizer == optimizer) & (shares.rate == rate)]
-            means = [own[own.setting == c][[*PARTS]].mean() for c in COUNTED]
+            means = [own[own.setting == c][[*PARTS]].mean() for c in columns]
             cells = ["—" if m.isna().any() else " / ".join(share(v) for v in m) for m in means]
             yield f"| {NAMES[optimizer]} | {rate:g} | " + " | ".join(cells) + " |"
 
 
 def tables() -> Iterator[str]:
-    """All lines, an empty one after each table."""
+    """All lines of the studies that there are results of, an empty one after each table."""
     scores, shares = pd.read_csv(SCORES), pd.read_csv(LOST)
-    for study, data, columns, told in TABLES:
-        yield from by_rate(scores[(scores.study == study) & (scores.data == data)], columns, told)
-        yield ""
-    yield from in_integers(scores[scores.study == "fixed_point"])
-    yield ""
-    yield from lost(shares)
+    made = [
+        by_rate(scores[(scores.study == study) & (scores.data == data)], columns, told)
+        for study, data, columns, told in TABLES
+    ]
+    for table in (*made, in_integers(scores[scores.study == "fixed_point"]), lost(shares)):
+        lines = list(table)
+        if len(lines) > 2:
+            yield from (*lines, "")
 
 
 def setting_of(study: str, run: pd.Series) -> str:

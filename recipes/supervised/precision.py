@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alphagrad.harness import metrics
-from alphagrad.harness.driver import Observation
+from alphagrad.harness.driver import Observation, OptimizerSpec
 from alphagrad.harness.tensors import whole
 from alphagrad.instruments import quantities
 from alphagrad.instruments.meter import largest
@@ -149,6 +149,15 @@ def share(part: Tensor, of: Tensor) -> Tensor:
 def _exact(p: Tensor, rest: Tensor | None) -> Tensor:
     """A copy of a parameter; with what was rounded away of it, in float64, which holds the sum."""
     return p.detach().clone() if rest is None else p.detach().double() + rest.double()
+
+
+def check_scaled(precision: Precision, spec: OptimizerSpec) -> None:
+    """Raises ``ValueError`` for an optimizer that is to raise for gradients that a scaler hides from it."""
+    if precision == "amp_float16" and spec.raises:
+        raise ValueError(
+            "optimizer.nonfinite=raise: recipe.precision=amp_float16 drops steps whose gradients overflow, to find its "
+            "scale; use optimizer.nonfinite=skip or recipe.precision=amp_float16_unscaled"
+        )
 
 
 def check_rounding(precision: Precision, rounding: Rounding) -> None:

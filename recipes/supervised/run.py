@@ -18,7 +18,7 @@ from .averaging import Average
 from .learner import Training
 from .narrowed import Narrowed
 from .parallel import Parallel, own_part, sharded_as
-from .precision import Numbers
+from .precision import Numbers, check_scaled
 
 
 class ModuleRun:
@@ -31,6 +31,7 @@ class ModuleRun:
     def __init__(
         self, module: nn.Module, spec: OptimizerSpec, training: Training, numbers: Numbers, parallel: Parallel
     ) -> None:
+        check_scaled(numbers.precision, spec)
         self.numbers, self.training, self.parallel = numbers, training, parallel
         self.module = numbers.convert(module)
         if training.channels_last and parallel.kind != "fsdp":  # which shards rows, of contiguous parameters alone
@@ -46,7 +47,6 @@ class ModuleRun:
         moved = self.params if self.narrowed is None else self.narrowed.wides
         self.driver = Driver(spec, moved, training.compile, training.undecayed)
         self.scaler = numbers.scaler()
-        self._check_scaler()
         self._dropped = 0
         """Steps that the scaler left out."""
         self.average = None if training.ema is None else Average(self.module.state_dict(), training.ema)
@@ -93,15 +93,6 @@ class ModuleRun:
         return measured[0] if count == 1 else torch.stack(measured).mean(0), told | {
             name: float(value) for name, value in lost.items()
         }
-
-    def _check_scaler(self) -> None:
-        """Raises ``ValueError`` where an optimizer is to raise for gradients that the scaler hides from it."""
-        raising = any(group.get("nonfinite") == "raise" for group in self.driver.optimizer.param_groups)
-        if raising and self.scaler.is_enabled():
-            raise ValueError(
-                f"optimizer.nonfinite=raise: recipe.precision={self.numbers.precision} drops steps whose gradients "
-                "overflow, to find its scale; use optimizer.nonfinite=skip or recipe.precision=amp_float16_unscaled"
-            )
 
     def _update_scale(self) -> None:
         """Takes the scale of the next loss, and counts the step if it was dropped: then the scale has shrunk."""
