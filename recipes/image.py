@@ -11,6 +11,7 @@ from torch import nn
 
 from alphagrad.exporting.network import Network, Predict
 from alphagrad.harness import metrics
+from alphagrad.harness.driver import OptimizerSpec
 from alphagrad.harness.memory import check_memory
 from alphagrad.harness.recipe import Capability, Log, Objective
 from alphagrad.harness.stack import RunStack
@@ -24,7 +25,7 @@ from .supervised.learners import learner_of
 from .supervised.loop import FitPlan, Target, fit
 from .supervised.outline import MODEL_BYTES, Outline
 from .supervised.parallel import parallel_of, processes
-from .supervised.precision import Numbers
+from .supervised.precision import Numbers, check_scaled
 from .supervised.quantized import Quantization, check_quantizes, quantized
 from .supervised.settings import SupervisedSettings, check_step, part_of, training_of, vmaps
 from .supervised.surveyed import surveyed
@@ -96,6 +97,10 @@ class Image:
     def total_steps(self) -> int:
         """Optimizer steps of each run."""
         return self.settings.epochs * self.steps_per_epoch
+
+    def check_optimizer(self, spec: OptimizerSpec) -> None:
+        """Raises ``ValueError`` for an optimizer that cannot train under the recipe's settings."""
+        check_scaled(self.settings.precision, spec)
 
     def networks(self) -> dict[str, nn.Module]:
         """The classifier."""

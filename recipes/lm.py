@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alphagrad.harness import metrics
+from alphagrad.harness.driver import OptimizerSpec
 from alphagrad.harness.memory import check_memory
 from alphagrad.harness.recipe import Capability, Log, Objective
 from alphagrad.harness.stack import RunStack
@@ -34,7 +35,7 @@ from .supervised.looped import LoopLearner
 from .supervised.orders import Orders
 from .supervised.outline import MODEL_BYTES
 from .supervised.parallel import parallel_of
-from .supervised.precision import Numbers
+from .supervised.precision import Numbers, check_scaled
 from .supervised.settings import SupervisedSettings, check_step, part_of, training_of
 from .supervised.speed import peak_flops
 from .supervised.surveyed import surveyed
@@ -115,6 +116,10 @@ class LM:
     def total_steps(self) -> int:
         """Optimizer steps."""
         return self.settings.total_steps
+
+    def check_optimizer(self, spec: OptimizerSpec) -> None:
+        """Raises ``ValueError`` for an optimizer that cannot train under the recipe's settings."""
+        check_scaled(self.settings.precision, spec)
 
     def networks(self) -> dict[str, nn.Module]:
         """The language model."""

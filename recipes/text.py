@@ -12,6 +12,7 @@ from pydantic import Field, PositiveInt
 from torch import nn
 
 from alphagrad.harness import metrics
+from alphagrad.harness.driver import OptimizerSpec
 from alphagrad.harness.memory import check_memory
 from alphagrad.harness.recipe import Capability, Log, Objective
 from alphagrad.harness.stack import RunStack
@@ -32,7 +33,7 @@ from .supervised.looped import LoopLearner
 from .supervised.orders import Orders
 from .supervised.outline import MODEL_BYTES, Outline
 from .supervised.parallel import parallel_of
-from .supervised.precision import Numbers
+from .supervised.precision import Numbers, check_scaled
 from .supervised.settings import SupervisedSettings, check_step, part_of, training_of
 from .supervised.surveyed import surveyed
 
@@ -119,6 +120,10 @@ class Text:
     def total_steps(self) -> int:
         """Optimizer steps of each run."""
         return self.settings.epochs * self.steps_per_epoch
+
+    def check_optimizer(self, spec: OptimizerSpec) -> None:
+        """Raises ``ValueError`` for an optimizer that cannot train under the recipe's settings."""
+        check_scaled(self.settings.precision, spec)
 
     def networks(self) -> dict[str, nn.Module]:
         """The classifier."""

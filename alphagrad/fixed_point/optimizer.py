@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from alphagrad.fixed_point.number import Number, on_grid, quantized
-from alphagrad.fixed_point.update import update
+from alphagrad.fixed_point.update import random_bits, update
 
 ROUNDINGS = ("stochastic", "nearest")
 NONFINITE = ("skip", "raise")
@@ -32,7 +32,8 @@ class FixedPoint(Optimizer):
         weight_bits: bits of a weight behind the point; with 12, weights lie within ±8.
         rounding: *stochastic*: a step that is not a whole number of units is rounded up with the probability of the
             rest, so that small steps count on average. *nearest*: a step below half a unit is lost.
-        seed: where the random bits begin. A group's count of them moves on and is saved in its state dict.
+        seed: where the random bits begin: at 32 bits that are mixed from it, so that neighbouring seeds lie far
+            apart. A group's count of them moves on and is saved in its state dict.
         nonfinite: what to do with a gradient that has a NaN or an infinity: *skip* leaves the tensor as it is and
             counts that in ``state[p]["skipped"]``; *raise* raises.
 
@@ -52,7 +53,8 @@ class FixedPoint(Optimizer):
         nonfinite: str = "skip",
     ) -> None:
         defaults = {"lr": lr, "alpha": alpha, "k": k, "weight_bits": weight_bits, "rounding": rounding}
-        super().__init__(params, {**defaults, "noise": seed, "nonfinite": nonfinite})
+        _check_word("seed", seed)
+        super().__init__(params, {**defaults, "noise": random_bits(seed), "nonfinite": nonfinite})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group; raises as the constructor does."""
@@ -109,6 +111,11 @@ def _move(group: dict[str, Any], p: Tensor, grad: Tensor) -> None:
     p.copy_(moved.double() * 2.0**-bits)
 
 
+def _check_word(setting: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 32:
+        raise ValueError(f"{setting}: must be an integer in [0, 2^32), got {value!r}")
+
+
 def _check(group: Mapping[str, Any]) -> None:
     """Raises ``ValueError`` naming the first setting of a group that is out of range."""
     for setting in ("lr", "alpha", *(["k"] if group["k"] is not None else [])):
@@ -120,9 +127,7 @@ def _check(group: Mapping[str, Any]) -> None:
         raise ValueError(f"rounding: must be one of {', '.join(ROUNDINGS)}, got {group['rounding']!r}")
     if group["nonfinite"] not in NONFINITE:
         raise ValueError(f"nonfinite: must be one of {', '.join(NONFINITE)}, got {group['nonfinite']!r}")
-    noise = group["noise"]
-    if not isinstance(noise, int) or not 0 <= noise < 1 << 32:
-        raise ValueError(f"seed: must be an integer in [0, 2^32), got {noise!r}")
+    _check_word("noise", group["noise"])
     for p in group["params"]:
         if not p.is_floating_point() or p.dtype in (torch.float16, torch.bfloat16):
             raise ValueError(f"params: int16 weights are kept in float32 or float64, got {p.dtype}")

@@ -3,7 +3,8 @@
        weight -= rate * tanh(alpha * gradient / |gradient|)
 
    Made by `python -m alphagrad.fixed_point` of alphagrad @VERSION@. C99; needs <stdint.h> and nothing else: no libm, no
-   floating point, no allocation, no state of a weight. Sums and products are 32 bits wide, and none overflows. */
+   floating point, no allocation, no state of a weight. Sums and products are 32 bits wide. None overflows but those of
+   alphagrad_random, which wrap as they are meant to. */
 
 #ifndef ALPHAGRAD_H
 #define ALPHAGRAD_H

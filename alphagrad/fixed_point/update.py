@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,11 +20,13 @@ ONE = 1 << 15
 PER_UNIT = 16
 """Entries of the table between two whole numbers."""
 TANH = tuple(round(ONE * math.tanh(i / PER_UNIT)) for i in range(8 * PER_UNIT + 1))
-"""tanh on [0, 8], where it has become 1. Between two entries a line errs by 4e-4 at most."""
+"""tanh on [0, 8], where it has become 1. Between two entries a line errs by 4e-4 at most; with the
+rounding of its argument to 2^-12, by 4.8e-4."""
 BLOCK = 1 << 16
 """Elements whose squares are summed before the sum is made shorter."""
 HALF = 1 << 31
 WORD = (1 << 32) - 1
+Counts = TypeVar("Counts", Tensor, int)
 
 
 @cache
@@ -41,7 +44,7 @@ def rounded(value: Tensor, right: int, chance: Tensor | int, most: int) -> Tenso
     return ((value + (chance >> (32 - right))) >> right).clamp(max=most)
 
 
-def random_bits(counts: Tensor) -> Tensor:
+def random_bits(counts: Counts) -> Counts:
     """32 random bits of each count: "lowbias32" of C. Wellons, a hash."""
     x = counts & WORD
     x = ((x ^ x >> 16) * 0x7FEB352D) & WORD

@@ -46,7 +46,15 @@ class OptimizerSpec:
     @property
     def decays(self) -> bool:
         """Whether the optimizer is configured to decay weights."""
-        return bool(self.build([("probe", torch.zeros(1, 1))]).defaults.get("weight_decay"))
+        return bool(self._probe().defaults.get("weight_decay"))
+
+    @property
+    def raises(self) -> bool:
+        """Whether the optimizer is configured to raise for a gradient that is not finite."""
+        return self._probe().defaults.get("nonfinite") == "raise"
+
+    def _probe(self) -> Optimizer:
+        return self.build([("probe", torch.zeros(1, 1))])
 
 
 class Driver:

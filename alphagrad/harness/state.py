@@ -12,7 +12,8 @@ from torch import Tensor
 
 from alphagrad.common.errors import ConfigError
 
-PLAIN = (bool, int, float, str, type(None))
+PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device)
+"""What is saved as it is; ``torch.load`` takes it with ``weights_only``."""
 
 
 @runtime_checkable

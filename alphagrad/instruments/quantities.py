@@ -23,7 +23,8 @@ OVERFLOW = "overflow"
 UNDERFLOW = "underflow"
 """Of a gradient that half precision computed: 0, or below its smallest normal number, where it loses digits."""
 LOST = "lost"
-"""Of the elements that have a gradient: those that the step left as they were."""
+"""Of the elements that have a gradient: those that the step left as they were, with what is kept of the rounding."""
+LOSSES = (OVERFLOW, UNDERFLOW, LOST)
 QUANTILES = "quantile_"
 
 
@@ -77,18 +78,17 @@ def summary(quantity: str, kind: str) -> str:
 
 
 SUMMED_UP = {summary(quantity, kind): (quantity, kind) for quantity in SUMMARISED for kind in SUMMARIES}
+LOST_IN_ALL = {summary(quantity, "all"): (quantity, "all") for quantity in LOSSES}
 
 
 def is_of_tensors(quantity: str) -> bool:
     """Whether a quantity is measured on single tensors, or sums one up."""
-    return quantity in QUANTITIES or quantity in SUMMED_UP or quantity.startswith(QUANTILES)
+    return quantity in {*QUANTITIES, *SUMMED_UP, *LOST_IN_ALL} or quantity.startswith(QUANTILES)
 
 
 def title(quantity: str, of: str) -> str | None:
     """What a quantity of a tensor, or of a network, is, with its unit; None of one that is not known."""
     if quantity in QUANTITIES:
         return f"{QUANTITIES[quantity]} of {of}"
-    if quantity in SUMMED_UP:
-        measured, kind = SUMMED_UP[quantity]
-        return SUMMARIES[kind].format(QUANTITIES[measured], of)
-    return None
+    measured, kind = (SUMMED_UP | LOST_IN_ALL).get(quantity, ("", ""))
+    return SUMMARIES[kind].format(QUANTITIES[measured], of) if measured else None

@@ -86,7 +86,7 @@ class LoopLearner:
         return [run.driver.learning_rate for run in self.runs]
 
     def skipped(self) -> list[dict[str, float]]:
-        return [counts for run in self.runs for counts in run.driver.skipped()]
+        return [run.skipped() for run in self.runs]
 
     def state_dict(self) -> dict[str, Any]:
         """All runs' state; on several processes they must ask together."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alphagrad.harness import metrics
-from alphagrad.harness.driver import Observation
+from alphagrad.harness.driver import Observation, OptimizerSpec
 from alphagrad.harness.tensors import whole
 from alphagrad.instruments import quantities
 from alphagrad.instruments.meter import largest
@@ -93,33 +93,71 @@ class Numbers:
 
     @contextmanager
     def counted(
-        self, params: Mapping[str, Tensor], observe: Observation | None, scaler: torch.amp.GradScaler
+        self,
+        params: Mapping[str, Tensor],
+        observe: Observation | None,
+        scaler: torch.amp.GradScaler,
+        rests: Mapping[str, Tensor],
     ) -> Iterator[dict[str, Tensor]]:
-        """What half precision loses of the step that is taken within: metric of a tensor → share of its elements.
+        """What half precision loses of the step that is taken within: metric → share of the elements.
 
-        None under float32, or where nothing is observed. The gradients are those that the optimizer sees.
+        Of all tensors as one, and of each that is observed. None under float32, or where nothing is observed. The
+        gradients are those that the optimizer sees.
+
+        Args:
+            params: what is moved.
+            observe: what is measured.
+            scaler: of the loss.
+            rests: what was rounded away of parameters and is kept for the next step, by name.
         """
         seen: dict[str, Tensor] = {}
         if observe is None or self.products == torch.float32:
             yield seen
             return
-        grads = {name: params[name].grad for name in largest(params, observe.tensors)}
-        found = {name: grad.clone() for name, grad in grads.items() if grad is not None}
+        grads = {name: p.grad.clone() for name, p in params.items() if p.grad is not None}
+        before = {name: _exact(params[name], rests.get(name)) for name in grads}
         tiny = torch.finfo(self.products).smallest_normal / (scaler.get_scale() if scaler.is_enabled() else 1.0)
-        for name, grad in found.items():
-            seen[metrics.per_tensor(quantities.OVERFLOW, name)] = share(~grad.isfinite())
-            seen[metrics.per_tensor(quantities.UNDERFLOW, name)] = share(grad.abs() < tiny)
-        before = {name: params[name].detach().clone() for name in found}
         yield seen
-        for name, old in before.items():
-            wanted = found[name] != 0
-            stood = wanted & (old == params[name].detach())
-            seen[metrics.per_tensor(quantities.LOST, name)] = share(stood) / share(wanted).clamp(min=1 / old.numel())
+        shares: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}
+        for name, grad in grads.items():
+            elements = torch.tensor(grad.numel(), device=grad.device)
+            wanted = grad != 0
+            stood = wanted & (before[name] == _exact(params[name], rests.get(name)))
+            shares[name] = {
+                quantities.OVERFLOW: (count(~grad.isfinite()), elements),
+                quantities.UNDERFLOW: (count(grad.abs() < tiny), elements),
+                quantities.LOST: (count(stood), count(wanted)),
+            }
+        for quantity in quantities.LOSSES if shares else ():
+            parts = {name: own[quantity] for name, own in shares.items()}
+            for name in largest({name: params[name] for name in parts}, observe.tensors):
+                seen[metrics.per_tensor(quantity, name)] = share(*parts[name])
+            lost, of = (torch.stack(column).sum() for column in zip(*parts.values(), strict=True))
+            seen[metrics.per_tensor(quantities.summary(quantity, "all"), quantities.NETWORK)] = share(lost, of)
 
 
-def share(which: Tensor) -> Tensor:
-    """The share of a tensor's elements that are true, of all its shards."""
-    return whole(which.float().mean())
+def count(which: Tensor) -> Tensor:
+    """How many of a tensor's elements are true, of all its shards."""
+    return whole(which.sum())
+
+
+def share(part: Tensor, of: Tensor) -> Tensor:
+    """A share; 0 of nothing."""
+    return part / of.clamp(min=1)
+
+
+def _exact(p: Tensor, rest: Tensor | None) -> Tensor:
+    """A copy of a parameter; with what was rounded away of it, in float64, which holds the sum."""
+    return p.detach().clone() if rest is None else p.detach().double() + rest.double()
+
+
+def check_scaled(precision: Precision, spec: OptimizerSpec) -> None:
+    """Raises ``ValueError`` for an optimizer that is to raise for gradients that a scaler hides from it."""
+    if precision == "amp_float16" and spec.raises:
+        raise ValueError(
+            "optimizer.nonfinite=raise: recipe.precision=amp_float16 drops steps whose gradients overflow, to find its "
+            "scale; use optimizer.nonfinite=skip or recipe.precision=amp_float16_unscaled"
+        )
 
 
 def check_rounding(precision: Precision, rounding: Rounding) -> None:

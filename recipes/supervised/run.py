@@ -8,15 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alphagrad.harness import metrics
 from alphagrad.harness.driver import Driver, Observation, OptimizerSpec
 from alphagrad.harness.tensors import whole
 from alphagrad.instruments import Noise
+from alphagrad.instruments.quantities import SKIPPED
 
 from .averaging import Average
 from .learner import Training
 from .narrowed import Narrowed
 from .parallel import Parallel, own_part, sharded_as
-from .precision import Numbers
+from .precision import Numbers, check_scaled
 
 
 class ModuleRun:
@@ -29,6 +31,7 @@ class ModuleRun:
     def __init__(
         self, module: nn.Module, spec: OptimizerSpec, training: Training, numbers: Numbers, parallel: Parallel
     ) -> None:
+        check_scaled(numbers.precision, spec)
         self.numbers, self.training, self.parallel = numbers, training, parallel
         self.module = numbers.convert(module)
         if training.channels_last and parallel.kind != "fsdp":  # which shards rows, of contiguous parameters alone
@@ -44,6 +47,8 @@ class ModuleRun:
         moved = self.params if self.narrowed is None else self.narrowed.wides
         self.driver = Driver(spec, moved, training.compile, training.undecayed)
         self.scaler = numbers.scaler()
+        self._dropped = 0
+        """Steps that the scaler left out."""
         self.average = None if training.ema is None else Average(self.module.state_dict(), training.ema)
         self._fresh = False
 
@@ -72,12 +77,13 @@ class ModuleRun:
         if self.narrowed is not None:
             self.narrowed.widen()
         self.driver.clip()
-        with torch.no_grad(), self.numbers.counted(self.params, observe, self.scaler) as lost:
+        rests = {} if self.narrowed is None else self.narrowed.lost
+        with torch.no_grad(), self.numbers.counted(self.params, observe, self.scaler, rests) as lost:
             with self.driver.observed(observe, noise) as seen:
                 self.scaler.step(self.driver.optimizer)
             if self.narrowed is not None:
                 self.narrowed.narrow()
-        self.scaler.update()
+        self._update_scale()
         for p in self.params.values():  # zero_grad, without its 20 µs for the profiler
             p.grad = None
         if self.average is not None:
@@ -87,6 +93,21 @@ class ModuleRun:
         return measured[0] if count == 1 else torch.stack(measured).mean(0), told | {
             name: float(value) for name, value in lost.items()
         }
+
+    def _update_scale(self) -> None:
+        """Takes the scale of the next loss, and counts the step if it was dropped: then the scale has shrunk."""
+        if not self.scaler.is_enabled():
+            return
+        before = self.scaler.get_scale()
+        self.scaler.update()
+        after = self.scaler.get_scale()
+        self._dropped += after < before or after == 0
+
+    def skipped(self) -> dict[str, float]:
+        """How often each tensor's update was skipped, and all of them by the scaler; where any was."""
+        (counts,) = self.driver.skipped()
+        dropped = {metrics.per_tensor(SKIPPED, self.driver.network): float(self._dropped)} if self._dropped else {}
+        return counts | dropped
 
     def _given(self, x: Tensor) -> Tensor:
         """Inputs as the model takes them."""
@@ -136,7 +157,7 @@ class ModuleRun:
         """Everything that changes, in full where it is sharded; on several processes they must ask together."""
         self._agree()
         state = {"model": self.module.state_dict(), "optimizer": self.driver.state_dict()}
-        state["scaler"] = self.scaler.state_dict()
+        state["scaler"] = {**self.scaler.state_dict(), **({"dropped": self._dropped} if self._dropped else {})}
         if self.narrowed is not None:
             state["narrowed"] = self.narrowed.state_dict()
         if self.average is not None:
@@ -153,7 +174,9 @@ class ModuleRun:
             for index, slot in state["optimizer"]["state"].items()
         }
         self.driver.load_state_dict({**state["optimizer"], "state": slots})
-        self.scaler.load_state_dict(state["scaler"])
+        scaler = dict(state["scaler"])
+        self._dropped = scaler.pop("dropped", 0)
+        self.scaler.load_state_dict(scaler)
         if self.narrowed is not None:
             self.narrowed.load_state_dict(state["narrowed"])
         if self.average is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from options import options, parameters, section
 from tiers import rows_one_in
 
 from alphagrad.common.errors import ConfigError
+from alphagrad.harness.state import pack, unpack
 from alphagrad.lab.config import build, compose, optimizers, targets
 
 
@@ -81,6 +83,45 @@ def test_optimizer_settings_reach_the_optimizer(composed, optimizer, setting):
     before, after = trajectory(config, bad), trajectory(composed(*changed), bad)
     assert not torch.equal(before, after)
     assert torch.equal(before, trajectory(config, bad))
+
+
+@pytest.mark.parametrize(("optimizer", "setting"), rows_one_in(3, settings_of_optimizers()))
+def test_optimizer_settings_survive_a_checkpoint(composed, optimizer, setting):
+    """The state is saved and taken back as a checkpoint has it, and the steps after it are the same."""
+    value, *needs = OTHER.get(f"{optimizer}.{setting}") or OTHER[setting]
+    build_it = build.build(composed(f"optimizer={optimizer}", *needs, f"optimizer.{setting}={value}")).optimizer.build
+    named, others = parameters(), parameters()
+    whole, broken = build_it(named), build_it(others)
+
+    def step(optimizer, params, number):
+        g = torch.Generator().manual_seed(number)
+        for _, p in params:
+            p.grad = torch.randn(p.shape, generator=g, dtype=p.dtype)
+        torch.manual_seed(number)
+        optimizer.step()
+
+    for number in range(3):
+        step(whole, named, number)
+        step(broken, others, number)
+    file = io.BytesIO()
+    torch.save(pack(broken), file)
+    file.seek(0)
+    again = build_it(others)
+    unpack(again, torch.load(file, weights_only=True))
+    for number in range(3, 6):
+        step(whole, named, number)
+        step(again, others, number)
+    for (name, p), (_, q) in zip(named, others, strict=True):
+        assert torch.equal(p, q), name
+
+
+def test_a_rounding_draws_by_the_seed_of_the_run(composed):
+    """And neighbouring seeds do not draw the same numbers one step later."""
+    first, second = (build.build(composed("optimizer=fixed_point", f"seed={seed}")).optimizer for seed in (1, 2))
+    starts = [spec.build(parameters()).param_groups[0]["noise"] for spec in (first, second)]
+    assert abs(starts[0] - starts[1]) > 1e6
+    given = build.build(composed("optimizer=fixed_point", "optimizer.seed=1", "seed=2")).optimizer
+    assert given.build(parameters()).param_groups[0]["noise"] == starts[0]
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])

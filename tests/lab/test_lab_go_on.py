@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
-from stopped import EVERY, MORE, OPTIMIZERS, interrupt
+from stopped import EVERY, MORE, OPTIMIZERS, Stopped, Stopping, assert_same, interrupt
 from tiers import long, one_in
 
 from alphagrad.harness.stack import RunSpec, RunStack
-from alphagrad.harness.state import pack, unpack
 from alphagrad.lab.config.build import build
 from alphagrad.lab.launching.apart import run_apart
 from alphagrad.lab.records.folder import run_id_of, stack_of, write_members
@@ -27,52 +25,6 @@ def points(root: Path, run_id: str) -> dict[str, list[tuple[int, float]]]:
     client = open_store(store_uri(None, root))
     names = [name for name in client.get_run(run_id).data.metrics if not name.startswith(("time/", "cost/"))]
     return {n: sorted((p.step, p.value) for p in client.get_metric_history(run_id, n)) for n in names}
-
-
-def assert_same(a, b) -> None:
-    """Equal bit for bit."""
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_same(a[key], b[key])
-    else:
-        assert a == b
-
-
-class Stopped(Exception):
-    pass
-
-
-class Stopping:
-    """A log that stops a recipe at a step, and has the next one go on from there."""
-
-    observation, observe_every = None, 0
-
-    def __init__(self, at: int | None) -> None:
-        self.at, self.file = at, io.BytesIO()
-
-    def metrics(self, run, step, values) -> None:
-        pass
-
-    def progress(self, step, shown) -> None:
-        pass
-
-    def restore(self, parts) -> int:
-        if not self.file.tell():
-            return 0
-        self.file.seek(0)
-        state = torch.load(self.file, weights_only=True)
-        for name, part in parts.items():
-            unpack(part, state[name])
-        return 70
-
-    def checkpoint(self, step, parts, result) -> None:
-        if step == self.at:
-            self.at = None
-            torch.save({name: pack(part) for name, part in parts.items()}, self.file)
-            raise Stopped
 
 
 @pytest.mark.parametrize("words", one_in(4, [*((f"optimizer={name}",) for name in OPTIMIZERS), *MORE]), ids=" ".join)

@@ -241,6 +241,14 @@ def test_the_header_is_written(tmp_path, capsys):
         (["--number", "RATE=-1"], "RATE: must be finite and ≥ 0"),
         (["--number", "RATE=nan"], "RATE: must be finite and ≥ 0"),
         (["--to", "nowhere/at/all.h"], "nowhere"),
+        (["--number", "int=1"], "int: is a word of C"),
+        (["--number", "uint32_t=3"], "uint32_t: is a word of C, or of its headers"),
+        (["--number", "UINT32_C=3"], "UINT32_C: is a word of C"),
+        (["--number", "_RATE=1"], "_RATE: must be a name in C"),
+        (["--number", "A=1", "--number", "A=2"], "--number A=2: A is given twice"),
+        (["--number", "R=1e-400"], "--number R=1e-400: must be 0 or at least 5e-324"),
+        (["--number", "R=1e400"], "R: must be finite and ≥ 0"),
+        (["--nosuch"], "unrecognized arguments: --nosuch"),
     ],
 )
 def test_a_wrong_word_is_one_line(words, told, capsys, tmp_path, monkeypatch):
@@ -248,8 +256,34 @@ def test_a_wrong_word_is_one_line(words, told, capsys, tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as left:
         main(words)
     assert left.value.code == 2
-    assert told in capsys.readouterr().err.splitlines()[-1]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line
     assert not list(tmp_path.iterdir())
+
+
+NAMES = {
+    False: ["RATE", "rate", "weights", "i", "noise", "INTENSITY_MAX", "x1", "interest", "sum", "A_C"],
+    True: ["int", "uint32_t", "int_fast8_t", "INT8_MAX", "SIZE_MAX", "restrict", "linux", "main", "while"],
+}
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_names_that_a_compiler_takes(taken, tmp_path):
+    """A name is refused where the header would not compile, and only there."""
+    if COMPILER is None:
+        pytest.skip("no C compiler (cc, gcc, clang) on this machine")
+    words = (COMPILER, "-std=c99", "-Dlinux=1", "-fsyntax-only")  # as gcc itself defines it
+    for name in NAMES[taken]:
+        if taken:
+            with pytest.raises(ValueError, match=f"{name}: is a word of C"):
+                header({name: 1.0})
+            text = header({"RATE": 1.0}).replace("alphagrad_number RATE", f"alphagrad_number {name}")
+        else:
+            text = header({name: 1.0})
+        source = tmp_path / f"{name}.c"
+        source.write_text(text + "int main(void) { return 0; }\n", encoding="utf-8")
+        built = subprocess.run([*words, source], capture_output=True, check=False)
+        assert (built.returncode != 0) == taken, (name, built.stderr)
 
 
 def test_the_module_is_a_program(monkeypatch, capsys):

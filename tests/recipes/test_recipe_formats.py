@@ -120,7 +120,8 @@ def test_a_gradient_that_is_not_finite(precision, rounding, optimizer):
     if dropped or optimizer == "alphagrad":
         assert_equal(parameters(learner), before)
         assert learner.finite() == [True]
-        assert bool(learner.skipped()[0]) == (not dropped)
+        names = [name for name, _ in Model().named_parameters()]
+        assert learner.skipped() == [{"skipped/network": 1.0} if dropped else {f"skipped/{n}": 1.0 for n in names}]
         train(learner, first=3)
         assert any(not torch.equal(p, before[name]) for name, p in parameters(learner).items())
     else:
@@ -202,6 +203,47 @@ def test_what_is_lost_is_counted():
     learner = learner_of("amp_float16_unscaled", "nearest", scale=1e8)
     assert losses(train(learner, last=1, observe=observe), "overflow")["overflow/last.weight"] > 0
     assert not losses(train(learner_of("float32", "nearest"), last=1, observe=observe), "lost")
+
+
+@pytest.mark.filterwarnings("ignore:lr. steps of")
+def test_what_is_lost_is_counted_over_all_tensors():
+    """Whatever is observed of single ones: the mean of all elements, and of those with a gradient."""
+    sizes = {name: p.numel() for name, p in Model().named_parameters()}
+    seen = [train(learner_of("bfloat16", "nearest", lr=1e-4), last=1, observe=Observation(n, 0.5)) for n in (1, 20)]
+    assert [len(losses(signals, "lost")) for signals in seen] == [1, len(sizes)]
+    for quantity in ("overflow", "underflow"):
+        each = losses(seen[1], quantity)
+        mean = sum(sizes[name.partition("/")[2]] * share for name, share in each.items()) / sum(sizes.values())
+        assert seen[0][f"{quantity}_all/network"] == seen[1][f"{quantity}_all/network"] == pytest.approx(mean)
+    assert seen[0]["lost_all/network"] == seen[1]["lost_all/network"]
+    each = losses(seen[1], "lost").values()
+    assert min(each) < seen[1]["lost_all/network"] < max(each)
+
+
+@pytest.mark.filterwarnings("ignore:lr. steps of")
+def test_what_a_compensation_holds_is_not_lost():
+    """Steps of 1e-4 beside neighbours 4e-3 apart: all parameters stand still, and nothing is lost."""
+    lost = {}
+    for rounding in ("nearest", "kahan"):
+        learner = learner_of("bfloat16", rounding, "adam", lr=1e-4)
+        with torch.no_grad():
+            for p in learner.runs[0].params.values():
+                p.fill_(1.0)
+        before = parameters(learner)
+        signals = train(learner, last=1, observe=Observation(20, 0.5))
+        assert_equal(parameters(learner), before)
+        lost[rounding] = (max(losses(signals, "lost").values()), signals["lost_all/network"])
+    assert lost == {"nearest": (1.0, 1.0), "kahan": (0.0, 0.0)}
+
+
+def test_dropped_steps_go_on_being_counted():
+    learner, again = learner_of("amp_float16", "nearest"), learner_of("amp_float16", "nearest")
+    inputs, targets = batch(0, ALONE)
+    for _ in range(3):
+        learner.step(torch.full_like(inputs, math.inf), targets, None)
+    again.load_state_dict(learner.state_dict())
+    again.step(torch.full_like(inputs, math.nan), targets, None)
+    assert again.skipped() == [{"skipped/network": 4.0}]
 
 
 def test_observing_changes_nothing():

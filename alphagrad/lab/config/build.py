@@ -15,7 +15,7 @@ from torch import nn
 
 from alphagrad.common import ranks
 from alphagrad.common.errors import ConfigError
-from alphagrad.common.words import cut, shown, size
+from alphagrad.common.words import cut, shown, size, squeezed
 from alphagrad.harness import memory, metrics
 from alphagrad.harness.device import device_of
 from alphagrad.harness.driver import Observation, OptimizerSpec
@@ -148,6 +148,8 @@ def build(config: DictConfig) -> Setup:
             problems.pop()  # it is a value that is told already
     if ranks.count() > 1 and recipe is not None and Capability.SHARDED not in recipe.capabilities:
         problems.append(f"recipe={config.recipe.name}: trains in one process, and torchrun has started several")
+    if recipe is not None and optimizer is not None:
+        attempt(lambda: check_optimizer(recipe, optimizer))
     if settings is not None and recipe is not None and settings.checkpoint.best is not None:
         best = settings.checkpoint.best
         attempt(lambda: check_metric(f"checkpoint.best={cut(best)}", best, config, recipe))
@@ -155,6 +157,14 @@ def build(config: DictConfig) -> Setup:
         raise ConfigError("\n".join(problems))
     assert device is not None
     return Setup(settings, recipe, optimizer, device)
+
+
+def check_optimizer(recipe: Recipe, spec: OptimizerSpec) -> None:
+    """:class:`ConfigError` where a recipe that asks, in ``check_optimizer(spec)``, cannot train with the optimizer."""
+    try:
+        getattr(recipe, "check_optimizer", lambda spec: None)(spec)
+    except ValueError as error:
+        raise ConfigError(squeezed(error)) from error
 
 
 def check_metric(told: str, name: str, config: DictConfig, recipe: Recipe) -> None:

@@ -51,6 +51,8 @@ def optimizer_spec(config: DictConfig, device: torch.device) -> OptimizerSpec:
             settings[str(key)] = instantiated(f"optimizer.{key}", value, targets.taken(target, str(key)))
         else:
             settings[str(key)] = tuple(value) if OmegaConf.is_list(value) else value
+    if defaults.get("seed") is not None and settings.get("seed", 0) is None:
+        settings["seed"] = int(config.seed) % 2**32  # so that runs that differ in their seed draw other numbers
     spec = OptimizerSpec(name, _Build(target, settings), section.get("stacking"), section.get("clip_grad_norm"))
     _check_own(spec, name, STACKED in defaults)
     lr = settings.get("lr")
