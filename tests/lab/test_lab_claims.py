@@ -110,7 +110,7 @@ def of_odd(words: tuple[str, ...], parts: dict) -> Claim:
 
 
 @pytest.mark.long
-def test_a_small_claim_is_run_gathered_and_decided(cli, odd, root, tmp_path, monkeypatch, lab):
+def test_a_small_claim_is_run_gathered_and_decided(cli, odd, root, tmp_path, monkeypatch, store_runs):
     """What is missing is run, once; the runs are kept with what varies."""
     own = of_odd(
         ("recipe=odd", "optimizer=adam,sgd", "recipe.total_steps=4", "seed=range(4)"),
@@ -137,9 +137,17 @@ def test_a_small_claim_is_run_gathered_and_decided(cli, odd, root, tmp_path, mon
     assert rows["peak of eval/return"].notna().all()
     assert set(rows["status"]) == {"finished"}
     assert origin.runs == 8
+    before = store_runs(root)
+    again = cli("claims", "C0", "--run", *where)
+    assert "is finished, nothing is left to do" in again.out
+    assert [run.info.run_id for run in store_runs(root)] == [run.info.run_id for run in before]
     assert cli("claims", "C0", "--gather", *where).status == 0
-    again, _ = data.read(tmp_path, own)
-    pd.testing.assert_frame_equal(again, rows)
+    pd.testing.assert_frame_equal(data.read(tmp_path, own)[0], rows)
+    # of a job that was run twice the newest run counts
+    run = ("run", "-m", *own.studies[0], f"output_root={root}", "tracking.experiment='claim C0'")
+    assert cli(*run, "study.rerun=all").status == 0
+    assert cli("claims", "C0", "--gather", *where).status == 0
+    assert len(data.read(tmp_path, own)[0]) == 8
 
 
 @pytest.mark.long

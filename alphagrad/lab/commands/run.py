@@ -251,8 +251,8 @@ def run_study(jobs: Jobs, arguments: list[str], args: argparse.Namespace, resume
                 if not interrupted:
                     say_how_it_ended(running)
                     conclude_study(running, noted["arguments"])
-    except NothingLeft:
-        say(f"{resumed}: is finished, nothing is left to do")
+    except NothingLeft as finished:
+        say(f"{resumed or finished}: is finished, nothing is left to do")
 
 
 def say_what_is_left_alone(running: Study, count: int) -> None:

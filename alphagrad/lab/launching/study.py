@@ -143,7 +143,7 @@ def started(
 
     Raises:
         ConfigError: somebody else runs it.
-        NothingLeft: it is finished.
+        NothingLeft: it is finished, and is only to go on, or only missing jobs are to be run.
         RuntimeError: when all is done, if not every job is finished.
     """
     config = next(iter(jobs.values())).config
@@ -161,6 +161,9 @@ def started(
             return
         if resumed is not None and newest_unfinished(tracker, key) is None:
             raise NothingLeft
+        last = newest(tracker.client, STUDY_KEY, key) if config.study.rerun == "missing" else None
+        if last is not None and life_of(last).finished and last.info.experiment_id == tracker.experiment_id:
+            raise NothingLeft(last.data.tags[FOLDER])
         folder = sweep_folder(overrides, config_dir)
         with study(tracker, name, key, tags, jobs.titles(), folder, config.study.rerun) as running:
             # at its first start the arguments are noted; a study that goes on keeps its folder

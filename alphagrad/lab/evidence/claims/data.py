@@ -16,6 +16,7 @@ from alphagrad.lab.evidence.claims.ledger import SEED, Claim
 from alphagrad.lab.evidence.frames import METRIC, SETTING, frame
 from alphagrad.lab.evidence.results import Results
 from alphagrad.lab.evidence.statistics.curves import Curve, area, detrended_variance, drawdown
+from alphagrad.lab.records.search import JOB_KEY
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -64,7 +65,8 @@ def gathered(claim: Claim, uri: str, experiment: str) -> DataFrame:
         runs = frame(study, uri=uri)
         if runs.empty:
             continue
-        runs = runs.drop_duplicates(["recipe", "configuration", SEED], keep="last")  # of one job the newest counts
+        jobs = {run.info.run_id: run.data.tags.get(JOB_KEY, run.info.run_id) for run in results.runs(parent)}
+        runs = runs.assign(job=runs["run_id"].map(jobs)).drop_duplicates("job", keep="last")
         table = runs[[SEED, *NAMES, COMMIT]].copy()
         for name in runs.columns:
             if name.startswith(SETTING):
@@ -73,12 +75,12 @@ def gathered(claim: Claim, uri: str, experiment: str) -> DataFrame:
             table[name] = runs.get(METRIC + name, np.nan)
         for measure, metric in drawn:
             table[f"{measure}{OF}{metric}"] = runs["run_id"].map(_measured(study, uri, measure, metric))
-        table.index = runs["run_id"]
+        table.index = runs["job"]
         tables.append(table)
     if not tables:
         return pd.DataFrame()
     whole = pd.concat(tables)
-    whole = whole[~whole.index.duplicated()].reset_index(drop=True)
+    whole = whole[~whole.index.duplicated()].reset_index(drop=True)  # of one job the newest counts
     if open_runs := int((~whole["status"].isin(ENDED)).sum()):
         told = f"{open_runs} of {len(whole)} runs have not ended"
         raise ConfigError(f"{claim.name}: {told}; alphagrad claims --run {claim.name} goes on with them")
