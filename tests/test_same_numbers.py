@@ -41,6 +41,8 @@ UNSTABLE = ("eval/return", "eval/length", "final/return")
 SHOWN = 32
 """Digits of a metric's digest that are kept."""
 OPTIMIZERS = ("alphagrad", "adam")
+LONGER = ("image", "td3_hopper")
+"""Recipes whose runs take seconds."""
 RECIPES = {
     "dqn_cartpole": (
         "recipe.total_steps=900",
@@ -252,10 +254,10 @@ def record(case: str, found: dict[str, Any]) -> None:
 
 
 def marks_of(case: str) -> list[pytest.MarkDecorator]:
-    """By default a run of each recipe is made; stacks and other optimizers are long, the rest slow."""
+    """By default a run of most recipes is made; stacks, other optimizers and longer recipes are long, the rest slow."""
     if case not in DEFAULT:
         return [pytest.mark.slow]
-    return [] if case.endswith(" alphagrad") else [pytest.mark.long]
+    return [] if case.endswith(" alphagrad") and case.partition(" ")[0] not in LONGER else [pytest.mark.long]
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, marks=marks_of(case)) for case in CASES])

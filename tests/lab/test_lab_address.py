@@ -107,6 +107,7 @@ def test_a_folder_name_that_no_address_can_hold(cli, tmp_path, tiny, name):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.long
 def test_a_relative_store(cli, lab, at, tmp_path, tiny, empty_store):
     """MLflow's own default; a run that goes on finds it from elsewhere, and without the variable."""
     lab.chdir(tmp_path)

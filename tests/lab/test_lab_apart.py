@@ -199,6 +199,7 @@ def test_a_run_alone_goes_on_alone(jobs, root, interrupt):
     assert outcome.metrics["resumed"] == 5
 
 
+@pytest.mark.long
 def test_runs_that_were_only_created_are_not_created_twice(jobs, root, store_runs, lab):
     """Killed before the stack was noted: what the store has of it goes on."""
     from alphagrad.lab.training import runner

@@ -184,6 +184,7 @@ def test_what_a_recipe_says_it_logs_is_what_it_logs(cli, root, tiny, store_runs)
     assert "checkpoint.best=grad_norm/nosuch: never came up, so there is no best.pt; there were alpha/" in said
 
 
+@pytest.mark.long
 def test_a_recipe_of_ones_own_need_not_say_what_it_logs(odd, cli, root):
     words = ("recipe=odd", "optimizer=sgd", "recipe.total_steps=3", f"output_root={root}")
     told = cli("run", *words, "checkpoint.best=no/such")

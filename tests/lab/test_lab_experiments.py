@@ -49,6 +49,7 @@ def test_the_papers_dqn_study(composed):
         *long_rows(("paper_td3", [100, 150, 200, 250, 457], "Hopper-v4", 500_000, None)),
     ],
 )
+@pytest.mark.long
 def test_the_papers_other_studies(composed, study, alphas, env_id, steps, clip):
     from alphagrad.lab.config.sweep import jobs_of, sweep_parameters
 

@@ -60,6 +60,7 @@ def test_compiled_runs_go_on_bit_for_bit(cli, at, root, store_runs, recipe):
 
 
 @pytest.mark.parametrize("named", ["folder", *long("id")])
+@pytest.mark.long
 def test_a_run_is_named_by_folder_or_by_id(cli, at, root, tiny, store_runs, named):
     folder = root / "run"
     at(70, interrupt)
@@ -80,6 +81,7 @@ def test_a_run_is_named_by_folder_or_by_id(cli, at, root, tiny, store_runs, name
 
 
 @pytest.mark.parametrize("best_is", ["max", *long("min")])
+@pytest.mark.long
 def test_the_best_model_is_kept(cli, at, root, tiny, store_runs, best_is):
     """Over an interruption: the model of the step where the metric was best, and in the store as well."""
     folder = root / "run"
@@ -136,6 +138,7 @@ def test_a_finished_member_of_a_stack_is_not_trained_again(odd, cli, composed, a
     assert client.get_run(ended).info.end_time == 12345
 
 
+@pytest.mark.long
 def test_a_stack_that_is_over_holds_nobody(odd, cli, composed, root, store_runs):
     """Of a process that was killed once its runs were closed: the one that diverged is trained anew, and it alone."""
     words = ("recipe=odd", "optimizer=sgd", "recipe.total_steps=6", "recipe.diverging=[0]", f"output_root={root}")

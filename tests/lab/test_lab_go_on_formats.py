@@ -20,7 +20,7 @@ FORMATS = [
 IMAGE = ("recipe=image", "model.hidden=[8]", "recipe.epochs=1", "recipe.batch_size=128", "recipe.eval_every=0")
 LM = ("recipe=lm", "model.width=8", "model.layers=1", "model.heads=1", "recipe.length=8", "recipe.batch_size=2")
 LM += ("recipe.total_steps=8", "recipe.eval_every=0", "recipe.sample_every=0", "recipe.peak_flops=1e9")
-RECIPES = {"image": (*IMAGE, "recipe.figures=false", "recipe.gap_images=0"), "lm": LM}
+RECIPES = {"image": (*IMAGE, "recipe.figure=false", "recipe.gap_images=0"), "lm": LM}
 
 
 @pytest.fixture(autouse=True)

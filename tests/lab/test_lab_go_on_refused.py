@@ -106,6 +106,7 @@ def test_a_pipe_in_a_folder_is_not_read(cli, composed, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["arguments.json", "config.yaml", "members.json", "run_id", "stack"])
+@pytest.mark.long
 def test_a_file_far_too_large_is_not_read(cli, composed, tmp_path, name):
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(composed(f"output_root={tmp_path}"), resolve=True))
     (tmp_path / name).touch()

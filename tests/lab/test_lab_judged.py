@@ -76,6 +76,7 @@ def test_a_tuning_asks_the_recipe(metric, minimize, expected):
     [("image", ("eval/accuracy", False)), pytest.param("lm", ("eval/loss", True), marks=pytest.mark.long)],
     ids=["image", "lm"],
 )
+@pytest.mark.long
 def test_tune_searches_for_the_recipes_objective(cli, lab, root, recipe, expected):
     """Before it trained for a metric of reinforcement learning, and noticed after a round."""
     plans: list = []

@@ -145,6 +145,7 @@ def test_wrong_words_are_named(cli, descended):
     assert not list(folder.glob("landscape*"))
 
 
+@pytest.mark.long
 def test_models_that_are_others_or_damaged_are_named(cli, descended, root, tiny):
     one, other, plain = descended
     assert cli("run", *tiny, "recipe.eval_every=0", "tracking=none", f"output_root={root}").status == 0

@@ -92,7 +92,13 @@ MEANT = {
 }
 
 
-DEAR = ("recipe=lm model=cnn", "recipe=text model=resnet18", "recipe=text data=mnist", "recipe=lm data=mnist")
+DEAR = (
+    "recipe=image data=pydocs",
+    "recipe=lm model=cnn",
+    "recipe=text model=resnet18",
+    "recipe=text data=mnist",
+    "recipe=lm data=mnist",
+)
 """Words for which every option of a group is tried."""
 
 
@@ -108,6 +114,7 @@ def test_one_line_says_what_is_meant(cli, lab, tmp_path, words):
 
 
 @pytest.mark.parametrize(("recipe", "group"), rows_one_in(4, product(("lm", "text"), ("model", "data"))))
+@pytest.mark.long
 def test_what_is_listed_is_what_the_recipe_takes(composed, lab, recipe, group):
     """The recipe's own checks are asked, with texts in place of what is on disk or on the hub."""
     rows, documents = [("a", "x"), ("b", "y")], ["a", "b"]

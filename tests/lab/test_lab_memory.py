@@ -254,6 +254,7 @@ def test_networks_are_measured_without_being_made():
     assert memory.least(lambda: 1 / 0) == 0
 
 
+@pytest.mark.long
 def test_what_a_run_took_is_logged(cli, root, tiny, store_runs):
     place = f"output_root={root}"
     cli("run", "-m", "optimizer=adam,alphagrad", "hydra/launcher=stacked", place, *tiny)

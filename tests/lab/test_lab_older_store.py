@@ -213,6 +213,7 @@ def test_half_a_study_trains_what_is_missing_and_nothing_twice(cli, lab, older, 
     assert "3 jobs: 3 finished" in again.out.splitlines()
 
 
+@pytest.mark.long
 def test_what_is_over_is_not_trained_again(cli, lab, older):
     lab.chdir(older.place)
     (pruned, *_) = [r for found in older.runs("tuned").values() for r in found if r.info.status == "KILLED"]

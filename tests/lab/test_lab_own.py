@@ -96,7 +96,7 @@ def test_models_and_data(cli, folder, root, words):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    rows_one_in(8, [
+    rows_one_in(12, [
         (("optimizer=steep", "optimizer.rule._target_=own_things.stepe"), "there is no stepe in own_things; did you"),
         (("optimizer=plain", "optimizer.rate=1"), "optimizer.rate: no such setting"),
         (("optimizer=plain", "optimizer.lr=fast"), "optimizer.lr='fast': must be a finite number"),
@@ -173,6 +173,7 @@ def test_what_counts_as_the_users_own(folder):
     ],
     ids=["image", "environment"],
 )  # fmt: skip
+@pytest.mark.long
 def test_resumed_to_the_bit(cli, folder, tmp_path, at, words):
     words = ("run", *words, "tracking=none", "recipe.log_every=5")
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"

@@ -102,6 +102,7 @@ def test_a_finished_training_whose_files_are_not_taken(cli, lab, root, store_run
     assert not list(folder.glob("state-*"))
 
 
+@pytest.mark.long
 def test_an_end_that_cannot_be_written(cli, lab, root, tiny, store_runs):
     folder = root / "run"
     failing = Failing(lab, "set_terminated", 1e9)
@@ -115,6 +116,7 @@ def test_an_end_that_cannot_be_written(cli, lab, root, tiny, store_runs):
 
 
 @pytest.mark.parametrize("name", ["create_run", "log_batch"])
+@pytest.mark.long
 def test_a_run_that_cannot_begin(cli, lab, root, tiny, store_runs, name):
     folder = root / "run"
     failing = Failing(lab, name, 1e9)
@@ -189,6 +191,7 @@ def test_a_disk_that_does_not_take_a_file_at_once(cli, lab, root, tiny, store_ru
     assert files == {"config.yaml", "checkpoint.pt", "best.pt"}
 
 
+@pytest.mark.long
 def test_a_configuration_that_was_not_uploaded_is_when_the_run_goes_on(cli, at, lab, root, tiny, store_runs):
     def interrupt() -> None:
         raise KeyboardInterrupt

@@ -135,6 +135,7 @@ def test_a_run_whose_output_is_kept_tells_how_far_it_is(cli, odd, root, monkeypa
 
 
 @pytest.mark.parametrize("launcher", ["stacked", *long("basic", "joblib", "submitit_local", "ray")])
+@pytest.mark.long
 def test_a_study_tells_how_far_it_is(cli, odd, root, monkeypatch, launcher):
     """How many jobs are done, who trains, and the time left for all; at the end of each its configuration and seed."""
     needs = {"joblib": "joblib", "submitit_local": "submitit", "ray": "ray"}

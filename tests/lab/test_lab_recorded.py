@@ -28,6 +28,7 @@ def interrupt() -> None:
         *long(("recipe=image", "optimizer=hybrid", "recipe.epochs=1", "model.hidden=[4]")),
     ],
 )
+@pytest.mark.long
 def test_a_resumed_runs_parameters_are_an_uninterrupted_runs(cli, at, lab, root, tiny, store_runs, words):
     if "recipe=dqn_cartpole" in words:
         words = (*words, *tiny)

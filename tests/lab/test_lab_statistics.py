@@ -136,6 +136,7 @@ def rliable():
 
 
 @pytest.mark.parametrize("shape", [(6, 4), *long((5, 1), (10, 7))])
+@pytest.mark.long
 def test_aggregates_agree_with_rliable(rliable, shape):
     library, metrics = rliable
     rng = np.random.default_rng(shape)

@@ -72,6 +72,7 @@ def test_a_finished_run_shows_its_last_step(cli, root, tiny):
     assert "130/130" in told.out
 
 
+@pytest.mark.long
 def test_a_study_that_was_killed_before_its_first_job(cli, odd, lab, root, store_runs):
     """The jobs that were planned, and where; from the store, and where that has no list from the folder."""
     from alphagrad.lab.commands import run

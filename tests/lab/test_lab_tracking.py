@@ -127,6 +127,7 @@ def test_the_checkpoint_is_the_policy_that_was_evaluated(cli, root, tiny, store_
     assert int(checkpoint["optimizer"]["0.weight"]["step"]) == 9  # updates at 30, 40, ..., 110
 
 
+@pytest.mark.long
 def test_the_same_settings_give_the_same_numbers(cli, root, tiny, store_runs):
     for _ in range(2):
         assert cli("run", "optimizer=sqrt_dim", f"output_root={root}", *tiny).status == 0
@@ -147,6 +148,7 @@ def test_the_environment_variable_names_the_store(cli, lab, tmp_path, root, tiny
     assert client.get_experiment(run.info.experiment_id).name == "mine"
 
 
+@pytest.mark.long
 def test_a_failure_in_training(broken, cli, root, tiny, store_runs):
     failed = cli("run", "recipe=broken", "seed=1", f"output_root={root}", *tiny)
     assert failed.status == 1

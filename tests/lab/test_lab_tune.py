@@ -151,6 +151,7 @@ def test_pruned_runs_leave_nothing_and_do_not_go_on(cli, odd, root, composed, st
     assert len(store_runs(root)) == 3
 
 
+@pytest.mark.long
 def test_nothing_is_pruned_once_its_training_is_over(odd, root, composed, tiny, store_runs):
     """Whether a recipe counts its steps from 1 or, as the shipped ones, from 0: the last evaluation ends no run."""
     for name, settings, last in (("odd", ("recipe=odd",), 2), ("dqn", (*tiny, "recipe.eval_every=60"), 119)):

@@ -117,6 +117,7 @@ def test_a_study_is_in_the_ui_while_it_runs(cli, odd, root, store_runs):
     assert "| 0/2 |" in parent.data.tags["mlflow.note.content"]
 
 
+@pytest.mark.long
 def test_a_study_of_which_no_run_began_keeps_its_error(cli, odd, lab, root, store_runs):
     """There is nothing to draw then, and what went wrong is what is told."""
     from alphagrad.lab.training import runner

@@ -173,6 +173,7 @@ def test_a_run_of_no_store_is_refused_before_it_is_drawn(cli, run):
     assert not (run / "watch.mp4").exists()
 
 
+@pytest.mark.long
 def test_a_damaged_checkpoint_is_named(cli, run):
     damaged = [b"", b"no checkpoint", {"q_network": {}}, {"other": 1}, {"q_network": 3}, [1, 2]]
     for content in [*damaged, {"q_network": {"0.weight": 1}}]:
@@ -213,6 +214,7 @@ DAMAGED = [
 ]
 
 
+@pytest.mark.long
 def test_damaged_files_of_a_folder_are_named(cli, run):
     for name, content in DAMAGED:
         before = (run / name).read_bytes() if (run / name).exists() else None

@@ -121,6 +121,7 @@ def test_compiled_stacks_with_numbers_for_each_run():
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2.0**-7), (torch.float64, 1e-12)], ids=str)
+@pytest.mark.long
 def test_compiled_in_other_dtypes(dtype, tolerance):
     both([(rule_of("tensor", "constant", "tanh"), {"momentum": 0.9})], tolerance, dtype, lr=0.1)
 
@@ -165,6 +166,7 @@ def test_optimizers_compile_each_their_own():
 
 
 @pytest.mark.parametrize("slots", [*long(("tensor", "constant", "tanh")), ("global", "saturation", "hybrid_ramp")])
+@pytest.mark.long
 def test_a_users_own_compile(slots):
     """The first step makes the state and may compile once more; after that, nothing."""
     settings = {"momentum": 0.9, "lr": torch.tensor(0.1)}

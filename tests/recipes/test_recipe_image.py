@@ -144,7 +144,7 @@ def test_settings_of_parts_change_what_is_learned(part, setting):
     assert not torch.equal(outcome(**{part: base}), outcome(**{part: changed}))
 
 
-@pytest.mark.parametrize("setting", ["log_every", "eval_every", "eval_batch_size", "gap_images", "target", "figures"])
+@pytest.mark.parametrize("setting", ["log_every", "eval_every", "eval_batch_size", "gap_images", "target", "figure"])
 def test_settings_of_measurement_leave_training_alone(setting):
     base = {"log_every": 10, "eval_every": 1, "gap_images": 100, "target": 0.1}
     value = {
@@ -153,14 +153,14 @@ def test_settings_of_measurement_leave_training_alone(setting):
         "eval_batch_size": 100,
         "gap_images": 0,
         "target": None,
-        "figures": False,
+        "figure": False,
     }[setting]
     (one,), first = train(recipe(**base), RunSpec(0, ADAM))
     (two,), second = train(recipe(**{**base, setting: value}), RunSpec(0, ADAM))
     assert torch.equal(flat(one["model"]), flat(two["model"]))
     points = [{(step, name) for step, name, _ in log.points[0]} for log in (first, second)]
-    assert (points[0] == points[1]) == (setting in ("eval_batch_size", "figures"))
-    assert bool(second.artifacts) == (setting != "figures")
+    assert (points[0] == points[1]) == (setting in ("eval_batch_size", "figure"))
+    assert bool(second.artifacts) == (setting != "figure")
     if setting == "eval_batch_size":
         assert first.of(0, metrics.EVAL_LOSS) == pytest.approx(second.of(0, metrics.EVAL_LOSS), rel=1e-6)
 
@@ -176,7 +176,7 @@ def test_every_setting_is_tested():
         "rounding",
         "quantization",
     }  # tests of their own
-    measured = {"figures", "log_every", "eval_every", "eval_batch_size", "gap_images", "target"}
+    measured = {"figure", "log_every", "eval_every", "eval_batch_size", "gap_images", "target"}
     assert set(ImageSettings.model_fields) == set(CHANGES) | elsewhere | measured
 
 

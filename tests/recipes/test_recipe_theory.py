@@ -183,6 +183,7 @@ def test_an_optimizer_that_no_statement_covers_is_only_measured(capsys):
             audited("quadratic", spec, step_size="theorem")
 
 
+@pytest.mark.long
 def test_a_run_alone_is_the_run_of_a_stack():
     specs = [alphagrad(momentum=0.9), alphagrad(momentum=0.0, rule=Rule(alpha=SqrtDim(2.0)))]
     together = audited("noisy_quadratic", *specs)

@@ -100,6 +100,7 @@ def test_a_runs_measurements_do_not_depend_on_the_stack(stacked_and_alone):
             np.testing.assert_allclose([v for _, v in found], [v for _, v in expected], rtol=2e-3, atol=1e-5)
 
 
+@pytest.mark.long
 def test_evaluation_is_the_policy_of_the_checkpoint_and_leaves_training_alone():
     often, log = train(recipe(eval_every=60), RunSpec(6, OURS))
     (once,), single = train(recipe(), RunSpec(6, OURS))

@@ -10,6 +10,7 @@ from alphagrad import AlphaGrad, variants
 pytest.importorskip("accelerate")
 
 
+@pytest.mark.long
 def test_it_trains_under_the_trainer(tmp_path):
     from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
