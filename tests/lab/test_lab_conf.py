@@ -214,12 +214,14 @@ def test_settings_that_earlier_studies_had_not():
     for part, setting, neutral, other in (
         ("recipe", "rounding", "nearest", "kahan"),
         ("recipe", "quantization", "none", "int8"),
-        ("recipe", "figures", True, False),
+        ("recipe", "figure", True, False),
         ("optimizer", "momentum_dtype", None, "bfloat16"),
     ):
         now = {**earlier, part: {**earlier[part], setting: neutral}}
         assert identity(now) == identity(earlier)
         assert identity({**now, part: {**now[part], setting: other}}) != identity(earlier)
+    theory = {"recipe": {"name": "theory"}}  # which had its figure before
+    assert identity({"recipe": {**theory["recipe"], "figure": True}}) != identity(theory)
 
 
 def test_a_recipes_own_setting_of_a_defaults_name_counts():

@@ -24,10 +24,12 @@ EARLIER_DEFAULTS = ("lr", "sgd_lr", "alphagrad_lr", "adam_eps", "clip_grad_norm"
 """What of it an earlier alphagrad had in the section of the recipe."""
 SINCE: dict[str, dict[str, Any]] = {
     "instruments": {"components": False, "details": False},
-    "recipe": {"rounding": "nearest", "quantization": "none", "figures": True},
+    "recipe": {"rounding": "nearest", "quantization": "none"},
+    "recipe image": {"figure": True},
     "optimizer": {"momentum_dtype": None},
 }
-"""Settings that an earlier alphagrad had not, with the value that is as if they were not there."""
+"""Settings that an earlier alphagrad had not, with the value that is as if they were not there: of a section, or of it
+with one name."""
 MOVED = {"alphagrad.lab.baselines.muon": "alphagrad.harness.baselines.muon"}
 """Where a ``_target_`` of an earlier alphagrad is now."""
 PARTS = ("env", "normalization", "alpha", "transform", "data", "model", "problem")
@@ -104,8 +106,9 @@ def identity(plain: dict[str, Any]) -> str:
         defaults = {name: value for name, value in defaults.items() if name not in moved}
     if defaults:
         own[DEFAULTS] = defaults
-    for section, settings in SINCE.items():
-        if isinstance(own.get(section), dict):
+    for words, settings in SINCE.items():
+        section, _, name = words.partition(" ")
+        if isinstance(own.get(section), dict) and name in ("", own[section].get("name")):
             own[section] = {k: v for k, v in own[section].items() if k not in settings or v != settings[k]}
     text = json.dumps(own, sort_keys=True)
     for earlier, now in MOVED.items():
