@@ -41,7 +41,7 @@ UNSTABLE = ("eval/return", "eval/length", "final/return")
 SHOWN = 32
 """Digits of a metric's digest that are kept."""
 OPTIMIZERS = ("alphagrad", "adam")
-LONGER = ("image", "td3_hopper")
+LONGER = ("image", "lm", "td3_hopper")
 """Recipes whose runs take seconds."""
 RECIPES = {
     "dqn_cartpole": (

@@ -80,6 +80,7 @@ def test_addresses_that_are_none(uri):
 
 
 @pytest.mark.parametrize("name", one_in(7, ["100% sure", "my runs", "a#b", "größe 🙂", "it's", "tr [1]", "a&b=c"]))
+@pytest.mark.long
 def test_any_folder_name(lab, tmp_path, empty_store, store_runs, name):
     root = tmp_path / name
     root.mkdir()

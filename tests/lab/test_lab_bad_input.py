@@ -17,7 +17,7 @@ def files_under(folder: Path) -> list[Path]:
     return [p for p in folder.rglob("*") if p.is_file()] if folder.exists() else []
 
 
-@pytest.mark.parametrize("words", one_in(4, ONE_LINE))
+@pytest.mark.parametrize("words", one_in(6, ONE_LINE))
 def test_one_line_names_the_setting(cli, tmp_path, words):
     out = tmp_path / "out"
     where = [] if "output_root" in words else [f"output_root={out}"]

@@ -96,7 +96,7 @@ def test_models_and_data(cli, folder, root, words):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    rows_one_in(12, [
+    rows_one_in(24, [
         (("optimizer=steep", "optimizer.rule._target_=own_things.stepe"), "there is no stepe in own_things; did you"),
         (("optimizer=plain", "optimizer.rate=1"), "optimizer.rate: no such setting"),
         (("optimizer=plain", "optimizer.lr=fast"), "optimizer.lr='fast': must be a finite number"),

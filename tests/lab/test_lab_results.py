@@ -210,6 +210,7 @@ def test_all_runs_without_a_multirun(root):
     assert [(g.label, len(g.runs)) for g in study_.groups] == [("adam", 2)]
 
 
+@pytest.mark.long
 def test_report_reads_and_draws(studied, cli, tmp_path):
     root, older, newer = studied
     for name in ("curve.png", "curve.pdf", "curve.svg"):

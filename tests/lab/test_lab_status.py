@@ -95,6 +95,7 @@ def test_a_study_that_was_killed_before_its_first_job(cli, odd, lab, root, store
 
 
 @pytest.mark.parametrize("named", [False, *long(True)])
+@pytest.mark.long
 def test_a_study(cli, odd, lab, root, store_runs, named):
     lab.setenv("COLUMNS", "400")  # folders of tests are long
     words = ("recipe=odd", "seed=range(4)", "recipe.raising=[1]", "recipe.diverging=[2]", f"output_root={root}")

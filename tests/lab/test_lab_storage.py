@@ -89,6 +89,7 @@ def assert_same(found: tuple[dict, dict], expected: tuple[dict, dict]) -> None:
 
 
 @pytest.mark.parametrize("full", ["store", *long("folder", "both")])
+@pytest.mark.long
 def test_a_full_disk(cli, disk, at, undisturbed, tmp_path, empty_store, full):
     """The run ends with one line, its state on the disk; when there is room again, resuming loses nothing."""
     folder = (tmp_path if full == "store" else disk.folder) / "run"

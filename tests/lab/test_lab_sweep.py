@@ -180,6 +180,7 @@ def seeds_and_values():
     return [*jobs, ["alpha=sqrt_dim", "optimizer.lr=3"], ["alpha=constant", "optimizer.lr=4"]]
 
 
+@pytest.mark.long
 def test_jobs_that_differ_in_values_are_composed_once(lab, monkeypatch):
     """And are what composing each of them gives."""
     jobs = seeds_and_values()

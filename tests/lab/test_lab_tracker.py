@@ -116,6 +116,7 @@ def test_metrics_lost_at_the_end_are_an_error(tracker, root, store_runs, monkeyp
         (MemoryError(), "FAILED"),
     ],
 )
+@pytest.mark.long
 def test_status_says_how_it_ended(tracker, root, store_runs, error, status):
     def train():
         with tracker.run("ends", {}, {"tag": "kept"}):

@@ -129,6 +129,7 @@ class EndAt:
         return "enough" if step >= self.step else None
 
 
+@pytest.mark.long
 def test_pruned_runs_leave_nothing_and_do_not_go_on(cli, odd, root, composed, store_runs):
     """Of a stack of two, then of a run alone: states and locks are gone, and the runs have ended for good."""
     for number, count in enumerate((2, 1)):

@@ -39,6 +39,7 @@ def greedy_episode(folder, seed: int) -> int:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", *long("gif")])
+@pytest.mark.long
 def test_the_video_is_the_policys_episodes(cli, run, root, store_runs, suffix):
     file = root / f"seen.{suffix}"
     seen = cli("watch", str(run), "--out", str(file), "--episodes", "2", "--seed", "3", "--artifact")
@@ -55,6 +56,7 @@ def test_the_video_is_the_policys_episodes(cli, run, root, store_runs, suffix):
     assert logged.read_bytes() == file.read_bytes()
 
 
+@pytest.mark.long
 def test_a_run_is_found_by_the_beginning_of_its_id(cli, run, root):
     run_id = (run / "run_id").read_text().strip()
     seen = cli("watch", run_id[:8], "--output-root", str(root))

@@ -31,7 +31,7 @@ from alphagrad.transform import Identity
 RULES = [rule_of(*slots) for slots in WITH_KERNEL]
 
 
-@pytest.mark.parametrize("normalization", one_in(2, NORMALIZATIONS))
+@pytest.mark.parametrize("normalization", one_in(3, NORMALIZATIONS))
 def test_a_kernel_is_the_plain_step_for_every_rule(normalization):
     """With every pair of a rule's parts and settings; the test below has all combinations."""
     for slots, momentum, decay in covering(MOMENTA, DECAYS):

@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 from cases import rule_of
-from tiers import one_in
+from tiers import long, one_in
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alphagrad import AlphaGrad, Rule
@@ -83,7 +83,7 @@ def test_a_plain_step_needs_at_most_the_largest_tensor(rule, settings, dtype, de
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("settings", [{}, {"compile": True}], ids=["default", "compile"])
+@pytest.mark.parametrize("settings", [{}, *long({"compile": True})], ids=["default", "compile"])
 @pytest.mark.parametrize("rule", one_in(3, RULES.values()), ids=RULES)
 def test_a_kernel_needs_next_to_nothing(rule, settings, dtype):
     most, largest = peak([1 << 22, 1000], dtype, "cpu", rule=rule, momentum=0.9, **settings)
