@@ -184,23 +184,25 @@ class FolderBatches:
     def at(self, step: int) -> tuple[Tensor, Tensor]:
         """Images float32 [R, B, 3, H, W] and labels [R, B] of a step, this process's part."""
         if step != self._next:
-            self._loaded = loader(self.train, self.transform, self._keys(step), self.workers, self.device)
+            keys = keys_from(step, self.orders, self._augmentations)
+            self._loaded = loader(self.train, self.transform, keys, self.workers, self.device)
         self._next = step + 1
         images, labels = next(self._loaded)
         runs = len(self._augmentations)
         return self.pixels.normalized(images.unflatten(0, (runs, -1))), labels.unflatten(0, (runs, -1))
 
-    def _keys(self, step: int) -> Iterator[list[tuple[int, int]]]:
-        """Files and seeds of all runs' images, step by step without end."""
-        while True:
-            seeds = np.stack(
-                [
-                    np.random.default_rng([key, step]).integers(2**31, size=self.orders.batch_size)
-                    for key in self._augmentations
-                ]
-            )[:, self.orders.part]
-            yield list(zip(self.orders.at(step).ravel().tolist(), seeds.ravel().tolist(), strict=True))
-            step += 1
+
+def keys_from(step: int, orders: Orders, augmentations: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
+    """Files and seeds of all runs' images, from a step on without end.
+
+    No method: a generator that knows the batches that read by it makes a circle, and what the garbage collector
+    takes away ends its workers five seconds late, each.
+    """
+    while True:
+        seeds = [np.random.default_rng([key, step]).integers(2**31, size=orders.batch_size) for key in augmentations]
+        own = np.stack(seeds)[:, orders.part]
+        yield list(zip(orders.at(step).ravel().tolist(), own.ravel().tolist(), strict=True))
+        step += 1
 
 
 class FolderSweep:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
+import multiprocessing
 import re
 from pathlib import Path
 
@@ -121,6 +123,21 @@ def test_digits_are_the_embedded_ones(tmp_path):
 
 
 FOLDER = {"name": "pets", "mean": [0.0], "std": [1 / 255], "size": 16, "flip": True}
+
+
+def test_batches_that_are_no_longer_wanted_end_their_workers(tmp_path):
+    """At once: no garbage has to be collected first."""
+    write_folders(tmp_path / "pets")
+    batches = dataset(settings(tmp_path, **FOLDER, workers=2)).batches(RunStack([RunSpec(0, NONE)]), 4, (0, 1))
+    before = multiprocessing.active_children()
+    gc.disable()
+    try:
+        batches.at(0)
+        assert len(multiprocessing.active_children()) == len(before) + 2
+        del batches
+        assert multiprocessing.active_children() == before
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
