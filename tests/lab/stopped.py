@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
 import torch
 
+from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.harness.state import pack, unpack
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -41,6 +43,21 @@ def assert_same(a, b) -> None:
 
 class Stopped(Exception):
     pass
+
+
+def gone_on(job, at: int) -> list:
+    """What a job gives that is stopped at a step, in a stack of two, and goes on: the same as without a stop."""
+
+    def train(log: Stopping) -> list:
+        return job.recipe.train(RunStack([RunSpec(seed, job.optimizer) for seed in range(2)]), log)
+
+    whole, log = train(Stopping(None)), Stopping(at)
+    with pytest.raises(Stopped):
+        train(log)
+    again = train(log)
+    for a, b in zip(whole, again, strict=True):
+        assert_same(a, b)
+    return again
 
 
 class Stopping:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiers import one_in
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.lab.store import address
@@ -79,7 +78,7 @@ def test_addresses_that_are_none(uri):
     assert not Path("/dev/null.lock").exists()
 
 
-@pytest.mark.parametrize("name", one_in(7, ["100% sure", "my runs", "a#b", "größe 🙂", "it's", "tr [1]", "a&b=c"]))
+@pytest.mark.parametrize("name", ["100% sure", "my runs", "a#b", "größe 🙂", "it's", "tr [1]", "a&b=c"])
 @pytest.mark.long
 def test_any_folder_name(lab, tmp_path, empty_store, store_runs, name):
     root = tmp_path / name

@@ -142,7 +142,7 @@ def interrupt(lab):
 LONG = ("recipe=odd", "recipe.total_steps=8", "recipe.at=2", "checkpoint.every_steps=1")
 
 
-@pytest.mark.parametrize("again", [*long(True), False])
+@pytest.mark.parametrize("again", [True, False])
 @pytest.mark.long
 def test_an_interrupted_stack_goes_on_without_those_that_have_ended(jobs, root, store_runs, interrupt, again):
     """One of four had turned non-finite: it is left alone, or begins anew beside the others; these go on."""

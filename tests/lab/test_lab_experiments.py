@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 from options import options
-from tiers import long, long_rows
+from tiers import long
 
 from alphagrad.lab.config import build
 from alphagrad.lab.config.alike import compose_all
@@ -46,7 +46,7 @@ def test_the_papers_dqn_study(composed):
     ("study", "alphas", "env_id", "steps", "clip"),
     [
         ("paper_ppo", [98, 196, 294], "HalfCheetah-v5", 1_000_000, 0.5),
-        *long_rows(("paper_td3", [100, 150, 200, 250, 457], "Hopper-v4", 500_000, None)),
+        ("paper_td3", [100, 150, 200, 250, 457], "Hopper-v4", 500_000, None),
     ],
 )
 @pytest.mark.long

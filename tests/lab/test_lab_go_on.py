@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from stopped import EVERY, MORE, OPTIMIZERS, Stopped, Stopping, assert_same, interrupt
-from tiers import long, one_in
+from stopped import EVERY, MORE, OPTIMIZERS, assert_same, gone_on, interrupt
+from tiers import one_in
 
-from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.lab.config.build import build
 from alphagrad.lab.launching.apart import run_apart
 from alphagrad.lab.records.folder import run_id_of, stack_of, write_members
@@ -31,15 +30,7 @@ def points(root: Path, run_id: str) -> dict[str, list[tuple[int, float]]]:
 def test_every_optimizer_goes_on_bit_for_bit(composed, tiny, words):
     """Half-way through its updates, in a stack of two."""
     job = build(composed(*words, *tiny, "recipe.compile=false", "recipe.eval_every=0", "recipe.train_every=2"))
-
-    def train(log: Stopping):
-        return job.recipe.train(RunStack([RunSpec(seed, job.optimizer) for seed in range(2)]), log)
-
-    whole, log = train(Stopping(None)), Stopping(70)
-    with pytest.raises(Stopped):
-        train(log)
-    for a, b in zip(whole, train(log), strict=True):
-        assert_same(a, b)
+    gone_on(job, 70)
 
 
 @pytest.mark.slow
@@ -59,7 +50,7 @@ def test_compiled_runs_go_on_bit_for_bit(cli, at, root, store_runs, recipe):
     assert_same(*(torch.load(folder / "checkpoint.pt", weights_only=True) for folder in folders))
 
 
-@pytest.mark.parametrize("named", ["folder", *long("id")])
+@pytest.mark.parametrize("named", ["folder", "id"])
 @pytest.mark.long
 def test_a_run_is_named_by_folder_or_by_id(cli, at, root, tiny, store_runs, named):
     folder = root / "run"
@@ -80,7 +71,7 @@ def test_a_run_is_named_by_folder_or_by_id(cli, at, root, tiny, store_runs, name
     assert (again.status, "is finished" in again.out) == (0, True)
 
 
-@pytest.mark.parametrize("best_is", ["max", *long("min")])
+@pytest.mark.parametrize("best_is", ["max", "min"])
 @pytest.mark.long
 def test_the_best_model_is_kept(cli, at, root, tiny, store_runs, best_is):
     """Over an interruption: the model of the step where the metric was best, and in the store as well."""

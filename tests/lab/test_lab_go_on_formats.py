@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from alphagrad.recipes.supervised.precision import Numbers
-from stopped import EVERY, Stopped, Stopping, assert_same, interrupt
+from stopped import EVERY, assert_same, gone_on, interrupt
 
 from alphagrad.common.errors import ConfigError
-from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.lab.config.build import build
 
 FORMATS = [
@@ -36,17 +35,7 @@ def test_a_narrow_momentum_goes_on_to_the_bit(composed, recipe, precision, round
     """Half-way, in a stack of two."""
     numbers = (f"recipe.precision={precision}", f"recipe.rounding={rounding}", f"optimizer.momentum_dtype={dtype}")
     job = build(composed(*RECIPES[recipe], "optimizer=alphagrad", "recipe.compile=false", *numbers))
-
-    def train(log: Stopping):
-        return job.recipe.train(RunStack([RunSpec(seed, job.optimizer) for seed in range(2)]), log)
-
-    whole, log = train(Stopping(None)), Stopping(4)
-    with pytest.raises(Stopped):
-        train(log)
-    again = train(log)
-    for a, b in zip(whole, again, strict=True):
-        assert_same(a, b)
-    kept = [slot["momentum_buffer"].dtype for run in again for slot in run["optimizer"].values()]
+    kept = [slot["momentum_buffer"].dtype for run in gone_on(job, 4) for slot in run["optimizer"].values()]
     assert set(kept) == {getattr(torch, dtype)}
 
 

@@ -216,7 +216,7 @@ def test_no_signal_ends_no_iteration(iteration):
     check()
 
 
-@pytest.mark.parametrize(("number", "status"), [INTERRUPTED, pytest.param(*TERMINATED, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("number", "status"), [INTERRUPTED, TERMINATED])
 @pytest.mark.long
 def test_what_a_run_has_reached_is_saved(cli, at, lab, root, tiny, number, status):
     """Though none was due; the last line says what goes on, and that ends as a run that was not interrupted does."""

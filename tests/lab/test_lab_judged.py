@@ -73,7 +73,7 @@ def test_a_tuning_asks_the_recipe(metric, minimize, expected):
 
 @pytest.mark.parametrize(
     ("recipe", "expected"),
-    [("image", ("eval/accuracy", False)), pytest.param("lm", ("eval/loss", True), marks=pytest.mark.long)],
+    [("image", ("eval/accuracy", False)), ("lm", ("eval/loss", True))],
     ids=["image", "lm"],
 )
 @pytest.mark.long

@@ -12,7 +12,7 @@ import gymnasium
 import pytest
 import torch
 from own_cases import MODULE
-from tiers import long, rows_one_in
+from tiers import rows_one_in
 
 from alphagrad.common import own
 from alphagrad.lab.launching import dispatch
@@ -167,7 +167,7 @@ def test_what_counts_as_the_users_own(folder):
 @pytest.mark.parametrize(
     "words",
     [
-        *long((*NET, *SQUARES, "recipe=image", "recipe.batch_size=8", "recipe.epochs=1", "optimizer=steep")),
+        (*NET, *SQUARES, "recipe=image", "recipe.batch_size=8", "recipe.epochs=1", "optimizer=steep"),
         ("recipe=dqn_cartpole", "env.id=own_things:Walk-v0", "env.kwargs.length=5", "optimizer=plain",
          "recipe.total_steps=60", "recipe.learning_starts=20", "recipe.batch_size=8", "recipe.eval_episodes=1"),
     ],

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.progress import Progress as Bars
-from tiers import long
 
 from alphagrad.lab.launching import board as boards
 from alphagrad.lab.launching.board import Board, Reporter, Reports, inside, names_of
@@ -134,7 +133,7 @@ def test_a_run_whose_output_is_kept_tells_how_far_it_is(cli, odd, root, monkeypa
     assert done.out.splitlines()[1].startswith(f"in {root}")
 
 
-@pytest.mark.parametrize("launcher", ["stacked", *long("basic", "joblib", "submitit_local", "ray")])
+@pytest.mark.parametrize("launcher", ["stacked", "basic", "joblib", "submitit_local", "ray"])
 @pytest.mark.long
 def test_a_study_tells_how_far_it_is(cli, odd, root, monkeypatch, launcher):
     """How many jobs are done, who trains, and the time left for all; at the end of each its configuration and seed."""

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
-from tiers import long
 
 from alphagrad.harness import metrics
 from alphagrad.lab.evidence import report
@@ -25,7 +24,7 @@ def interrupt() -> None:
     "words",
     [
         ("recipe=dqn_cartpole", "optimizer=saturation", "env.kwargs.max_episode_steps=70"),
-        *long(("recipe=image", "optimizer=hybrid", "recipe.epochs=1", "model.hidden=[4]")),
+        ("recipe=image", "optimizer=hybrid", "recipe.epochs=1", "model.hidden=[4]"),
     ],
 )
 @pytest.mark.long

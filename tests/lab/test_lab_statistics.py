@@ -135,7 +135,7 @@ def rliable():
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("shape", [(6, 4), *long((5, 1), (10, 7))])
+@pytest.mark.parametrize("shape", [(5, 1), (6, 4), (10, 7)])
 @pytest.mark.long
 def test_aggregates_agree_with_rliable(rliable, shape):
     library, metrics = rliable

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from mlflow import MlflowClient
-from tiers import long
 
 from alphagrad.lab.evidence.status import common_folder, show_jobs
 from alphagrad.lab.records.lifecycle import FINISHED, Life, Standing
@@ -94,7 +93,7 @@ def test_a_study_that_was_killed_before_its_first_job(cli, odd, lab, root, store
             file.unlink()
 
 
-@pytest.mark.parametrize("named", [False, *long(True)])
+@pytest.mark.parametrize("named", [False, True])
 @pytest.mark.long
 def test_a_study(cli, odd, lab, root, store_runs, named):
     lab.setenv("COLUMNS", "400")  # folders of tests are long

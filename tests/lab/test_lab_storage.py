@@ -88,7 +88,7 @@ def assert_same(found: tuple[dict, dict], expected: tuple[dict, dict]) -> None:
         assert torch.equal(found[0]["q_network"][name], value), name
 
 
-@pytest.mark.parametrize("full", ["store", *long("folder", "both")])
+@pytest.mark.parametrize("full", ["store", "folder", "both"])
 @pytest.mark.long
 def test_a_full_disk(cli, disk, at, undisturbed, tmp_path, empty_store, full):
     """The run ends with one line, its state on the disk; when there is room again, resuming loses nothing."""

@@ -37,7 +37,7 @@ def test_a_warning_of_a_library_is_shown_once_a_study(lab, root, tiny, tmp_path,
     assert "out of date" not in logs
 
 
-@pytest.mark.parametrize("launcher", ["basic", *long("stacked", "joblib", "submitit_local")])
+@pytest.mark.parametrize("launcher", ["basic", "stacked", "joblib", "submitit_local"])
 @pytest.mark.long
 def test_of_a_failed_job_our_line_comes_first(cli, odd, root, launcher):
     if launcher in ("joblib", "submitit_local"):

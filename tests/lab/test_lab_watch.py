@@ -11,7 +11,6 @@ import pytest
 import torch
 from alphagrad.recipes.mlp import mlp
 from gymnasium.envs.classic_control import CartPoleEnv
-from tiers import long
 
 SHORT = ("recipe.eval_every=0", "recipe.eval_episodes=1", "instruments.every=0")
 
@@ -38,7 +37,7 @@ def greedy_episode(folder, seed: int) -> int:
     return length
 
 
-@pytest.mark.parametrize("suffix", ["mp4", *long("gif")])
+@pytest.mark.parametrize("suffix", ["mp4", "gif"])
 @pytest.mark.long
 def test_the_video_is_the_policys_episodes(cli, run, root, store_runs, suffix):
     file = root / f"seen.{suffix}"

@@ -6,7 +6,6 @@ import itertools
 import pytest
 import torch
 from cases import ALPHAS, DECAYS, MOMENTA, NORMALIZATIONS, SLOTS, TRANSFORMS, WITHOUT_ALPHA, error, rule_of
-from tiers import long
 from torch.optim import lr_scheduler
 
 from alphagrad import AlphaGrad, Rule
@@ -165,7 +164,7 @@ def test_optimizers_compile_each_their_own():
             assert (optimizer.param_groups[0]["params"][0] != 1).any()
 
 
-@pytest.mark.parametrize("slots", [*long(("tensor", "constant", "tanh")), ("global", "saturation", "hybrid_ramp")])
+@pytest.mark.parametrize("slots", [("tensor", "constant", "tanh"), ("global", "saturation", "hybrid_ramp")])
 @pytest.mark.long
 def test_a_users_own_compile(slots):
     """The first step makes the state and may compile once more; after that, nothing."""
