@@ -18,8 +18,8 @@ import pandas as pd
 from alphagrad.harness import metrics
 from alphagrad.instruments import quantities
 from alphagrad.lab.evidence import frame
+from alphagrad.lab.evidence.report import mean_and_interval
 from alphagrad.lab.evidence.results import Results
-from alphagrad.lab.evidence.statistics.intervals import interval
 from alphagrad.lab.store.address import store_uri
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -50,13 +50,6 @@ PARTS = {quantity: f"{quantities.summary(quantity, 'all')}/{quantities.NETWORK}"
 """Column of the results → metric."""
 
 
-def cell(values: Sequence[float], digits: int = 3) -> str:
-    """Mean and interval."""
-    bounds = interval(values)
-    told = "" if bounds is None else f" [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]"
-    return f"{sum(values) / len(values):.{digits}f}{told}"
-
-
 def by_rate(scores: pd.DataFrame, columns: Sequence[str], told: str) -> Iterator[str]:
     """A table's lines: a row for each optimizer and rate."""
     yield "| optimizer | rate | " + " | ".join(f"`{c}`" for c in columns) + " |"
@@ -65,7 +58,7 @@ def by_rate(scores: pd.DataFrame, columns: Sequence[str], told: str) -> Iterator
         own = scores[scores.optimizer == optimizer]
         for row, rate in enumerate(sorted(own.rate.unique())):
             parts = [own[(own.rate == rate) & (own.setting == c)][told].tolist() for c in columns]
-            cells = [cell(values) if values else "—" for values in parts]
+            cells = [mean_and_interval(values, 3) if values else "—" for values in parts]
             yield f"| {NAMES[optimizer] if not row else ''} | {rate:g} | " + " | ".join(cells) + " |"
 
 
@@ -77,7 +70,7 @@ def in_integers(scores: pd.DataFrame) -> Iterator[str]:
         own = scores[scores.optimizer == optimizer]
         for setting in own.setting.unique():
             runs = own[own.setting == setting]
-            cells = cell(runs.accuracy.tolist()), cell(runs.loss.tolist())
+            cells = [mean_and_interval(runs[told].tolist(), 3) for told in ("accuracy", "loss")]
             yield f"| {NAMES[optimizer]} | {runs.rate.iloc[0]:g} | {setting} | " + " | ".join(cells) + " |"
 
 

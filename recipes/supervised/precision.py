@@ -128,9 +128,10 @@ class Numbers:
                 quantities.UNDERFLOW: (count(grad.abs() < tiny), elements),
                 quantities.LOST: (count(stood), count(wanted)),
             }
+        shown = largest({name: params[name] for name in shares}, observe.tensors)
         for quantity in quantities.LOSSES if shares else ():
             parts = {name: own[quantity] for name, own in shares.items()}
-            for name in largest({name: params[name] for name in parts}, observe.tensors):
+            for name in shown:
                 seen[metrics.per_tensor(quantity, name)] = share(*parts[name])
             lost, of = (torch.stack(column).sum() for column in zip(*parts.values(), strict=True))
             seen[metrics.per_tensor(quantities.summary(quantity, "all"), quantities.NETWORK)] = share(lost, of)

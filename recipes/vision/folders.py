@@ -195,8 +195,8 @@ class FolderBatches:
 def keys_from(step: int, orders: Orders, augmentations: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
     """Files and seeds of all runs' images, from a step on without end.
 
-    No method: a generator that knows the batches that read by it makes a circle, and what the garbage collector
-    takes away ends its workers five seconds late, each.
+    A function, not a method: a generator that holds the batches, which hold it, is freed by the garbage collector
+    alone, and then each worker ends five seconds late.
     """
     while True:
         seeds = [np.random.default_rng([key, step]).integers(2**31, size=orders.batch_size) for key in augmentations]

@@ -11,7 +11,7 @@ from alphagrad.common.files import atomic
 from alphagrad.common.words import listed
 from alphagrad.lab.evidence.results import Results
 from alphagrad.lab.records.lifecycle import life_of
-from alphagrad.lab.records.search import CELL, CONFIGURATION, FOLDER, PARENT, RECIPE, SEED, VARIANT
+from alphagrad.lab.records.search import CELL, CONFIGURATION, FOLDER, JOB_KEY, PARENT, RECIPE, SEED, VARIANT
 from alphagrad.lab.records.study import KIND
 from alphagrad.lab.store.address import store_uri
 from alphagrad.lab.store.curves import as_logged
@@ -66,6 +66,7 @@ def _of_runs(runs: Sequence[Any]) -> DataFrame:
             "seconds": (info.end_time - info.start_time) / 1000 if info.end_time else None,
             "folder": data.tags.get(FOLDER, ""),
             "commit": data.tags.get("mlflow.source.git.commit", ""),
+            "job": data.tags.get(JOB_KEY, info.run_id),
         }
         row |= {SETTING + name: value for name, value in sorted(data.params.items())}
         row |= {METRIC + name: as_logged(value) for name, value in sorted(data.metrics.items())}

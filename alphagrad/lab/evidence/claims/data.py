@@ -16,7 +16,6 @@ from alphagrad.lab.evidence.claims.ledger import SEED, Claim
 from alphagrad.lab.evidence.frames import METRIC, SETTING, frame
 from alphagrad.lab.evidence.results import Results
 from alphagrad.lab.evidence.statistics.curves import Curve, area, detrended_variance, drawdown
-from alphagrad.lab.records.search import JOB_KEY
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -65,8 +64,7 @@ def gathered(claim: Claim, uri: str, experiment: str) -> DataFrame:
         runs = frame(study, uri=uri)
         if runs.empty:
             continue
-        jobs = {run.info.run_id: run.data.tags.get(JOB_KEY, run.info.run_id) for run in results.runs(parent)}
-        runs = runs.assign(job=runs["run_id"].map(jobs)).drop_duplicates("job", keep="last")
+        runs = runs.drop_duplicates("job", keep="last")
         table = runs[[SEED, *NAMES, COMMIT]].copy()
         for name in runs.columns:
             if name.startswith(SETTING):
