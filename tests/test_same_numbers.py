@@ -38,6 +38,8 @@ NEARLY = {"rel_tol": 1e-2, "abs_tol": 1e-3}
 """How near the first points of a metric are on machines of different kinds."""
 UNSTABLE = ("eval/return", "eval/length", "final/return")
 """What a trained policy reaches depends on rounding: one other action, and the episode is another."""
+DIFFERENCES = ("value/explained_variance", "eval/generalization_gap")
+"""Differences of two numbers near 1: those agree to one in a hundred, not the small number that they leave."""
 SHOWN = 32
 """Digits of a metric's digest that are kept."""
 OPTIMIZERS = ("alphagrad", "adam")
@@ -265,7 +267,7 @@ def test_a_run_has_the_numbers_that_were_recorded(cli, place, case):
     found = {name_of(run): numbers_of(run, place) for run in trained(cli, case, place)}
     if os.environ.get(RECORD):
         record(case, found)
-    kinds, own = recorded(), kind_of_machine()
+    kinds, own = [kind for kind in recorded() if case in kind["cases"]], kind_of_machine()
     alike = [kind for kind in kinds if kind["machine"] == own]
     expected = (alike or kinds)[0]["cases"][case]
     assert found.keys() == expected.keys()
@@ -294,4 +296,5 @@ def assert_near(found: dict[str, Any], expected: dict[str, Any]) -> None:
     for name, points in expected["metrics"].items():
         (step, value), (known_step, known) = (each[2].split(": ") for each in (found["metrics"][name], points))
         assert step == known_step, name
-        assert name in UNSTABLE or math.isclose(float.fromhex(value), float.fromhex(known), **NEARLY), name
+        nearly = NEARLY | {"abs_tol": 1e-2} if name in DIFFERENCES else NEARLY
+        assert name in UNSTABLE or math.isclose(float.fromhex(value), float.fromhex(known), **nearly), name
