@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,18 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 from gloo import in_processes
+from servers import free_ports
 
 ODD = Path(__file__).parent / "odd"
 RUN = ("run", "recipe=together", "optimizer=saturation", "device=cpu", "recipe.parallel=fsdp")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in held]
-    for server in held:
-        server.close()
-    return ports
 
 
 def folder_in(root: Path) -> Path:
@@ -69,6 +60,7 @@ def all_commands(root: str, ports: list[int]) -> dict:
         "diverged": command(next(port), *RUN, *settings["diverged"], "recipe.diverging_at=2"),
         "stopped": command(next(port), *RUN, *settings["stopped"], *kept, **interrupted),
     }
+    assert list(Path(root, "stopped").rglob("run_id")), said["stopped"]
     said["resumed"] = command(next(port), "resume", str(folder_in(Path(root, "stopped"))))
     return said
 

@@ -12,15 +12,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from servers import free_port
 
 from alphagrad.lab.records.run import Tracker
 from alphagrad.lab.store.address import store_uri
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def of_session(session: int) -> list[int]:

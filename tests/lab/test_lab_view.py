@@ -180,7 +180,7 @@ def test_data_is_told_as_mlflow_has_it(lab, root, composed):
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
 def test_the_ui_in_a_browser(cli, odd, lab, root, store_runs, tmp_path):
     """`alphagrad ui` prints an address at which a study's groups and charts are there to compare."""
-    from test_lab_ui import free_port
+    from servers import free_port
 
     lab.setattr("alphagrad.lab.evidence.conclusion.MOST_RUNS", 100)  # with its report
     assert cli("run", "-m", *STUDY, f"output_root={root}").status == 0
