@@ -18,6 +18,7 @@ from alphagrad.lab.records.lifecycle import (
     life_of,
     note_beginning,
     note_end,
+    seconds_of,
 )
 
 GOES_ON = {Standing.RUNNING, Standing.STOPPED}
@@ -29,7 +30,8 @@ class Store:
 
     def __init__(self, status="RUNNING", stage="active", **tags):
         self.run = SimpleNamespace(
-            info=SimpleNamespace(status=status, lifecycle_stage=stage), data=SimpleNamespace(tags=tags)
+            info=SimpleNamespace(run_id="", status=status, lifecycle_stage=stage, start_time=0, end_time=None),
+            data=SimpleNamespace(tags=tags),
         )
 
     def set_tag(self, run_id, key, value):
@@ -67,9 +69,38 @@ def test_an_end_is_read_as_it_was_written(standing):
     store, life = Store(), Life(standing, "" if standing is Standing.FINISHED else "diverged, it says, of old")
     note_end(store, "", life)
     assert life_of(store.run) == life
-    note_beginning(store, "", dict(store.run.data.tags))
+    note_beginning(store, store.run, [])
     assert life_of(store.run) == Life(Standing.RUNNING)
     assert not {STANDING, REASON} & set(store.run.data.tags)
+
+
+@pytest.mark.parametrize(
+    ("life", "end", "moments", "trained"),
+    [
+        (Life(Standing.STOPPED, "interrupted"), 60, [50], 60),
+        (DEAD, 3600, [10, 50, 20], 50),  # somebody noticed an hour later
+        (DEAD, 3600, [], 0),
+        (Life(Standing.RUNNING), None, [50], 50),  # nobody did
+        (Life(Standing.RUNNING), 7, [50], 50),  # its end is that of an earlier stop
+    ],
+)
+def test_a_pause_is_no_training(monkeypatch, life, end, moments, trained):
+    store = Store()
+    if not life.running:
+        note_end(store, "", life)
+    store.run.info.end_time = end and end * 1000
+    monkeypatch.setattr("time.time", lambda: 10_000.0)
+    note_beginning(store, store.run, [moment * 1000 for moment in moments])
+    assert seconds_of(store.run) is None
+    assert seconds_of(store.run, now=10_005.0) == pytest.approx(trained + 5)
+    note_end(store, "", Life(Standing.STOPPED))
+    store.run.info.end_time = 10_010_000
+    assert seconds_of(store.run) == pytest.approx(trained + 10)
+    monkeypatch.setattr("time.time", lambda: 10_110.0)
+    note_beginning(store, store.run, [])
+    note_end(store, "", FINISHED)
+    store.run.info.end_time = 10_120_000
+    assert seconds_of(store.run) == pytest.approx(trained + 20)
 
 
 def test_a_run_whose_process_was_killed_and_one_that_somebody_changed():

@@ -10,6 +10,7 @@ from rich.console import Console
 from alphagrad.harness import metrics
 from alphagrad.lab.evidence import report
 from alphagrad.lab.evidence.results import Comparison, grouped
+from alphagrad.lab.records.lifecycle import PAUSED, seconds_of
 from alphagrad.lab.store.address import store_uri
 from alphagrad.lab.store.connection import open_store
 
@@ -40,6 +41,10 @@ def test_a_resumed_runs_parameters_are_an_uninterrupted_runs(cli, at, lab, root,
     assert resumed.info.status == "FINISHED"
     assert resumed.data.params == whole.data.params
     assert len(whole.data.params) > 30
+    between = seconds_of(resumed) + float(resumed.data.tags[PAUSED])
+    assert between == pytest.approx((resumed.info.end_time - resumed.info.start_time) / 1000, abs=0.01)
+    assert float(resumed.data.tags[PAUSED]) > 0
+    assert PAUSED not in whole.data.tags
 
 
 @pytest.mark.long

@@ -10,7 +10,7 @@ from alphagrad.common.errors import ConfigError
 from alphagrad.common.files import atomic
 from alphagrad.common.words import listed
 from alphagrad.lab.evidence.results import Results
-from alphagrad.lab.records.lifecycle import life_of
+from alphagrad.lab.records.lifecycle import life_of, seconds_of
 from alphagrad.lab.records.search import CELL, CONFIGURATION, FOLDER, JOB_KEY, PARENT, RECIPE, SEED, VARIANT
 from alphagrad.lab.records.study import KIND
 from alphagrad.lab.store.address import store_uri
@@ -63,7 +63,7 @@ def _of_runs(runs: Sequence[Any]) -> DataFrame:
             "status": life.status.lower(),
             "reason": life.reason,
             "started": pd.Timestamp(info.start_time, unit="ms", tz="UTC"),
-            "seconds": (info.end_time - info.start_time) / 1000 if info.end_time else None,
+            "seconds": seconds_of(run),
             "folder": data.tags.get(FOLDER, ""),
             "commit": data.tags.get("mlflow.source.git.commit", ""),
             "job": data.tags.get(JOB_KEY, info.run_id),

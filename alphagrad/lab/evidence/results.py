@@ -14,7 +14,7 @@ from alphagrad.common.cells import cells
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut, squeezed
 from alphagrad.lab.records.judged import headlines_of, objective_of
-from alphagrad.lab.records.lifecycle import Life, life_of
+from alphagrad.lab.records.lifecycle import Life, life_of, seconds_of
 from alphagrad.lab.records.search import CONFIGURATION, FOLDER, JOB_KEY, PARENT, RECIPE, SEED, search
 from alphagrad.lab.records.study import KIND, titles_of
 from alphagrad.lab.store.connection import open_existing
@@ -37,7 +37,7 @@ class Run:
     settings: dict[str, str] = field(default_factory=dict, repr=False)
     """Its parameters."""
     seconds: float | None = None
-    """From its start to its end; None of one that has not ended."""
+    """That it trained; None of one that has not ended."""
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,7 @@ def grouped(found: Sequence[Any]) -> list[Group]:
             earlier[key] += 1
         else:
             values = {name: as_logged(value) for name, value in entry.data.metrics.items()}
-            seconds = (info.end_time - info.start_time) / 1000 if info.end_time else None
-            own = dict(tags), info.experiment_id, dict(entry.data.params), seconds
+            own = dict(tags), info.experiment_id, dict(entry.data.params), seconds_of(entry)
             counted[key, seed] = Run(info.run_id, info.run_name, life_of(entry), seed, values, *own)
     groups: dict[str, list[Run]] = {}
     for (key, _), run in reversed(counted.items()):

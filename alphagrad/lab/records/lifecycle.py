@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -11,6 +12,8 @@ REASON = "alphagrad.reason"
 """Tag that says why a run did not finish, for people."""
 STANDING = "alphagrad.standing"
 """Tag with the :class:`Standing` of a run that has ended."""
+PAUSED = "alphagrad.paused_seconds"
+"""Tag: how long a run that was stopped did not train, all its pauses together."""
 
 
 class Standing(StrEnum):
@@ -162,9 +165,35 @@ def note_end(client: Any, run_id: str, life: Life) -> None:
     client.set_terminated(run_id, status=life.status)
 
 
-def note_beginning(client: Any, run_id: str, tags: Mapping[str, str]) -> None:
-    """Marks a run of the store, whose ``tags`` are given, as one that trains again."""
-    client.update_run(run_id, status="RUNNING")
+def note_beginning(client: Any, run: Any, moments: Iterable[int]) -> None:
+    """Marks a run of the store as one that trains again, and notes for how long it did not.
+
+    Args:
+        client: of the store.
+        run: as it stands.
+        moments: of its metrics, in ms. The last one is when it stopped, where its process ended without a word.
+    """
+    info, tags = run.info, run.data.tags
+    told = info.end_time and life_of(run) != DEAD and not life_of(run).running
+    last = info.end_time if told else max([info.start_time, *moments])
+    paused = _paused(run) + max(0.0, time.time() - last / 1000)
+    client.set_tag(info.run_id, PAUSED, f"{paused:.3f}")
+    client.update_run(info.run_id, status="RUNNING")
     for tag in (STANDING, REASON):
         if tag in tags:
-            client.delete_tag(run_id, tag)  # what stopped it before
+            client.delete_tag(info.run_id, tag)  # what stopped it before
+
+
+def seconds_of(run: Any, now: float | None = None) -> float | None:
+    """For how long a run trained: from its start to its end, less the pauses before it went on.
+
+    Args:
+        run: of the store.
+        now: the end of one that has not ended, in seconds of the clock; without it there is None for such a run.
+    """
+    end = now if life_of(run).running else (run.info.end_time or 0) / 1000 or now
+    return None if end is None else max(0.0, end - run.info.start_time / 1000 - _paused(run))
+
+
+def _paused(run: Any) -> float:
+    return float(run.data.tags.get(PAUSED, 0.0))

@@ -102,20 +102,21 @@ class Tracker:
         known: set[tuple[str, int]] = set()
         found: dict[str, str] = {}
         if resume is None:
-            parent = os.environ.get(PARENT_RUN)
-            lineage = {PARENT: parent} if parent else {}
+            lineage = {PARENT: parent} if (parent := os.environ.get(PARENT_RUN)) else {}
             number = next_number(self.client) if self.number is None else self.number
             self.run_id = self._create(name, {**tags, **lineage, NUMBER: f"{number:012d}"})
         else:
             self.run_id = resume
-            data = self.client.get_run(resume).data
-            found = data.tags
-            note_beginning(self.client, resume, found)
+            run, moments = self.client.get_run(resume), []
+            found = run.data.tags
+            for metric in run.data.metrics:
+                points = self.client.get_metric_history(resume, metric)
+                known |= {(metric, point.step) for point in points}
+                moments += [point.timestamp for point in points]
+            note_beginning(self.client, run, moments)
             if HOST in tags:
                 self.client.set_tag(resume, HOST, tags[HOST])  # the others say where it began
-            params = {key: value for key, value in params.items() if key not in data.params}
-            for metric in data.metrics:
-                known |= {(metric, point.step) for point in self.client.get_metric_history(resume, metric)}
+            params = {key: value for key, value in params.items() if key not in run.data.params}
         listed = [Param(key, hide(str(value))) for key, value in params.items()]
         for start in range(0, len(listed), 100):  # MLflow's limit for parameters
             self.client.log_batch(self.run_id, params=listed[start : start + 100])

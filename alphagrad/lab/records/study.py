@@ -17,7 +17,7 @@ from alphagrad.common.words import squeezed
 from alphagrad.harness import metrics
 from alphagrad.lab.records.folder import is_held, is_training
 from alphagrad.lab.records.judged import headlines_of, objective_of, told
-from alphagrad.lab.records.lifecycle import DEAD, Life, Standing, life_of, note_end
+from alphagrad.lab.records.lifecycle import DEAD, Life, Standing, life_of, note_end, seconds_of
 from alphagrad.lab.records.search import FOLDER, HOST, JOB_KEY
 from alphagrad.lab.records.writer import STEP
 
@@ -87,8 +87,7 @@ def job_states(
             gone.append(run)
         key = tags.get(JOB_KEY, run.info.run_id)
         if key not in states and KIND not in tags:
-            end = run.info.end_time or int(time.time() * 1000)
-            seconds = max(0, end - run.info.start_time) / 1000
+            seconds = seconds_of(run, time.time()) or 0.0
             title = titles.get(key, run.info.run_name)
             metric, value, rate = judged(run)
             folder, step = tags.get(FOLDER, ""), tags.get(STEP, "")
