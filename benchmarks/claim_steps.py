@@ -18,7 +18,7 @@ import torch
 from optimizer_step import shapes_of, timed
 
 from alphagrad import AlphaGrad
-from alphagrad.lab.evidence.claims.data import Origin, keep
+from alphagrad.lab.evidence.claims.data import Origin, commands, keep
 from alphagrad.lab.evidence.claims.ledger import claim
 from alphagrad.lab.records.provenance import provenance
 
@@ -88,8 +88,7 @@ def main() -> None:
     tags = provenance()
     versions = {"torch": tags["version.torch"], "python": platform.python_version()}
     day = f"{datetime.now(UTC):%Y-%m-%d}"
-    command = "python benchmarks/claim_steps.py evidence"
-    origin = Origin((command,), tags.get("mlflow.source.git.commit", ""), versions, len(table), day)
+    origin = Origin(commands(claim("C4")), tags.get("mlflow.source.git.commit", ""), versions, len(table), day)
     for name in ("C4", "C5"):
         keep(args.folder, claim(name), table, origin)
 

@@ -29,7 +29,7 @@ from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.lab.config import compose, sweep
 from alphagrad.lab.config.build import build
 from alphagrad.lab.config.overrides import parsed
-from alphagrad.lab.evidence.claims.data import Origin, keep
+from alphagrad.lab.evidence.claims.data import Origin, commands, keep
 from alphagrad.lab.evidence.claims.ledger import claim
 from alphagrad.lab.evidence.statistics.intervals import interval
 
@@ -183,7 +183,8 @@ def judge(file: Path) -> None:
 def as_evidence(file: Path, folder: Path) -> None:
     """Keeps the three measures of each seed and normalisation, in the mean over the cells, as evidence of C9."""
     with opened(file, "rt") as text:
-        found = measured(list(csv.DictReader(text)))
+        runs = list(csv.DictReader(text))
+    found = measured(runs)
     rows = [
         {"seed": seed, "normalization": name}
         | {measure: float(np.mean([cell[name][seed][measure] for cell in found.values()])) for measure in MEASURES}
@@ -196,9 +197,9 @@ def as_evidence(file: Path, folder: Path) -> None:
         text=True,
         check=True,
     ).stdout.split()
-    commands = (f"python benchmarks/regression_stability.py train {file}",)
     versions = {"torch": torch.__version__.partition("+")[0]}
-    keep(folder, claim("C9"), pd.DataFrame(rows), Origin(commands, made[0], versions, 5_600, made[1]))
+    one = claim("C9")
+    keep(folder, one, pd.DataFrame(rows), Origin(commands(one), made[0], versions, len(runs), made[1]))
 
 
 def main() -> None:

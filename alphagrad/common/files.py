@@ -24,8 +24,11 @@ def atomic(path: Path) -> Iterator[Path]:
     as that of ``path`` does, since programs choose by it how to write.
 
     Raises:
+        ConfigError: what stands there is no file, but a device or a pipe, say, which would be lost.
         OSError: the disk does not take it.
     """
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: is no regular file; give another")
     temporary = path.with_name(f".tmp{os.getpid()}-{path.name}")
     try:
         yield temporary
@@ -68,6 +71,12 @@ def text_of(file: Path, largest: int = LARGEST) -> str:
         raise ConfigError(f"{file}: cannot be read ({squeezed(error, 200)})") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: is damaged, it holds no text ({squeezed(error, 200)})") from error
+
+
+def check_target(option: str, file: Path) -> None:
+    """Raises :class:`ConfigError` for what cannot become a file: it is a folder or a device, or in no folder."""
+    if not is_folder(file.absolute().parent) or (file.exists() and not file.is_file()):
+        raise ConfigError(f"{option}={file}: has to be a file in a folder that exists")
 
 
 def check_files(folder: Path, *names: str) -> None:

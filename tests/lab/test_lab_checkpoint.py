@@ -13,7 +13,7 @@ import torch
 from tiers import long
 
 from alphagrad.common.errors import ConfigError
-from alphagrad.common.files import write_whole
+from alphagrad.common.files import check_target, write_whole
 from alphagrad.harness import metrics
 from alphagrad.harness.state import pack, unpack
 from alphagrad.instruments.quantities import is_of_tensors
@@ -205,3 +205,15 @@ def test_no_measurements_every_0(cli, root, tiny, store_runs):
     assert cli("run", *tiny, "instruments.every=0", "recipe.compile=false", f"output_root={root}").status == 0
     (run,) = store_runs(root)
     assert not [name for name in run.data.metrics if is_of_tensors(name.partition("/")[0])]
+
+
+def test_a_device_or_pipe_is_not_replaced(tmp_path):
+    """As root, a file in its place would be there for the whole machine."""
+    pipe = tmp_path / "pipe.md"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match=r"pipe\.md: is no regular file; give another"):
+        write_whole(pipe, "text")
+    with pytest.raises(ConfigError, match=r"--page=.*pipe\.md: has to be a file in a folder that exists"):
+        check_target("--page", pipe)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]

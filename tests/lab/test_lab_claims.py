@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -46,17 +48,67 @@ def test_the_studies_of_a_claim_can_be_run(lab, tmp_path, name):
 
 def test_the_evidence_is_read_back_as_it_was(tmp_path):
     own, rows = claim(only=COMPARED), table(1.0, 0.0)
-    origin = data.Origin(("a command",), "c0ffee", {"torch": "2"}, len(rows), "2026-01-01")
+    origin = data.Origin((), "c0ffee", {"torch": "2"}, len(rows), "2026-01-01", 20)
     data.keep(tmp_path, own, rows, origin)
     again, whence = data.read(tmp_path, own)
     pd.testing.assert_frame_equal(again, rows)
-    assert whence.commit == "c0ffee"
+    assert whence == origin
+    assert not whence.whole
     before = (tmp_path / "C0.csv.gz").read_bytes()
     data.keep(tmp_path, own, rows, origin)
     assert (tmp_path / "C0.csv.gz").read_bytes() == before
-    (tmp_path / "C0.csv.gz").write_bytes(b"\x00damaged")
-    with pytest.raises(ConfigError, match="is damaged"):
+
+
+def flipped(file: Path) -> None:
+    """One byte of what is compressed."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(bytes(content))
+
+
+def noted(**changes: object) -> Callable[[Path], None]:
+    def change(file: Path) -> None:
+        beside = file.parent / "C0.json"
+        beside.write_text(json.dumps(json.loads(beside.read_text()) | changes))
+
+    return change
+
+
+def with_words(column: str) -> Callable[[Path], None]:
+    def change(file: Path) -> None:
+        table = pd.read_csv(file).astype({column: object})
+        table.loc[2, column] = "word"
+        table.to_csv(file, index=False)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda file: file.write_bytes(b"\x00damaged"), r"C0.csv.gz: is damaged"),
+        (flipped, r"C0.csv.gz: is damaged"),
+        (lambda file: file.write_bytes(file.read_bytes()[:40]), r"C0.csv.gz: is damaged"),
+        (lambda file: file.unlink(), r"C0.csv.gz: is damaged"),
+        (with_words("m"), r"C0.csv.gz: is damaged, not all of m are numbers"),
+        (with_words("seed"), r"C0.csv.gz: is damaged, not all of seed are numbers"),
+        (lambda file: (file.parent / "C0.json").unlink(), r"C0.json: is damaged or missing"),
+        (lambda file: (file.parent / "C0.json").write_text("{"), r"C0.json: is damaged or missing"),
+        (noted(runs=9999), r"C0.csv.gz: has 16 runs, and C0.json says 9999"),
+        (noted(runs="many"), r"C0.json: is damaged or missing"),
+        (noted(commit=None), r"C0.json: is damaged or missing"),
+        (noted(versions=[]), r"C0.json: is damaged or missing"),
+        (noted(commands=["others"]), r"C0.json: its commands are not those of conf/claim/C0.yaml"),
+    ],
+)
+def test_evidence_that_is_not_what_it_says_is_refused(tmp_path, damage, told):
+    own, rows = claim(studies=(("recipe=odd",),), only=COMPARED), table(1.0, 0.0)
+    data.keep(tmp_path, own, rows, data.Origin(data.commands(own), "c0ffee", {"torch": "2"}, len(rows), "2026-01-01"))
+    data.read(tmp_path, own)
+    damage(tmp_path / "C0.csv.gz")
+    with pytest.raises(ConfigError, match=told) as refused:
         data.read(tmp_path, own)
+    assert len(str(refused.value).splitlines()) == 1
 
 
 def test_the_page_is_made_again_from_what_is_kept(cli, tmp_path):
@@ -92,20 +144,35 @@ def test_evidence_says_where_it_comes_from():
         (["C99"], "C99: no such claim; there are C1, C2"),
         (["../C1"], "../C1: no such claim"),
         (["--run"], "--run: which claims?"),
+        (["--gather"], "--gather: which claims?"),
+        (["--uri", "sqlite:///x.db"], "--uri and --output-root: which claims?"),
+        (["--output-root", "/nowhere", "C8"], "tracking.uri=sqlite:////nowhere/mlflow.db: there is no such store"),
+        (["--evidence", "/nowhere"], "--evidence=/nowhere: there is no such folder"),
+        (["--page", "/dev/null"], "--page=/dev/null: has to end in .md"),
+        (["--page", ""], "--page=: has to end in .md"),
         (["--run", "C4"], "C4: its evidence is written by a script: python benchmarks/claim_steps.py"),
-        (["--page", "/nowhere/page.md"], "--page=/nowhere/page.md: has to be in a folder that exists"),
+        (["--page", "/nowhere/page.md"], "--page=/nowhere/page.md: has to be a file in a folder that exists"),
     ],
 )
 def test_wrong_words(cli, tmp_path, words, told):
-    failed = cli("claims", *words, "--evidence", str(tmp_path))
+    failed = cli("claims", "--evidence", str(tmp_path), *words)
     assert failed.status == 2
     assert failed.err.startswith(f"alphagrad: {told}")
     assert len(failed.err.splitlines()) == 1
 
 
+def test_a_page_that_cannot_be_written_is_told(cli, tmp_path):
+    (tmp_path / "images").write_text("in the way")
+    failed = cli("claims", "C9", "--evidence", str(EVIDENCE), "--page", str(tmp_path / "page.md"))
+    assert failed.status == 2
+    assert "page.md: cannot be written" in failed.err
+    assert not (tmp_path / "page.md").exists()
+
+
 def of_odd(words: tuple[str, ...], parts: dict) -> Claim:
     """A claim about the recipe ``odd``."""
-    told = {"title": "t", "says": "s", "section": "1", "objective": "eval/return", "seeds": 4}
+    worst = {"eval/return": -1e9} if any("than" in part for part in parts.values()) else {}
+    told = {"title": "t", "says": "s", "section": "1", "objective": "eval/return", "seeds": 4, "worst": worst}
     return Claim(name="C0", studies=(words,), parts=parts, **told)
 
 
@@ -136,7 +203,7 @@ def test_a_small_claim_is_run_gathered_and_decided(cli, odd, root, tmp_path, mon
     ]
     assert rows["peak of eval/return"].notna().all()
     assert set(rows["status"]) == {"finished"}
-    assert origin.runs == 8
+    assert (origin.runs, origin.planned) == (8, 8)
     before = store_runs(root)
     again = cli("claims", "C0", "--run", *where)
     assert "is finished, nothing is left to do" in again.out
@@ -148,6 +215,21 @@ def test_a_small_claim_is_run_gathered_and_decided(cli, odd, root, tmp_path, mon
     assert cli(*run, "study.rerun=all").status == 0
     assert cli("claims", "C0", "--gather", *where).status == 0
     assert len(data.read(tmp_path, own)[0]) == 8
+    # another study of the experiment is none of the claim's
+    other = [*own.studies[0][:-1], "seed=range(7)", f"output_root={root}", "tracking.experiment='claim C0'"]
+    assert cli("run", "-m", *other).status == 0
+    assert cli("claims", "C0", "--gather", *where).status == 0
+    assert len(data.read(tmp_path, own)[0]) == 8
+    # fewer runs never take the place of more; and the store alone says the same
+    kept = (tmp_path / "C0.csv.gz").read_bytes()
+    data.keep(tmp_path, own, pd.concat([rows, rows]), dataclasses.replace(origin, runs=16))
+    fewer = cli("claims", "C0", "--gather", *where)
+    assert fewer.status == 2
+    assert "C0: the store has 8 runs of it, fewer than" in fewer.err
+    alone = cli("claims", "C0", "--evidence", str(tmp_path / "none"), "--output-root", str(root))
+    assert alone.status == 0
+    assert "eval/return" not in alone.err
+    assert kept != (tmp_path / "C0.csv.gz").read_bytes()
 
 
 @pytest.mark.long

@@ -128,7 +128,7 @@ def test_wrong_words_are_named(cli, descended):
     folder = descended[2]
     for words, said in [
         (("--to", "x.jpg"), "--to=x.jpg: must end in .png, .svg, .pdf"),
-        (("--to", "nowhere/x.png"), "--to=nowhere/x.png: there is no folder nowhere"),
+        (("--to", "nowhere/x.png"), "--to=nowhere/x.png: has to be a file in a folder that exists"),
         (("--points", "2"), "--points=2: must be between 3 and 1,001"),
         (("--span", "nan"), "--span=nan: must be a number above 0"),
         (("--span", "0"), "--span=0.0: must be a number above 0"),

@@ -11,8 +11,10 @@ from alphagrad.lab.evidence.claims.ledger import Claim, Part
 from alphagrad.lab.evidence.claims.verdict import Stand, decide
 
 
-def claim(**parts: dict) -> Claim:
-    return Claim(name="C0", title="t", says="s", section="1", objective="m", seeds=8, parts=parts)
+def claim(seeds: int = 8, studies: tuple = (), **parts: dict) -> Claim:
+    compared = any("than" in part for part in parts.values())
+    told = {"title": "t", "says": "s", "section": "1", "objective": "m", "worst": {"m": -9.0} if compared else {}}
+    return Claim(name="C0", seeds=seeds, studies=studies, parts=parts, **told)
 
 
 def table(first: float, second: float, spread: float = 0.1, seeds: int = 8) -> pd.DataFrame:
@@ -51,7 +53,7 @@ def test_what_it_may_miss_is_spared():
 
 
 def test_few_seeds_decide_nothing():
-    found = decide(claim(only=COMPARED), table(5.0, 0.0, seeds=3))
+    found = decide(claim(seeds=3, only=COMPARED), table(5.0, 0.0, seeds=3))
     assert found.stand == Stand.UNDECIDED
     assert found.parts["only"].interval is None
 
@@ -59,11 +61,50 @@ def test_few_seeds_decide_nothing():
 def test_runs_that_diverged_count_as_the_worst():
     rows = table(1.0, 0.0)
     rows.loc[(rows["optimizer.name"] == "a") & (rows["seed"] < 6), "m"] = np.nan
-    own = claim(only=COMPARED)
-    assert decide(own, rows).stand == Stand.UNDECIDED  # no worst value is known, so nothing is tested
-    assert decide(own.model_copy(update={"worst": {"m": -9.0}}), rows).parts["only"].effect == pytest.approx(
+    assert decide(claim(only=COMPARED), rows).parts["only"].effect == pytest.approx(
         np.mean([-9.0] * 6 + list(rows["m"][6:8]))
     )
+
+
+@pytest.mark.parametrize(("worst", "counts"), [(-9.0, -20.0), (-30.0, -30.0), (9.0, 9.0), (1.5, 2.0)])
+def test_no_run_that_finished_is_worse_than_one_that_did_not(worst, counts):
+    """Worse is where the claim's worst lies, seen from the median."""
+    rows = table(1.0, 0.0, spread=0.0)
+    rows.loc[[0, 8, 9], "m"] = [np.nan, -20.0, 2.0]
+    own = claim(only=COMPARED).model_copy(update={"worst": {"m": worst}})
+    assert decide(own, rows).parts["only"].values[0] == pytest.approx(counts + 20.0)
+
+
+def test_what_is_compared_has_a_worst():
+    with pytest.raises(ValueError, match="worst has to name what is compared, and nothing else; m differs"):
+        Claim(name="C0", title="t", says="s", section="1", objective="m", seeds=8, parts={"only": COMPARED})
+    with pytest.raises(ValueError, match="other differs"):
+        claim(only=COMPARED).__class__(**claim(only=COMPARED).model_dump() | {"worst": {"m": 0.0, "other": 1.0}})
+
+
+@pytest.mark.parametrize(
+    ("gap", "spread", "stand"),
+    [(12.0, 0.01, "supported"), (12.3, 0.01, "refuted"), (11.7, 0.01, "refuted"), (12.0, 1.0, "undecided"),
+     (12.09, 0.05, "undecided")],
+)  # fmt: skip
+def test_that_two_are_equal_is_asked_on_both_sides(gap, spread, stand):
+    own = claim(only=COMPARED | {"direction": "equal", "offset": 12.0, "within": 0.1})
+    found = decide(own, table(gap, 0.0, spread))
+    assert found.stand == stand
+    assert found.parts["only"].effect == pytest.approx(gap)
+    failed = table(gap, 0.0, spread)
+    failed.loc[:7, "m"] = np.nan
+    assert decide(own, failed).stand == "refuted"
+
+
+def test_pairs_are_those_that_were_declared():
+    rows = table(1.0, 0.0, seeds=20)
+    found = decide(claim(only=COMPARED), rows).parts["only"]
+    assert (found.stand, found.n, found.wanted) == ("supported", 8, 8)
+    short = decide(claim(only=COMPARED), rows[rows["seed"] != 3]).parts["only"]
+    assert (short.stand, short.n, short.wanted) == ("undecided", 7, 8)
+    one_side = rows.drop(index=5)
+    assert decide(claim(only=COMPARED), one_side).parts["only"].n == 7
 
 
 def test_a_run_that_failed_counts_as_the_worst_whatever_it_logged_last():
@@ -74,6 +115,7 @@ def test_a_run_that_failed_counts_as_the_worst_whatever_it_logged_last():
     assert decide(own, rows).parts["only"].effect == pytest.approx((rows["m"][1:8].sum() - 9.0) / 8)
     bound = claim(only={"says": "s", "measure": "m", "at_least": 0.0})
     assert decide(bound, rows.assign(status="finished", m=1.0)).stand == Stand.SUPPORTED
+    assert decide(bound, rows.assign(status="finished", m=1.0), whole=False).stand == Stand.UNDECIDED
     assert decide(bound, rows.assign(m=1.0)).stand == Stand.REFUTED
 
 
@@ -83,7 +125,7 @@ def test_a_run_that_failed_counts_as_the_worst_whatever_it_logged_last():
 def test_a_setting_is_found_as_it_was_kept(tmp_path, kept, asked):
     own = claim(only=COMPARED)
     rows = pd.DataFrame([{"seed": n, "clip": clip, "m": 1.0} for n in range(4) for clip in (kept, "other")])
-    data.keep(tmp_path, own, rows, data.Origin(("c",), "c", {}, 8, "d"))
+    data.keep(tmp_path, own, rows, data.Origin((), "c", {}, 8, "d"))
     again, _ = data.read(tmp_path, own)
     bound = claim(only={"says": "s", "measure": "m", "first": {"clip": asked}, "at_least": 1.0})
     assert decide(bound, again).parts["only"].n == 4
@@ -101,7 +143,7 @@ def test_the_best_rate_is_chosen_on_other_seeds_than_it_is_judged_on():
             ("b", 0.2, -1.0),
         )
     ]
-    found = decide(claim(only=COMPARED | {"best": ["lr"]}), pd.DataFrame(rows)).parts["only"]
+    found = decide(claim(seeds=20, only=COMPARED | {"best": ["lr"]}), pd.DataFrame(rows)).parts["only"]
     assert found.n == 10
     assert found.effect == pytest.approx(np.mean([1.0 + 0.01 * n for n in range(1, 20, 2)]))
     assert found.chosen == "a: lr=0.1; b: lr=0.1"
@@ -109,10 +151,7 @@ def test_the_best_rate_is_chosen_on_other_seeds_than_it_is_judged_on():
 
 def test_no_best_rate_is_chosen_before_all_rates_have_runs():
     studies = (("optimizer=a,b", "lr=0.1"), ("optimizer=a,b", "lr=2e-1"), ("optimizer=c", "lr=7"))
-    own = Claim(
-        name="C0", title="t", says="s", section="1", objective="m", seeds=8, studies=studies,
-        parts={"only": COMPARED | {"best": ["lr"]}},
-    )  # fmt: skip
+    own = claim(seeds=16, studies=studies, only=COMPARED | {"best": ["lr"]})
     rows = [
         {"seed": n, "optimizer.name": who, "lr": lr, "m": (who == "a") + 0.01 * n}
         for n in range(16)
@@ -121,6 +160,11 @@ def test_no_best_rate_is_chosen_before_all_rates_have_runs():
     ]
     assert decide(own, pd.DataFrame(rows)).stand == "supported"
     assert decide(own, pd.DataFrame([row for row in rows if row["lr"] == 0.1])).stand == "undecided"
+    lacking = [row for row in rows if (row["lr"], row["seed"], row["optimizer.name"]) != (0.2, 4, "a")]
+    assert decide(own, pd.DataFrame(lacking)).stand == "undecided"
+    beyond = [{"seed": n, "optimizer.name": "b", "lr": 7.0, "m": 100.0} for n in range(16)]
+    assert decide(own, pd.DataFrame([*rows, *beyond])).parts["only"].chosen == "a: lr=0.1; b: lr=0.1"
+    assert decide(own, pd.DataFrame(rows).drop(columns="lr")).stand == "undecided"
 
 
 def test_a_bound_holds_for_every_run():
@@ -129,30 +173,48 @@ def test_a_bound_holds_for_every_run():
     assert decide(own, rows).stand == Stand.SUPPORTED
     rows.loc[3, "m"] = 1.5
     assert decide(own, rows).stand == Stand.REFUTED
+    assert decide(own, rows).parts["only"].effect == 1.5
     rows.loc[3, "m"] = np.nan
     assert decide(own, rows).stand == Stand.REFUTED
+    assert decide(own, rows.drop(columns="m")).stand == Stand.UNDECIDED
+
+
+def test_a_bounds_effect_is_the_value_nearest_to_breaking_it():
+    own = claim(only={"says": "s", "measure": "m", "at_least": 0.0, "at_most": 1.0})
+    rows = table(0.5, 0.8, spread=0.0)
+    rows.loc[2, "m"] = 0.1
+    assert decide(own, rows).parts["only"].effect == 0.1
 
 
 @pytest.mark.parametrize(
-    ("needs", "directions", "stand"),
+    ("needs", "unopposed", "directions", "stand"),
     [
-        (None, ("above", "above"), "supported"),
-        (None, ("above", "below"), "refuted"),
-        (1, ("above", "below"), "undecided"),
-        (1, ("below", "below"), "refuted"),
-        (1, ("above", "above"), "supported"),
+        (None, False, ("above", "above"), "supported"),
+        (None, False, ("above", "below"), "refuted"),
+        (None, False, ("above", "open"), "undecided"),
+        (1, False, ("above", "below"), "supported"),
+        (1, True, ("above", "below"), "undecided"),
+        (1, False, ("below", "below"), "refuted"),
+        (1, False, ("below", "open"), "undecided"),
+        (2, False, ("below", "below", "open"), "refuted"),
+        (2, True, ("below", "below", "above"), "undecided"),
+        (1, True, ("above", "above"), "supported"),
     ],
 )
-def test_how_parts_make_a_verdict(needs, directions, stand):
-    own = claim(**{f"p{n}": COMPARED | {"direction": d} for n, d in enumerate(directions)})
-    assert decide(own.model_copy(update={"needs": needs}), table(1.0, 0.0)).stand == stand
+def test_how_parts_make_a_verdict(needs, unopposed, directions, stand):
+    changes = {"above": {}, "below": {"direction": "below"}, "open": {"least": 1.03}}
+    own = claim(**{f"p{n}": COMPARED | changes[way] for n, way in enumerate(directions)})
+    own = own.model_copy(update={"needs": needs, "unopposed": unopposed})
+    assert decide(own, table(1.0, 0.0)).stand == stand
 
 
 def test_nothing_run_is_undecided():
     assert decide(claim(only=COMPARED), None).stand == Stand.UNDECIDED
 
 
-@pytest.mark.parametrize("part", [{"than": 1.0, "at_most": 2.0}, {}, {"than": 1.0, "least": -1.0}])
+@pytest.mark.parametrize(
+    "part", [{"than": 1.0, "at_most": 2.0}, {}, {"than": 1.0, "least": -1.0}, {"than": 1.0, "direction": "equal"}]
+)
 def test_a_part_says_one_thing(part):
     with pytest.raises(ValueError, match=r"has to|must be"):
         Part(says="s", measure="m", **part)

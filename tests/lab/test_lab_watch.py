@@ -79,7 +79,7 @@ def test_mujoco_is_drawn_without_a_screen(cli, root, tmp_path):
     ("words", "said"),
     [
         (("--out", "x.avi"), "--out=x.avi: must end in .mp4, .gif, .webm"),
-        (("--out", "nowhere/x.mp4"), "--out=nowhere/x.mp4: there is no folder nowhere"),
+        (("--out", "nowhere/x.mp4"), "--out=nowhere/x.mp4: has to be a file in a folder that exists"),
         (("--episodes", "0"), "--episodes=0: must be at least 1"),
         (("--best",), "has no best.pt yet"),
     ],

@@ -2,80 +2,100 @@
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alphagrad.common.errors import ConfigError, StorageLost
+from alphagrad.common.files import check_target
 from alphagrad.common.words import say, squeezed
 from alphagrad.lab.commands.arguments import parser
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from alphagrad.lab.evidence.claims.data import Origin
     from alphagrad.lab.evidence.claims.ledger import Claim
+
+ABOUT = """The paper's claims with their verdicts, from the evidence kept, or from a store that --uri or
+--output-root names. With --run what is missing is run first, and the evidence is replaced. That of C4, C5 and C9 is
+written by a script."""
 
 
 def main(argv: list[str]) -> None:
     """`alphagrad claims`."""
-    text = "The paper's claims with their verdicts, from the evidence kept; with --run what is missing is run first."
-    p = parser("claims", text, "alphagrad claims C1 C9")
+    p = parser("claims", ABOUT, "alphagrad claims C1 C9")
     p.add_argument("claim", nargs="*", help="C1 to C15; default: all")
-    p.add_argument(
+    how = p.add_mutually_exclusive_group()
+    how.add_argument(
         "--run", action="store_true", help="make the runs of these claims, or go on with them, and keep what they say"
     )
-    p.add_argument("--gather", action="store_true", help="keep what a store has of these claims' runs, and run nothing")
+    how.add_argument("--gather", action="store_true", help="keep what a store has of these runs, and run nothing")
     p.add_argument(
-        "--page", metavar="FILE", help="also write a page in Markdown, with a figure for each claim beside it"
+        "--page", metavar="FILE.md", help="also write a page in Markdown, with a figure for each claim beside it"
     )
     p.add_argument("--evidence", default="evidence", metavar="FOLDER", help="of the evidence; default %(default)s")
     p.add_argument("--uri", help="MLflow store of the runs (default: $MLFLOW_TRACKING_URI, else OUTPUT_ROOT/mlflow.db)")
-    p.add_argument("--output-root", default="outputs", help="default %(default)s")
+    p.add_argument("--output-root", help="default outputs")
     args = p.parse_args(argv)
-    from alphagrad.lab.evidence.claims.data import read
+    from alphagrad.lab.evidence.claims.data import commands, read
     from alphagrad.lab.evidence.claims.ledger import claim, names
     from alphagrad.lab.evidence.claims.page import verdict_table, write_page
     from alphagrad.lab.evidence.claims.verdict import decide
     from alphagrad.lab.evidence.tables import show
 
-    chosen = [claim(name) for name in args.claim or names()]
-    folder = Path(args.evidence)
-    if (args.run or args.gather) and not args.claim:
-        raise ConfigError("--run: which claims? Name them: alphagrad claims --run C1")
-    for one in chosen if args.run or args.gather else ():
-        obtain(one, folder, args.uri, args.output_root, runs=args.run)
-    found = [read(folder, one) for one in chosen]
-    verdicts = [decide(one, table) for one, (table, _) in zip(chosen, found, strict=True)]
+    folder, page = Path(args.evidence), None if args.page is None else _page(args.page)
+    evidence: Sequence[tuple[DataFrame | None, Origin | None]]
+    stored = args.uri is not None or args.output_root is not None
+    output_root = args.output_root or "outputs"
+    if (args.run or args.gather or stored) and not args.claim:
+        flag = "--run" if args.run else "--gather" if args.gather else "--uri and --output-root"
+        raise ConfigError(f"{flag}: which claims? Name them: alphagrad claims C1 {flag.partition(' ')[0]}")
+    chosen = [claim(name) for name in dict.fromkeys(args.claim or names())]
+    if args.run:
+        for one in chosen:
+            run_studies(one, folder, args.uri, output_root)
+    elif args.gather:
+        found = [from_store(one, args.uri, output_root) for one in chosen]
+        for one, (table, origin) in zip(chosen, found, strict=True):
+            keep_evidence(one, folder, table, origin)
+    if stored and not (args.run or args.gather):
+        evidence = [from_store(one, args.uri, output_root) for one in chosen]
+    elif not folder.is_dir():
+        raise ConfigError(f"--evidence={folder}: there is no such folder; it is the repository's evidence/")
+    else:
+        evidence = [read(folder, one) for one in chosen]
+    verdicts = [
+        decide(one, table, origin is None or origin.whole)
+        for one, (table, origin) in zip(chosen, evidence, strict=True)
+    ]
     show(verdict_table(verdicts))
     if len(chosen) == 1:
         for words in commands(chosen[0]):
             say(words)
-    if args.page:
-        file = Path(args.page)
-        if not file.absolute().parent.is_dir():
-            raise ConfigError(f"--page={file}: has to be in a folder that exists")
-        write_page(verdicts, [origin for _, origin in found], file)
-        say(f"{len(verdicts)} claims are in {file}")
+    if page is not None:
+        write_page(verdicts, evidence, page)
+        say(f"{len(verdicts)} claims are in {page}")
 
 
-def commands(one: Claim) -> list[str]:
-    """What makes a claim's runs."""
-    words = [f"alphagrad run -m {shlex.join(study)}" for study in one.studies]
-    return [*words, *([one.script] if one.script else [])]
+def _page(given: str) -> Path:
+    file = Path(given)
+    if file.suffix != ".md":
+        raise ConfigError(f"--page={given}: has to end in .md")
+    check_target("--page", file)
+    return file
 
 
-def obtain(one: Claim, folder: Path, uri: str | None, output_root: str, runs: bool) -> None:
+def run_studies(one: Claim, folder: Path, uri: str | None, output_root: str) -> None:
     """Makes the runs of a claim, those that are missing, and keeps its evidence after each of its studies."""
     from alphagrad.lab.commands.run import run
-    from alphagrad.lab.store.address import store_uri
 
-    if not one.studies:
-        raise ConfigError(f"{one.name}: its evidence is written by a script: {one.script}")
-    experiment = f"claim {one.name}"
-    store = store_uri(uri, output_root)
-    where = [f"output_root={output_root}", f"tracking.experiment='{experiment}'", "study.rerun=missing"]
-    for study in one.studies if runs else ():
-        given = [*study, *where, *([f"tracking.uri={uri}"] if uri else [])]
+    _has_studies(one)
+    where = [f"output_root={output_root}", f"tracking.experiment='{_experiment(one)}'", "study.rerun=missing"]
+    for study in one.studies:
         try:
-            run(["-m", *given])
+            run(["-m", *study, *where, *([f"tracking.uri={uri}"] if uri else [])])
         except (ConfigError, StorageLost):
             raise
         except Exception as error:  # a run that diverged or failed counts, too
@@ -83,30 +103,67 @@ def obtain(one: Claim, folder: Path, uri: str | None, output_root: str, runs: bo
                 f"alphagrad: {one.name}: not every run finished ({squeezed(error, 200)}); these count as its worst",
                 err=True,
             )
-        keep_evidence(one, folder, store, experiment)
-    if not runs:
-        keep_evidence(one, folder, store, experiment)
+        table, origin = from_store(one, uri, output_root)
+        if study is one.studies[-1] or not _has_more(one, folder, origin):
+            keep_evidence(one, folder, table, origin)
 
 
-def keep_evidence(one: Claim, folder: Path, store: str, experiment: str) -> None:
-    """Gathers what the store has of a claim, and writes it."""
-    from datetime import UTC, datetime
+def from_store(one: Claim, uri: str | None, output_root: str) -> tuple[DataFrame, Origin]:
+    """What a store has of a claim's runs.
 
-    from alphagrad.lab.evidence.claims.data import COMMIT, Origin, gathered, keep
-    from alphagrad.lab.records.provenance import provenance
+    Raises:
+        ConfigError: it has none, or not all have ended.
+    """
+    from alphagrad.lab.config import compose, sweep
+    from alphagrad.lab.evidence.claims.data import COMMIT, PACKAGES, STUDY, VERSION, Origin, commands, gathered
+    from alphagrad.lab.launching.study import name_of
+    from alphagrad.lab.store.address import store_uri
 
-    table = gathered(one, store, experiment)
+    _has_studies(one)
+    planned: dict[str, int] = {}
+    with compose.hydra_initialized():
+        for study in one.studies:
+            planned[name_of(study)] = len(sweep.jobs_of([*sweep.sweep_parameters(study), *study]))
+    table = gathered(one, store_uri(uri, output_root), _experiment(one), list(planned))
     if table.empty:
         raise ConfigError(f"{one.name}: the store has no runs of it; alphagrad claims --run {one.name} makes them")
-    tags = provenance()
-    versions = {
-        package: tags[f"version.{package}"] for package in ("torch", "alphagrad") if f"version.{package}" in tags
-    }
-    origin = Origin(
-        tuple(commands(one)),
-        ", ".join(sorted(set(table[COMMIT]))),
-        versions,
-        len(table),
-        f"{datetime.now(UTC):%Y-%m-%d}",
-    )
-    keep(folder, one, table.drop(columns=COMMIT), origin)
+    made = table.pop(STUDY).value_counts()
+    missing = sum(max(0, jobs - int(made.get(name, 0))) for name, jobs in planned.items())
+    versions = {name: ", ".join(sorted(set(table.pop(VERSION + name)))) for name in PACKAGES}
+    commit, day = ", ".join(sorted(set(table.pop(COMMIT)))), f"{datetime.now(UTC):%Y-%m-%d}"
+    return table, Origin(commands(one), commit, versions, len(table), day, len(table) + missing)
+
+
+def keep_evidence(one: Claim, folder: Path, table: DataFrame, origin: Origin) -> None:
+    """Writes what was gathered of a claim; never fewer runs of the same commands than are kept.
+
+    Raises:
+        ConfigError: there are more in the folder.
+    """
+    from alphagrad.lab.evidence.claims.data import keep
+
+    if _has_more(one, folder, origin):
+        raise ConfigError(
+            f"{one.name}: the store has {origin.runs} runs of it, fewer than {folder}; give another --evidence"
+        )
+    keep(folder, one, table, origin)
+
+
+def _has_more(one: Claim, folder: Path, origin: Origin) -> bool:
+    """Whether the folder keeps more runs of the same commands; damaged or older evidence counts for nothing."""
+    from alphagrad.lab.evidence.claims.data import read
+
+    try:
+        _, kept = read(folder, one)
+    except ConfigError:
+        return False
+    return kept is not None and kept.runs > origin.runs
+
+
+def _has_studies(one: Claim) -> None:
+    if not one.studies:
+        raise ConfigError(f"{one.name}: its evidence is written by a script: {one.script}")
+
+
+def _experiment(one: Claim) -> str:
+    return f"claim {one.name}"

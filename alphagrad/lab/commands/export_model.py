@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alphagrad.common.errors import ConfigError
-from alphagrad.common.files import atomic
+from alphagrad.common.files import atomic, check_target
 from alphagrad.common.words import cut, listed, say, squeezed
 from alphagrad.lab.commands.arguments import add_store_options, parser
 
@@ -73,8 +73,7 @@ def _checked(file: Path) -> Path:
         raise ConfigError(f"--to={cut(file)}: must end in .onnx")
     if len(file.name.encode()) > LONGEST_NAME:
         raise ConfigError(f"--to={cut(file)}: is longer than a file's name may be")
-    if file.is_dir() or not file.absolute().parent.is_dir():
-        raise ConfigError(f"--to={file}: has to be a file in a folder that exists")
+    check_target("--to", file)
     return file
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from alphagrad.common.errors import ConfigError
+from alphagrad.common.files import check_target
 from alphagrad.common.words import listed, say
 from alphagrad.lab.commands.arguments import add_store_options, parser
 
@@ -22,9 +23,9 @@ def main(argv: list[str]) -> None:
     from alphagrad.lab.store.address import store_uri
 
     pages = [(f"--{name}", getattr(rendering, name), getattr(args, name)) for name in ("html", "markdown")]
-    for option, _, file in pages:
+    for option, file in [*((option, file) for option, _, file in pages), ("--plot", args.plot)]:
         if file is not None:
-            rendering.check(Path(file), option)
+            check_target(option, Path(file))
     results = Results(store_uri(args.uri, args.output_root), args.experiment)
     parents = [results.named(study) for study in dict.fromkeys(args.study or [None])]
     for parent in parents:

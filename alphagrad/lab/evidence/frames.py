@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alphagrad.common.errors import ConfigError
-from alphagrad.common.files import atomic
+from alphagrad.common.files import atomic, check_target
 from alphagrad.common.words import listed
 from alphagrad.lab.evidence.results import Results
 from alphagrad.lab.records.lifecycle import life_of, seconds_of
@@ -105,8 +105,7 @@ def checked(file: Path) -> Path:
     """The file, if a frame can be written to it; :class:`ConfigError` otherwise."""
     if file.suffix not in WRITERS:
         raise ConfigError(f"--to={file}: has to end with one of {listed(WRITERS)}")
-    if not file.absolute().parent.is_dir() or file.is_dir():
-        raise ConfigError(f"--to={file}: has to be a file in a folder that exists")
+    check_target("--to", file)
     return file
 
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from alphagrad.common.errors import ConfigError
-from alphagrad.common.files import atomic
+from alphagrad.common.files import atomic, check_target
 from alphagrad.common.words import cut, listed, squeezed
 from alphagrad.harness.device import device_of
 from alphagrad.harness.recipe import Capability
@@ -124,10 +124,7 @@ def _checked_file(file: Path) -> Path:
     if len(file.name.encode()) > LONGEST_NAME:
         raise ConfigError(f"--to={cut(file)}: is longer than a file's name may be")
     for place in (file, file.with_suffix(".npz")):
-        if place.is_dir():
-            raise ConfigError(f"--to={file}: {place} is a folder")
-    if not file.parent.is_dir():
-        raise ConfigError(f"--to={file}: there is no folder {file.parent}")
+        check_target("--to", place)
     return file
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from alphagrad.common.errors import ConfigError
-from alphagrad.common.files import atomic
+from alphagrad.common.files import atomic, check_target
 from alphagrad.common.words import cut, squeezed
 from alphagrad.lab.config.overrides import LONGEST_NAME
 from alphagrad.lab.launching.resume import folder_named
@@ -92,8 +92,7 @@ def _checked_file(file: Path) -> Path:
         raise ConfigError(f"--out={cut(file)}: must end in {', '.join(SUFFIXES)}")
     if len(file.name.encode()) > LONGEST_NAME:
         raise ConfigError(f"--out={cut(file)}: is longer than a file's name may be")
-    if not file.parent.is_dir():
-        raise ConfigError(f"--out={file}: there is no folder {file.parent}")
+    check_target("--out", file)
     return file
 
 

@@ -150,7 +150,7 @@ def started(
     root = Path(config.output_root).expanduser().resolve()
     key = hashlib.sha256(" ".join(sorted(jobs)).encode()).hexdigest()[:16]
     lock = root / ".studies" / f"{key}.lock"
-    name = " ".join(o for o in overrides if not o.startswith(ASIDE)) or "study"
+    name = name_of(overrides)
     shared = json.dumps(shared_words((job.config, job.words) for job in jobs.values()))
     tags = {**provenance(), LOCK_TAG: str(lock), HOST: platform.node(), SHARED: shared}
     with claimed(lock):  # of two who start one study, the second is told
@@ -174,6 +174,11 @@ def started(
                 show_charts(tracker, [recipe_class(job.config.recipe._target_).objective for job in jobs.values()])
             with jobs.handed_out(running.skipped):
                 yield running
+
+
+def name_of(overrides: Sequence[str]) -> str:
+    """A study's name in the store: its settings, but for those of where and how it runs."""
+    return " ".join(o for o in overrides if not o.startswith(ASIDE)) or "study"
 
 
 def show_charts(tracker: Tracker, objectives: Sequence[Objective]) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
+import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from alphagrad.common.errors import ConfigError
-from alphagrad.common.files import atomic, write_whole
+from alphagrad.common.files import atomic, text_of, write_whole
+from alphagrad.common.words import squeezed
 from alphagrad.lab.evidence.claims.ledger import SEED, Claim
 from alphagrad.lab.evidence.frames import METRIC, SETTING, frame
 from alphagrad.lab.evidence.results import Results
@@ -32,7 +37,9 @@ MEASURES = {
 NAMES = ("status", "reason")
 ENDED = ("finished", "failed")
 """Runs that say something; others are to go on."""
-COMMIT = "commit"
+COMMIT, VERSION, STUDY = "commit", "version.", "study"
+"""Where a gathered run comes from; evidence has it of all runs together."""
+PACKAGES = ("torch", "alphagrad")
 
 
 @dataclass(frozen=True)
@@ -41,14 +48,28 @@ class Origin:
 
     commands: tuple[str, ...]
     commit: str
+    """Of the runs, separated by commas."""
     versions: dict[str, str]
     runs: int
     measured: str
     """On which day, as 2026-11-26."""
+    planned: int = 0
+    """The runs of all the commands; 0: as many as there are."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether every run is made."""
+        return self.runs >= self.planned
 
 
-def gathered(claim: Claim, uri: str, experiment: str) -> DataFrame:
+def gathered(claim: Claim, uri: str, experiment: str, studies: Sequence[str]) -> DataFrame:
     """The runs of a claim's studies: the settings that vary among them, and the measures that its parts name.
+
+    Args:
+        claim: whose runs.
+        uri: of the store.
+        experiment: in which they are.
+        studies: their names. Others of the experiment are none of the claim's.
 
     Raises:
         ConfigError: the experiment is not there, or a run has not ended.
@@ -60,12 +81,17 @@ def gathered(claim: Claim, uri: str, experiment: str) -> DataFrame:
     drawn = [name.split(OF, 1) for name in claim.measures() if OF in name]
     tables = []
     for parent in results.studies():
-        study = parent.info.run_id
+        study, tags = parent.info.run_id, parent.data.tags
+        if parent.info.run_name not in studies:
+            continue
         runs = frame(study, uri=uri)
         if runs.empty:
             continue
         runs = runs.drop_duplicates("job", keep="last")
         table = runs[[SEED, *NAMES, COMMIT]].copy()
+        for name in PACKAGES:
+            table[VERSION + name] = tags.get(VERSION + name, "?")
+        table[STUDY] = parent.info.run_name
         for name in runs.columns:
             if name.startswith(SETTING):
                 table[name.removeprefix(SETTING)] = runs[name]
@@ -82,17 +108,10 @@ def gathered(claim: Claim, uri: str, experiment: str) -> DataFrame:
     if open_runs := int((~whole["status"].isin(ENDED)).sum()):
         told = f"{open_runs} of {len(whole)} runs have not ended"
         raise ConfigError(f"{claim.name}: {told}; alphagrad claims --run {claim.name} goes on with them")
-    used = {setting for part in claim.parts.values() for cell in (part.first, part.than) for setting in _names(cell)}
-    kept = {
-        SEED,
-        claim.pairs,
-        *NAMES,
-        COMMIT,
-        *claim.measures(),
-        *used,
-        *(setting for part in claim.parts.values() for setting in part.best),
-    }
-    return whole[[column for column in whole.columns if column in kept]]
+    asked = [*claim.measures(), *(setting for part in claim.parts.values() for setting in part.settings())]
+    kept = {SEED, claim.pairs, *NAMES, COMMIT, STUDY, *(VERSION + name for name in PACKAGES), *asked}
+    varied = {name for name in whole if whole[name].nunique(dropna=False) > 1 and "/" not in name and OF not in name}
+    return whole[[column for column in whole.columns if column in kept | varied]]
 
 
 def _measured(study: str, uri: str, measure: str, metric: str) -> dict[str, float]:
@@ -110,8 +129,10 @@ def _measured(study: str, uri: str, measure: str, metric: str) -> dict[str, floa
     return {run: MEASURES[measure](curve) for run, curve in curves.items() if len(curve[1])}
 
 
-def _names(cell: object) -> Sequence[str]:
-    return list(cell) if isinstance(cell, dict) else []
+def commands(claim: Claim) -> tuple[str, ...]:
+    """What makes a claim's runs."""
+    words = tuple(f"alphagrad run -m {shlex.join(study)}" for study in claim.studies)
+    return (*words, claim.script) if claim.script else words
 
 
 def files_of(folder: Path, name: str) -> tuple[Path, Path]:
@@ -140,18 +161,36 @@ def read(folder: Path, claim: Claim) -> tuple[DataFrame | None, Origin | None]:
     """A claim's evidence; None where there is none yet.
 
     Raises:
-        ConfigError: a file is damaged.
+        ConfigError: a file is damaged, or not of the runs that the claim has now.
     """
+    data, beside = files_of(folder, claim.name)
+    if not data.exists() and not beside.exists():
+        return None, None
+    table, origin = _table(data, claim), _origin(beside)
+    if claim.studies and origin.runs != len(table):
+        raise ConfigError(f"{data}: has {len(table)} runs, and {beside.name} says {origin.runs}; one is damaged")
+    if origin.commands != commands(claim):
+        raise ConfigError(f"{beside}: its commands are not those of conf/claim/{claim.name}.yaml; make its runs anew")
+    return table, origin
+
+
+def _table(file: Path, claim: Claim) -> DataFrame:
     import pandas as pd
 
-    data, beside = files_of(folder, claim.name)
-    if not data.exists():
-        return None, None
     try:
-        table = pd.read_csv(data, keep_default_na=False, na_values=[""])  # None is a value of a setting
-        origin = Origin(**json.loads(beside.read_text(encoding="utf-8"))) if beside.exists() else None
-    except (OSError, ValueError, TypeError, EOFError) as error:
-        raise ConfigError(f"{data}: is damaged ({error})") from error
+        table = pd.read_csv(file, keep_default_na=False, na_values=[""])  # None is a value of a setting
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise ConfigError(f"{file}: is damaged ({squeezed(error, 200)})") from error
     if claim.pairs not in table:
-        raise ConfigError(f"{data}: has no column {claim.pairs}")
-    return table, origin
+        raise ConfigError(f"{file}: has no column {claim.pairs}")
+    for column in (claim.pairs, *claim.measures()):
+        if column in table and not pd.api.types.is_numeric_dtype(table[column]):
+            raise ConfigError(f"{file}: is damaged, not all of {column} are numbers")
+    return table
+
+
+def _origin(file: Path) -> Origin:
+    try:
+        return TypeAdapter(Origin).validate_json(text_of(file))
+    except (FileNotFoundError, ValidationError) as error:
+        raise ConfigError(f"{file}: is damaged or missing ({squeezed(error, 200)})") from error

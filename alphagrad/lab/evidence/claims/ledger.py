@@ -26,9 +26,9 @@ class _Strict(BaseModel):
 class Part(_Strict):
     """One thing that a claim says, and how the numbers decide it.
 
-    A comparison: ``measure`` of ``first`` is ``direction`` that of ``than``, by at least ``least``. Runs are paired as
-    the claim says, mostly by seeds; over settings that neither names, a seed's value is the mean. A bound: ``measure``
-    of every run of ``first`` lies within ``at_least`` and ``at_most``.
+    A comparison: ``measure`` of ``first`` is ``direction`` that of ``than``, by at least ``least``, or *equal* to it
+    but for ``within``. Runs are paired as the claim says, mostly by seeds; over settings that neither names, a seed's
+    value is the mean. A bound: ``measure`` of every run of ``first`` lies within ``at_least`` and ``at_most``.
     """
 
     says: str
@@ -37,17 +37,24 @@ class Part(_Strict):
     first: Cell = {}
     than: Cell | float | None = None
     """Other runs, or a number."""
-    direction: Literal["above", "below"] = "above"
+    direction: Literal["above", "below", "equal"] = "above"
     least: float = 0.0
     """The smallest difference that would matter."""
     within: float = 0.0
-    """By so much ``first`` may miss the claimed side: what is asked for is that it is no worse than that."""
+    """By so much ``first`` may miss the claimed side: what is asked for is that it is no worse than that. Two that are
+    equal may differ by it, to either side."""
+    offset: float = 0.0
+    """By how much the two are said to differ: the difference is compared with this, not with 0."""
     best: tuple[str, ...] = ()
     """Settings of which each side has its best value, chosen on the even seeds; the odd ones are compared."""
     log: bool = False
     """Whether log₁₀ of the measure is compared."""
     at_least: float | None = None
     at_most: float | None = None
+
+    def settings(self) -> list[str]:
+        """Those that tell its runs from others."""
+        return [*self.first, *(self.than if isinstance(self.than, dict) else ()), *self.best]
 
     @property
     def bound(self) -> bool:
@@ -60,6 +67,8 @@ class Part(_Strict):
             raise ValueError("has to have either than, or at_least or at_most")
         if self.least < 0:
             raise ValueError("least must be ≥ 0; direction says on which side")
+        if self.direction == "equal" and (self.within <= 0 or self.least):
+            raise ValueError("direction: equal has to have within, and no least")
         return self
 
 
@@ -75,8 +84,9 @@ class Claim(_Strict):
     """What the best value of a setting is chosen by."""
     better: Literal["max", "min"] = "max"
     worst: dict[str, float] = {}
-    """Measure → what a run counts as that failed, diverged, or has none."""
+    """Measure that is compared → what a run counts as that failed, diverged, or has none."""
     seeds: int
+    """How many pairs: the seeds from 0 up that are run and compared."""
     pairs: str = SEED
     """What two runs of a pair share: their seed, or ``problem.instance`` where no seed changes a run."""
     studies: tuple[tuple[str, ...], ...] = ()
@@ -86,8 +96,18 @@ class Claim(_Strict):
     parts: dict[str, Part]
     needs: int | None = None
     """Parts that have to be supported; None: all."""
+    unopposed: bool = False
+    """Whether it stays undecided where parts speak for both sides."""
     open: str = ""
     """What it would take to settle it, where these runs do not."""
+
+    @model_validator(mode="after")
+    def _worst_of_all(self) -> Claim:
+        compared = {part.measure for part in self.parts.values() if not part.bound}
+        compared |= {self.objective for part in self.parts.values() if part.best}
+        if odd := compared ^ set(self.worst):
+            raise ValueError(f"worst has to name what is compared, and nothing else; {listed(sorted(odd))} differs")
+        return self
 
     def measures(self) -> list[str]:
         """All that its parts compare, and the objective."""

@@ -5,16 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from alphagrad.common.errors import ConfigError
 from alphagrad.common.files import write_whole
-from alphagrad.common.words import cell
+from alphagrad.common.words import cell, squeezed
 from alphagrad.lab.evidence.claims.data import Origin
+from alphagrad.lab.evidence.claims.ledger import Part
 from alphagrad.lab.evidence.claims.verdict import Decided, Verdict
 from alphagrad.lab.evidence.figures import unformatted
 from alphagrad.lab.evidence.tables import table as new_table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    Evidence = tuple[DataFrame | None, Origin | None]
 
 COLORS = {"supported": "#0072B2", "refuted": "#D55E00", "undecided": "#000000"}
 """Of the figure; its words say the verdict, too."""
@@ -22,38 +29,66 @@ COLORS = {"supported": "#0072B2", "refuted": "#D55E00", "undecided": "#000000"}
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
     """A row for each part of each claim."""
-    numbers = ("effect", "95 % interval", "n")
-    shown = new_table("claim", "verdict", "part", *numbers, folded=("part",), right=numbers)
+    shown = new_table(
+        "verdict", "claim, and its parts", "effect", "n", folded=("claim, and its parts", "effect"), right=("n",)
+    )
     for verdict in verdicts:
-        shown.add_row(verdict.claim.name, str(verdict.stand), cell(verdict.claim.title), "", "", "")
+        shown.add_row(str(verdict.stand), cell(f"{verdict.claim.name} {verdict.claim.title}"), "", "")
         for part in verdict.parts.values():
-            shown.add_row("", f"  {part.stand}", cell(part.part.says), *effect(part))
+            mean, bounds, n = effect(part)
+            shown.add_row(f"  {part.stand}", cell(part.part.says), cell(f"{mean} {bounds}".removesuffix(" –")), n)
     return shown
 
 
 def effect(part: Decided) -> tuple[str, str, str]:
-    """Effect, interval and number in words."""
+    """Effect, interval and number in words; *19 of 20* where runs are missing."""
     if not part.n:
         return "–", "–", "0"
     bounds = "–" if part.interval is None else f"[{number(part.interval[0])}, {number(part.interval[1])}]"
-    return number(part.effect), bounds, str(part.n)
+    return number(part.effect), bounds, str(part.n) if part.n >= part.wanted else f"{part.n} of {part.wanted}"
 
 
 def number(value: float) -> str:
-    """In three digits."""
-    return "–" if math.isnan(value) else f"{value:.3g}"
+    """In four digits."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
-def write_page(verdicts: Sequence[Verdict], origins: Sequence[Origin | None], file: Path) -> None:
-    """Writes the page, and its figures beside it in ``images/claims``."""
+def asked(part: Part) -> str:
+    """What the rule asks of the effect: *≥ 500*."""
+    if part.direction == "equal":
+        return f"{number(part.offset)} ± {number(part.within)}"
+    if part.at_least is not None and part.at_most is not None:
+        return f"{number(part.at_least)} to {number(part.at_most)}"
+    if part.bound:
+        return f"≥ {number(part.at_least)}" if part.at_least is not None else f"≤ {number(part.at_most or 0.0)}"
+    edge = part.offset + (part.least - part.within) * (1 if part.direction == "above" else -1)
+    sign = ("≥" if part.least else ">") if part.direction == "above" else ("≤" if part.least else "<")
+    return f"{sign} {number(edge)}"
+
+
+def write_page(verdicts: Sequence[Verdict], evidence: Sequence[Evidence], file: Path) -> None:
+    """Writes the page, and its figures beside it in ``images/claims``.
+
+    Raises:
+        ConfigError: one cannot be written.
+    """
+    try:
+        _write_page(verdicts, evidence, file)
+    except OSError as error:
+        raise ConfigError(f"--page={file}: cannot be written ({squeezed(error, 200)})") from error
+
+
+def _write_page(verdicts: Sequence[Verdict], evidence: Sequence[Evidence], file: Path) -> None:
     figures = file.parent / "images" / "claims"
     figures.mkdir(parents=True, exist_ok=True)
     parts = [overview(verdicts)]
-    for verdict, origin in zip(verdicts, origins, strict=True):
+    for verdict, (table, origin) in zip(verdicts, evidence, strict=True):
         drawn = any(part.values for part in verdict.parts.values())
         if drawn:
             draw(verdict, figures / f"{verdict.claim.name}.svg")
-        parts.append(section(verdict, origin, f"images/claims/{verdict.claim.name}.svg" if drawn else ""))
+        parts.append(section(verdict, table, origin, f"images/claims/{verdict.claim.name}.svg" if drawn else ""))
     write_whole(file, "\n\n".join(parts) + "\n")
 
 
@@ -63,29 +98,53 @@ def overview(verdicts: Sequence[Verdict]) -> str:
     return "\n".join(["| | claim | verdict |", "|---|---|---|", *rows])
 
 
-def section(verdict: Verdict, origin: Origin | None, figure: str) -> str:
+def section(verdict: Verdict, table: DataFrame | None, origin: Origin | None, figure: str) -> str:
     """One claim: what is said, its verdict part by part, the figure, and how to repeat it."""
     claim = verdict.claim
     lines = [f"## {claim.name}", f"**{verdict.stand.capitalize()}.** {claim.says} (paper, {claim.section})"]
-    rows = ["| part | verdict | effect | 95 % interval | n | least that matters |", "|---|---|---:|---:|---:|---:|"]
+    rows = ["| part | verdict | effect | 95 % interval | n | asked |", "|---|---|---:|---:|---:|---:|"]
     for part in verdict.parts.values():
-        least = "" if part.part.bound else number(part.part.least)
-        rows.append(f"| {part.part.says} | {part.stand} | {' | '.join(effect(part))} | {least} |")
+        rows.append(f"| {part.part.says} | {part.stand} | {' | '.join(effect(part))} | {asked(part.part)} |")
     lines.append("\n".join(rows))
+    if any(part.part.log for part in verdict.parts.values()):
+        lines.append("Effects of parts that compare log₁₀ are powers of ten.")
     if chosen := list(dict.fromkeys(part.chosen for part in verdict.parts.values() if part.chosen)):
-        lines.append(f"Best settings, chosen on the even {claim.pairs.rpartition('.')[2]}s: {'; '.join(chosen)}.")
+        lines.append(f"Best settings, chosen on the even {_pairs(verdict)}s: {'; '.join(chosen)}.")
     if figure:
         lines.append(f"![What the runs of {claim.name} say, part by part]({figure})")
-    if verdict.stand == "undecided" and (claim.open or not any(part.n for part in verdict.parts.values())):
-        lines.append(f"**What it would take.** {claim.open or 'Its runs have not been made.'}")
-    lines.append(f"Again: `alphagrad claims --run {claim.name}`." + ("" if origin is None else f" {source(origin)}"))
+    if told := missing(verdict):
+        lines.append(f"**What it would take.** {' '.join(told)}")
+    again = claim.script or f"alphagrad claims --run {claim.name}"
+    lines.append(f"Again: `{again}`." + ("" if origin is None else f" {source(origin, table)}"))
     return "\n\n".join(lines)
 
 
-def source(origin: Origin) -> str:
+def missing(verdict: Verdict) -> list[str]:
+    """What would settle the parts that are undecided."""
+    parts = [part for part in verdict.parts.values() if part.stand == "undecided"]
+    if not parts:
+        return []
+    told = [verdict.claim.open] if verdict.claim.open else []
+    for part in parts:
+        if part.more is not None and part.n >= part.wanted:
+            told.append(f"About {part.more:,} {_pairs(verdict)}s compared, for: {part.part.says}.")
+    return told or ["Runs that are not made yet."]
+
+
+def _pairs(verdict: Verdict) -> str:
+    return verdict.claim.pairs.rpartition(".")[2]
+
+
+def source(origin: Origin, table: DataFrame | None) -> str:
     """Where the numbers come from, in a sentence."""
     versions = ", ".join(f"{package} {version}" for package, version in origin.versions.items())
-    return f"{origin.runs:,} runs, {origin.measured}, commit `{origin.commit[:10]}`; {versions}."
+    commits = ", ".join(
+        f"`{commit[:10]}{'-dirty' * commit.endswith('-dirty')}`" for commit in origin.commit.split(", ")
+    )
+    runs = f"{origin.runs:,} runs" if origin.whole else f"{origin.runs:,} of {origin.planned:,} runs"
+    lost = 0 if table is None or "status" not in table else int((table["status"] != "finished").sum())
+    failed = f", of which {lost} failed" if lost else ""
+    return f"{runs}{failed}, {origin.measured}, commit {commits}; {versions}."
 
 
 def draw(verdict: Verdict, file: Path) -> None:
@@ -117,8 +176,9 @@ def _row(axes: Any, part: Decided) -> None:
     if rule.bound:
         edges = [edge for edge in (rule.at_least, rule.at_most) if edge is not None]
     else:
-        axes.axvline(0, color="#888888", linewidth=0.8)
-        edges = [rule.least * (1 if rule.direction == "above" else -1)] if rule.least else []
+        axes.axvline(rule.offset, color="#888888", linewidth=0.8)
+        signs = {"above": (1,), "below": (-1,), "equal": (-1, 1)}[rule.direction]
+        edges = [rule.offset + sign * (rule.least - rule.within) for sign in signs if rule.least != rule.within]
     for edge in edges:
         axes.axvline(edge, color="#000000", linestyle=":")
     axes.set_ylim(-1, 1)

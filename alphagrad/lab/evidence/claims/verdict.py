@@ -33,11 +33,13 @@ class Decided:
     part: Part
     stand: Stand
     effect: float = float("nan")
-    """Mean difference, first minus than, with what it may miss; of a bound the value farthest out."""
+    """Mean difference, first minus than; of a bound the value that comes nearest to breaking it, or breaks it most."""
     interval: tuple[float, float] | None = None
     """At 95 %."""
     n: int = 0
     """Pairs of runs, or runs."""
+    wanted: int = 0
+    """So many pairs the claim asks for; 0 of a bound."""
     chosen: str = ""
     """The best values of settings, where they were chosen."""
     more: int | None = None
@@ -55,115 +57,160 @@ class Verdict:
     parts: Mapping[str, Decided]
 
 
-def decide(claim: Claim, table: DataFrame | None) -> Verdict:
+def decide(claim: Claim, table: DataFrame | None, whole: bool = True) -> Verdict:
     """The verdict by the claim's own rule.
 
-    A comparison is *supported* when its 95 % interval lies wholly on the claimed side of 0 and the mean is at least
-    ``least``; *refuted* when the whole interval falls short of ``least`` (of 0, where ``least`` is 0); *undecided*
-    otherwise, and where a best value is asked for and not every value has runs. A bound is supported when every run
-    keeps it. The claim is supported when as many parts are as it ``needs`` (all, unless it says a number) and none is
-    refuted. It is refuted when so many are refuted and none is supported, or, where it needs all, when one is.
+    Pairs are those that the claim declares, ``range(seeds)``; others do not count, and where one is missing a
+    comparison is *undecided*. It is *supported* when its 95 % interval lies wholly on the claimed side of 0 (or of what
+    it may miss, ``within``) and the mean is at least ``least``; *refuted* when the whole interval falls short of that;
+    *undecided* otherwise. That two are equal is supported when the interval lies within ±``within``, and refuted when
+    it lies outside. A bound is supported when every run keeps it and all are made, refuted when one does not.
+
+    The claim is supported when as many parts are as it ``needs`` (all, unless it says a number), and refuted when so
+    many are refuted that this can no longer be. One that has to be ``unopposed`` is undecided while some parts are
+    supported and others refuted.
 
     Args:
         claim: with its rule.
         table: a row for each run: settings, ``seed`` and measures; None where nothing was run.
+        whole: whether all runs are made.
     """
-    parts = {
-        name: Decided(part, Stand.UNDECIDED) if table is None or not len(table) else _decided(claim, part, table)
-        for name, part in claim.parts.items()
-    }
+    if table is None or not len(table):
+        parts = {name: Decided(part, Stand.UNDECIDED) for name, part in claim.parts.items()}
+    else:
+        declared = table[table[claim.pairs].isin(range(claim.seeds))]
+        parts = {name: _decided(claim, part, declared, whole) for name, part in claim.parts.items()}
     stands = [part.stand for part in parts.values()]
     yes, no = stands.count(Stand.SUPPORTED), stands.count(Stand.REFUTED)
     needed = claim.needs or len(parts)
-    if yes >= needed and not no:
+    stand = Stand.UNDECIDED
+    if claim.unopposed and yes and no:
+        pass
+    elif yes >= needed:
         stand = Stand.SUPPORTED
-    elif (no and claim.needs is None) or (claim.needs is not None and no >= needed and not yes):
+    elif no > len(parts) - needed:
         stand = Stand.REFUTED
-    else:
-        stand = Stand.UNDECIDED
     return Verdict(claim, stand, parts)
 
 
-def _decided(claim: Claim, part: Part, table: DataFrame) -> Decided:
+def _decided(claim: Claim, part: Part, table: DataFrame, whole: bool) -> Decided:
+    if part.measure not in table:
+        return Decided(part, Stand.UNDECIDED)
     if part.bound:
-        return _bounded(part, _rows(table, part.first))
+        return _bounded(part, _rows(table, part.first), whole)
     first, one = _side(claim, part, table, part.first)
     if isinstance(part.than, dict):
         second, other = _side(claim, part, table, part.than)
     else:
         second, other = dict.fromkeys(first, float(part.than or 0.0)), ""
     chosen = "; ".join(dict.fromkeys(filter(None, (one, other))))
-    spared = part.within if part.direction == "above" else -part.within
-    gaps = {seed: first[seed] - second[seed] + spared for seed in first.keys() & second.keys()}
+    wanted = len(_judging(claim, part))
+    gaps = {seed: first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())}
     if not gaps:
-        return Decided(part, Stand.UNDECIDED, chosen=chosen)
+        return Decided(part, Stand.UNDECIDED, wanted=wanted, chosen=chosen)
     values = list(gaps.values())
     mean, bounds = float(np.mean(values)), interval(values)
+    stand = Stand.UNDECIDED if len(gaps) < wanted else _stand(part, mean, bounds)
     found = difference(gaps, dict.fromkeys(gaps, 0.0))
-    more = seeds_needed(part.least or abs(mean), found.deviation)
-    return Decided(part, _stand(part, mean, bounds), mean, bounds, len(values), chosen, more, tuple(values))
+    more = seeds_needed(part.least or part.within or abs(mean), found.deviation)
+    return Decided(part, stand, mean, bounds, len(values), wanted, chosen, more, tuple(values))
+
+
+def _judging(claim: Claim, part: Part) -> range:
+    """The pairs that are compared: all, or the odd ones where the even ones choose."""
+    return range(1, claim.seeds, 2) if part.best else range(claim.seeds)
 
 
 def _stand(part: Part, mean: float, bounds: tuple[float, float] | None) -> Stand:
     if bounds is None:
         return Stand.UNDECIDED
+    mean, bounds = mean - part.offset, (bounds[0] - part.offset, bounds[1] - part.offset)
+    if part.direction == "equal":
+        low, high = bounds
+        if -part.within <= low and high <= part.within:
+            return Stand.SUPPORTED
+        return Stand.REFUTED if high < -part.within or part.within < low else Stand.UNDECIDED
     sign = 1.0 if part.direction == "above" else -1.0
-    low, high = sorted(sign * bound for bound in bounds)
-    if low > 0 and sign * mean >= part.least:
+    low, high = (bound + part.within for bound in sorted(sign * bound for bound in bounds))
+    if low > 0 and sign * mean + part.within >= part.least:
         return Stand.SUPPORTED
     return Stand.REFUTED if high < part.least else Stand.UNDECIDED
 
 
-def _bounded(part: Part, rows: DataFrame) -> Decided:
+def _bounded(part: Part, rows: DataFrame, whole: bool) -> Decided:
     """A run that did not finish, or lacks the measure, keeps no bound."""
     if not len(rows):
         return Decided(part, Stand.UNDECIDED)
-    values = rows[part.measure].to_numpy(float) if part.measure in rows else np.full(len(rows), np.nan)
+    values = np.where(_finished(rows), rows[part.measure].to_numpy(float), np.nan)
     low = -np.inf if part.at_least is None else part.at_least
     high = np.inf if part.at_most is None else part.at_most
-    values = np.where(_finished(rows), values, np.nan)
-    kept = (values >= low) & (values <= high)
-    if np.isnan(values).any():
-        farthest = float("nan")
-    elif part.at_most is not None:
-        farthest = float(values.max())
-    else:
-        farthest = float(values.min())
-    stand = Stand.SUPPORTED if kept.all() else Stand.REFUTED
-    return Decided(part, stand, farthest, None, len(values), values=tuple(map(float, values)))
+    spared = np.minimum(values - low, high - values)
+    kept = spared >= 0
+    nearest = float("nan") if np.isnan(values).any() else float(values[np.argmin(spared)])
+    stand = Stand.REFUTED if not kept.all() else Stand.SUPPORTED if whole else Stand.UNDECIDED
+    return Decided(part, stand, nearest, None, len(values), values=tuple(map(float, values)))
 
 
 def _side(claim: Claim, part: Part, table: DataFrame, cell: Cell) -> tuple[dict[int, float], str]:
     """Seed → the measure of one side; and the values of settings that were chosen for it."""
     rows = _rows(table, cell)
+    worst = {measure: _worst(claim, measure, table) for measure in (part.measure, claim.objective)}
+    judging = rows[rows[claim.pairs].isin(_judging(claim, part))]
     if not part.best:
-        return _values(claim, part.measure, rows, part.log), ""
-    even, odd = rows[rows[claim.pairs] % 2 == 0], rows[rows[claim.pairs] % 2 == 1]
+        return _values(claim, part.measure, judging, worst, part.log), ""
+    if not set(part.best) <= set(rows):
+        return {}, ""
+    even = rows[rows[claim.pairs] % 2 == 0]
     sign = 1.0 if claim.better == "max" else -1.0
-    options = [sorted(rows[setting].unique(), key=str) for setting in part.best]
-    for setting, there in zip(part.best, options, strict=True):
-        if not claim.tried(cell, setting) <= set(map(told, there)):
+    options = []
+    for setting in part.best:
+        there, tried = sorted(rows[setting].unique(), key=str), claim.tried(cell, setting)
+        if not tried <= set(map(told, there)):
             return {}, ""  # not all are run yet
+        options.append([value for value in there if not tried or told(value) in tried])
     best: tuple[float, Cell] | None = None
     for values in product(*options):
-        tried: Cell = dict(zip(part.best, values, strict=True))
-        scores = list(_values(claim, claim.objective, _rows(even, tried), False).values())
-        score = sign * float(np.mean(scores)) if scores else -np.inf
+        own: Cell = dict(zip(part.best, values, strict=True))
+        scores = _values(claim, claim.objective, _rows(even, own), worst, False)
+        if not scores:
+            continue
+        if scores.keys() != set(range(0, claim.seeds, 2)):
+            return {}, ""
+        score = sign * float(np.mean(list(scores.values())))
         if best is None or score > best[0]:
-            best = score, tried
+            best = score, own
     if best is None:
         return {}, ""
-    chosen = ", ".join(f"{setting}={value}" for setting, value in best[1].items())
+    chosen = ", ".join(f"{setting}={value}" for setting, value in best[1].items() if told(value) not in NO_VALUE)
     who = " ".join(str(value) for value in cell.values())
-    return _values(claim, part.measure, _rows(odd, best[1]), part.log), f"{who}: {chosen}"
+    return _values(claim, part.measure, _rows(judging, best[1]), worst, part.log), f"{who}: {chosen}"
 
 
-def _values(claim: Claim, measure: str, rows: DataFrame, log: bool) -> dict[int, float]:
-    """Seed → mean of a measure over its runs; those that have none count as the claim's worst."""
+NO_VALUE = ("nan", "None", "")
+"""Of a setting that one side's runs do not have."""
+
+
+def _worst(claim: Claim, measure: str, table: DataFrame) -> float:
+    """What a run counts as that has no value: the claim's worst, or that of the finished runs where it is worse still.
+
+    Worse is on that side of the finished runs' median on which the claim's worst lies.
+    """
+    named = claim.worst.get(measure, np.nan)
+    if measure not in table or np.isnan(named):
+        return named
+    values = table[measure].astype(float).to_numpy()[_finished(table)]
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return named
+    return float(max(named, values.max()) if named >= np.median(values) else min(named, values.min()))
+
+
+def _values(claim: Claim, measure: str, rows: DataFrame, worst: Mapping[str, float], log: bool) -> dict[int, float]:
+    """Seed → mean of a measure over its runs; those that have none count as the worst."""
     if measure not in rows:
         return {}
     counts = np.isfinite(rows[measure].astype(float)) & _finished(rows)
-    values = rows[measure].where(counts, claim.worst.get(measure, np.nan))
+    values = rows[measure].where(counts, worst[measure])
     if log:
         values = np.log10(values.astype(float).clip(lower=1e-300))
     means = values.groupby(rows[claim.pairs]).agg(lambda own: own.mean(skipna=False))

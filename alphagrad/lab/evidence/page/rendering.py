@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alphagrad.common.errors import ConfigError
-from alphagrad.common.files import atomic
+from alphagrad.common.files import atomic, check_target
 from alphagrad.common.words import plain
 from alphagrad.lab.evidence.page.blocks import Block, Code, Page, Picture, Table, Text
 
@@ -92,19 +92,13 @@ def _fenced(text: str) -> str:
     return f"{fence}sh\n{text}\n{fence}"
 
 
-def check(file: Path, option: str) -> None:
-    """Raises :class:`ConfigError` for what cannot be a page's file."""
-    if file.is_dir() or not file.absolute().parent.is_dir():
-        raise ConfigError(f"{option}={file}: has to be a file in a folder that exists")
-
-
 def write(page: Page, file: Path, option: str, written: Callable[[Page], str]) -> None:
     """Writes a page, whole or not at all.
 
     Raises:
         ConfigError: the file cannot be written.
     """
-    check(file, option)
+    check_target(option, file)
     text = written(page)
     try:
         with atomic(file) as unfinished:
