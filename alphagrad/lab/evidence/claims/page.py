@@ -127,7 +127,7 @@ def missing(verdict: Verdict) -> list[str]:
     told = [verdict.claim.open] if verdict.claim.open else []
     for part in parts:
         if part.more is not None and part.n >= part.wanted:
-            told.append(f"About {part.more:,} {_pairs(verdict)}s compared, for: {part.part.says}.")
+            told.append(f"About {part.more:,} compared {_pairs(verdict)}s would tell whether {part.part.says}.")
     return told or ["Runs that are not made yet."]
 
 
