@@ -233,6 +233,28 @@ def test_a_small_claim_is_run_gathered_and_decided(cli, odd, root, tmp_path, mon
 
 
 @pytest.mark.long
+def test_a_claim_goes_on_where_a_later_study_stopped(cli, odd, at, root, tmp_path, monkeypatch):
+    """The studies before it are kept while it is not done."""
+    studies = [("recipe=odd", f"optimizer={name}", "recipe.total_steps=4", "seed=0,1") for name in ("adam", "sgd")]
+    part = {"says": "s", "measure": "eval/return", "at_least": -1e9}
+    own = of_odd(studies[0], {"all": part}).model_copy(update={"studies": tuple(studies), "seeds": 2})
+    monkeypatch.setattr(ledger, "claim", lambda name: own)
+    where = ["--evidence", str(tmp_path), "--output-root", str(root)]
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    at(2, interrupt)
+    words = ("run", "-m", *studies[1], f"output_root={root}", "tracking.experiment='claim C0'")
+    assert cli(*words).status == 130
+    assert "1 of 1 runs have not ended; alphagrad claims --run C0" in cli("claims", "C0", "--gather", *where).err
+    done = cli("claims", "C0", "--run", *where)
+    assert done.status == 0, done.err
+    _, origin = data.read(tmp_path, own)
+    assert (origin.runs, origin.planned) == (4, 4)
+
+
+@pytest.mark.long
 def test_runs_that_failed_are_kept_and_end_nothing(cli, odd, root, tmp_path, monkeypatch, lab):
     words = ("recipe=odd", "optimizer=adam,sgd", "recipe.total_steps=4", "recipe.raising=[1]", "seed=range(2)")
     part = {"says": "s", "measure": "eval/return", "at_least": -1e9}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -192,6 +193,26 @@ def test_a_deleted_experiment_is_named(cli, root, tiny, store_runs):
     assert failed.status == 2
     assert "tracking.experiment=gone: was deleted" in failed.err
     assert store_runs(root) == []
+
+
+def test_a_commit_is_dirty_where_code_was_changed_not_evidence(monkeypatch, tmp_path):
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a", *words], check=True)
+
+    code, kept = tmp_path / "package" / "code.py", tmp_path / "evidence" / "C1.json"
+    for file in (code, kept):
+        file.parent.mkdir()
+        file.write_text("1")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "all")
+    monkeypatch.setattr(provenance, "__file__", str(code))
+    commit = provenance.git_commit()
+    assert re.fullmatch(r"[0-9a-f]{40}", commit)
+    kept.write_text("2")
+    assert provenance.git_commit() == commit
+    code.write_text("2")
+    assert provenance.git_commit() == f"{commit}-dirty"
 
 
 def test_provenance_outside_a_checkout(monkeypatch):

@@ -93,7 +93,7 @@ def run_studies(one: Claim, folder: Path, uri: str | None, output_root: str) -> 
 
     _has_studies(one)
     where = [f"output_root={output_root}", f"tracking.experiment='{_experiment(one)}'", "study.rerun=missing"]
-    for study in one.studies:
+    for number, study in enumerate(one.studies, start=1):
         try:
             run(["-m", *study, *where, *([f"tracking.uri={uri}"] if uri else [])])
         except (ConfigError, StorageLost):
@@ -103,13 +103,21 @@ def run_studies(one: Claim, folder: Path, uri: str | None, output_root: str) -> 
                 f"alphagrad: {one.name}: not every run finished ({squeezed(error, 200)}); these count as its worst",
                 err=True,
             )
-        table, origin = from_store(one, uri, output_root)
-        if study is one.studies[-1] or not _has_more(one, folder, origin):
+        table, origin = from_store(one, uri, output_root, one.studies[:number])
+        if number == len(one.studies) or not _has_more(one, folder, origin):
             keep_evidence(one, folder, table, origin)
 
 
-def from_store(one: Claim, uri: str | None, output_root: str) -> tuple[DataFrame, Origin]:
+def from_store(
+    one: Claim, uri: str | None, output_root: str, studies: Sequence[Sequence[str]] | None = None
+) -> tuple[DataFrame, Origin]:
     """What a store has of a claim's runs.
+
+    Args:
+        one: the claim.
+        uri: of the store.
+        output_root: where it is otherwise.
+        studies: of the claim that are looked at; None: all. One that was stopped may follow.
 
     Raises:
         ConfigError: it has none, or not all have ended.
@@ -124,7 +132,8 @@ def from_store(one: Claim, uri: str | None, output_root: str) -> tuple[DataFrame
     with compose.hydra_initialized():
         for study in one.studies:
             planned[name_of(study)] = len(sweep.jobs_of([*sweep.sweep_parameters(study), *study]))
-    table = gathered(one, store_uri(uri, output_root), _experiment(one), list(planned))
+    looked = [name_of(study) for study in studies or one.studies]
+    table = gathered(one, store_uri(uri, output_root), _experiment(one), looked)
     if table.empty:
         raise ConfigError(f"{one.name}: the store has no runs of it; alphagrad claims --run {one.name} makes them")
     made = table.pop(STUDY).value_counts()

@@ -29,6 +29,10 @@ def provenance(command: str = "run") -> dict[str, str]:
     return tags
 
 
+CODE = (":(top)", ":(top,exclude)evidence")
+"""What changes a run: all but what `alphagrad claims` keeps after each study, which no run reads."""
+
+
 def git_commit() -> str | None:
     """The commit of the checkout alphagrad runs from, marked ``-dirty`` if it was changed; None outside one."""
     here = Path(__file__).resolve().parent
@@ -41,7 +45,7 @@ def git_commit() -> str | None:
             timeout=10,
         ).stdout.strip()
         changed = subprocess.run(
-            ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"],  # noqa: S607
+            ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no", "--", *CODE],  # noqa: S607
             capture_output=True,
             text=True,
             check=True,

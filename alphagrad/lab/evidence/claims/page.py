@@ -108,7 +108,8 @@ def section(verdict: Verdict, table: DataFrame | None, origin: Origin | None, fi
     lines.append("\n".join(rows))
     if any(part.part.log for part in verdict.parts.values()):
         lines.append("Effects of parts that compare log₁₀ are powers of ten.")
-    if chosen := list(dict.fromkeys(part.chosen for part in verdict.parts.values() if part.chosen)):
+    sides = [side for part in verdict.parts.values() for side in part.chosen.split("; ") if side]
+    if chosen := list(dict.fromkeys(sides)):
         lines.append(f"Best settings, chosen on the even {_pairs(verdict)}s: {'; '.join(chosen)}.")
     if figure:
         lines.append(f"![What the runs of {claim.name} say, part by part]({figure})")
