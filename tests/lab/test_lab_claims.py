@@ -147,6 +147,8 @@ def test_evidence_says_where_it_comes_from():
         (["--gather"], "--gather: which claims?"),
         (["--uri", "sqlite:///x.db"], "--uri and --output-root: which claims?"),
         (["--output-root", "/nowhere", "C8"], "tracking.uri=sqlite:////nowhere/mlflow.db: there is no such store"),
+        (["--run", "C14", "C4"], "C4: its evidence is written by a script"),
+        (["--run", "C14", "--evidence", "/dev/null"], "--evidence=/dev/null: cannot be written (File exists)"),
         (["--evidence", "/nowhere"], "--evidence=/nowhere: there is no such folder"),
         (["--page", "/dev/null"], "--page=/dev/null: has to end in .md"),
         (["--page", ""], "--page=: has to end in .md"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
 from alphagrad.common.errors import ConfigError, StorageLost
@@ -53,6 +54,10 @@ def main(argv: list[str]) -> None:
         flag = "--run" if args.run else "--gather" if args.gather else "--uri and --output-root"
         raise ConfigError(f"{flag}: which claims? Name them: alphagrad claims C1 {flag.partition(' ')[0]}")
     chosen = [claim(name) for name in dict.fromkeys(args.claim or names())]
+    if args.run or args.gather:
+        for one in chosen:
+            _check_has_studies(one)
+        _check_writable(folder)
     if args.run:
         for one in chosen:
             run_studies(one, folder, args.uri, output_root)
@@ -91,7 +96,6 @@ def run_studies(one: Claim, folder: Path, uri: str | None, output_root: str) -> 
     """Makes the runs of a claim, those that are missing, and keeps its evidence after each of its studies."""
     from alphagrad.lab.commands.run import run
 
-    _has_studies(one)
     where = [f"output_root={output_root}", f"tracking.experiment='{_experiment(one)}'", "study.rerun=missing"]
     for number, study in enumerate(one.studies, start=1):
         try:
@@ -127,7 +131,7 @@ def from_store(
     from alphagrad.lab.launching.study import name_of
     from alphagrad.lab.store.address import store_uri
 
-    _has_studies(one)
+    _check_has_studies(one)
     planned: dict[str, int] = {}
     with compose.hydra_initialized():
         for study in one.studies:
@@ -169,7 +173,17 @@ def _has_more(one: Claim, folder: Path, origin: Origin) -> bool:
     return kept is not None and kept.runs > origin.runs
 
 
-def _has_studies(one: Claim) -> None:
+def _check_writable(folder: Path) -> None:
+    """Before hours of runs."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--evidence={folder}: cannot be written ({error.strerror or error})") from error
+
+
+def _check_has_studies(one: Claim) -> None:
     if not one.studies:
         raise ConfigError(f"{one.name}: its evidence is written by a script: {one.script}")
 
