@@ -182,7 +182,7 @@ def _side(claim: Claim, part: Part, table: DataFrame, cell: Cell) -> tuple[dict[
     if best is None:
         return {}, ""
     chosen = ", ".join(f"{setting}={value}" for setting, value in best[1].items() if told(value) not in NO_VALUE)
-    who = " ".join(str(value) for value in cell.values())
+    who = " ".join(str(value) if name.endswith(".name") else f"{name}={value}" for name, value in cell.items())
     return _values(claim, part.measure, _rows(judging, best[1]), worst, part.log), f"{who}: {chosen}"
 
 
