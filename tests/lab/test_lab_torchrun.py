@@ -60,7 +60,8 @@ def all_commands(root: str, ports: list[int]) -> dict:
         "diverged": command(next(port), *RUN, *settings["diverged"], "recipe.diverging_at=2"),
         "stopped": command(next(port), *RUN, *settings["stopped"], *kept, **interrupted),
     }
-    assert list(Path(root, "stopped").rglob("run_id")), said["stopped"]
+    if not list(Path(root, "stopped").rglob("run_id")):
+        return said  # the tests tell what each process said
     said["resumed"] = command(next(port), "resume", str(folder_in(Path(root, "stopped"))))
     return said
 
