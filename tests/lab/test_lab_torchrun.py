@@ -17,6 +17,8 @@ import torch
 from gloo import in_processes
 from servers import free_ports
 
+from alphagrad.lab.records.run import PARENT_RUN
+
 ODD = Path(__file__).parent / "odd"
 RUN = ("run", "recipe=together", "optimizer=saturation", "device=cpu", "recipe.parallel=fsdp")
 
@@ -44,7 +46,8 @@ def command(port: int, *words: str, **environment: str) -> dict:
 def all_commands(root: str, ports: list[int]) -> dict:
     """One after the other in the same two processes, whose start takes longest."""
     os.environ["ALPHAGRAD_CONF"] = str(ODD)
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    for name in ("MLFLOW_TRACKING_URI", PARENT_RUN):
+        os.environ.pop(name, None)  # of the test process, where another test left it
     sys.path.insert(0, str(ODD))
     settings = {name: (f"output_root={root}/{name}",) for name in ("wrong", "straight", "ddp", "stopped", "diverged")}
     kept = ("checkpoint.every_steps=2", "checkpoint.best=eval/return")
