@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from alphagrad.common.errors import ConfigError
-from alphagrad.common.words import squeezed
+from alphagrad.common.words import cut, squeezed
 
 LARGEST = 1 << 26
 """Bytes of a file of text; a list of a hundred thousand jobs has fewer."""
+LONGEST_NAME = 255 - len(".tmp4194304-")
+"""Bytes of a file's name that :func:`atomic` can write, on Linux and macOS."""
 UNFINISHED = ".tmp*"
 """The names of what :func:`atomic` was writing when its process was killed."""
 
@@ -75,6 +77,8 @@ def text_of(file: Path, largest: int = LARGEST) -> str:
 
 def check_target(option: str, file: Path) -> None:
     """Raises :class:`ConfigError` for what cannot become a file: it is a folder or a device, or in no folder."""
+    if len(file.name.encode()) > LONGEST_NAME:
+        raise ConfigError(f"{option}={cut(file)}: is longer than a file's name may be")
     if not is_folder(file.absolute().parent) or (file.exists() and not file.is_file()):
         raise ConfigError(f"{option}={file}: has to be a file in a folder that exists")
 

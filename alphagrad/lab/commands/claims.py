@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from alphagrad.lab.evidence.claims.data import Origin
     from alphagrad.lab.evidence.claims.ledger import Claim
+    from alphagrad.lab.evidence.claims.page import Evidence
 
 ABOUT = """The paper's claims with their verdicts, from the evidence kept, or from a store that --uri or
 --output-root names. With --run what is missing is run first, and the evidence is replaced. That of C4, C5 and C9 is
@@ -40,37 +42,24 @@ def main(argv: list[str]) -> None:
     p.add_argument("--uri", help="MLflow store of the runs (default: $MLFLOW_TRACKING_URI, else OUTPUT_ROOT/mlflow.db)")
     p.add_argument("--output-root", help="default outputs")
     args = p.parse_args(argv)
-    from alphagrad.lab.evidence.claims.data import commands, read
+    from alphagrad.lab.evidence.claims.data import commands
     from alphagrad.lab.evidence.claims.ledger import claim, names
     from alphagrad.lab.evidence.claims.page import verdict_table, write_page
     from alphagrad.lab.evidence.claims.verdict import decide
     from alphagrad.lab.evidence.tables import show
 
-    folder, page = Path(args.evidence), None if args.page is None else _page(args.page)
-    evidence: Sequence[tuple[DataFrame | None, Origin | None]]
+    page = None if args.page is None else _page(args.page)
     stored = args.uri is not None or args.output_root is not None
-    output_root = args.output_root or "outputs"
     if (args.run or args.gather or stored) and not args.claim:
         flag = "--run" if args.run else "--gather" if args.gather else "--uri and --output-root"
-        raise ConfigError(f"{flag}: which claims? Name them: alphagrad claims C1 {flag.partition(' ')[0]}")
+        raise ConfigError(f"{flag}: which claims? Name them, as in alphagrad claims C1 C9")
     chosen = [claim(name) for name in dict.fromkeys(args.claim or names())]
-    if args.run or args.gather:
-        for one in chosen:
-            _check_has_studies(one)
-        _check_writable(folder)
+    kept = Kept(Path(args.evidence), args.uri, args.output_root or "outputs")
     if args.run:
-        for one in chosen:
-            run_studies(one, folder, args.uri, output_root)
+        kept.run(chosen)
     elif args.gather:
-        found = [from_store(one, args.uri, output_root) for one in chosen]
-        for one, (table, origin) in zip(chosen, found, strict=True):
-            keep_evidence(one, folder, table, origin)
-    if stored and not (args.run or args.gather):
-        evidence = [from_store(one, args.uri, output_root) for one in chosen]
-    elif not folder.is_dir():
-        raise ConfigError(f"--evidence={folder}: there is no such folder; it is the repository's evidence/")
-    else:
-        evidence = [read(folder, one) for one in chosen]
+        kept.gather(chosen)
+    evidence = [kept.in_store(one) for one in chosen] if stored and not (args.run or args.gather) else kept.read(chosen)
     verdicts = [
         decide(one, table, origin is None or origin.whole)
         for one, (table, origin) in zip(chosen, evidence, strict=True)
@@ -92,95 +81,116 @@ def _page(given: str) -> Path:
     return file
 
 
-def run_studies(one: Claim, folder: Path, uri: str | None, output_root: str) -> None:
-    """Makes the runs of a claim, those that are missing, and keeps its evidence after each of its studies."""
-    from alphagrad.lab.commands.run import run
+@dataclass(frozen=True)
+class Kept:
+    """The evidence in a folder, and the store that it comes from."""
 
-    where = [f"output_root={output_root}", f"tracking.experiment='{_experiment(one)}'", "study.rerun=missing"]
-    for number, study in enumerate(one.studies, start=1):
+    folder: Path
+    uri: str | None
+    output_root: str
+
+    def read(self, claims: Sequence[Claim]) -> Sequence[Evidence]:
+        """What the folder has of each claim."""
+        from alphagrad.lab.evidence.claims.data import read
+
+        if not self.folder.is_dir():
+            raise ConfigError(f"--evidence={self.folder}: there is no such folder; it is the repository's evidence/")
+        return [read(self.folder, one) for one in claims]
+
+    def run(self, claims: Sequence[Claim]) -> None:
+        """Makes the runs that are missing, and keeps their evidence after each study."""
+        self._check(claims)
+        for one in claims:
+            for number, study in enumerate(one.studies, start=1):
+                self._run(one, study)
+                table, origin = self.in_store(one, one.studies[:number])
+                if number == len(one.studies) or not self._has_more(one, origin):
+                    self._keep(one, table, origin)
+
+    def _run(self, one: Claim, study: Sequence[str]) -> None:
+        from alphagrad.lab.commands.run import run
+
+        where = [f"output_root={self.output_root}", f"tracking.experiment='{_experiment(one)}'", "study.rerun=missing"]
         try:
-            run(["-m", *study, *where, *([f"tracking.uri={uri}"] if uri else [])])
+            run(["-m", *study, *where, *([f"tracking.uri={self.uri}"] if self.uri else [])])
         except (ConfigError, StorageLost):
             raise
         except Exception as error:  # a run that diverged or failed counts, too
-            say(
-                f"alphagrad: {one.name}: not every run finished ({squeezed(error, 200)}); these count as its worst",
-                err=True,
-            )
-        table, origin = from_store(one, uri, output_root, one.studies[:number])
-        if number == len(one.studies) or not _has_more(one, folder, origin):
-            keep_evidence(one, folder, table, origin)
+            told = f"not every run finished ({squeezed(error, 200)}); these count as its worst"
+            say(f"alphagrad: {one.name}: {told}", err=True)
 
+    def gather(self, claims: Sequence[Claim]) -> None:
+        """Keeps what the store has; of none, if it lacks one."""
+        self._check(claims)
+        for one, (table, origin) in [(one, self.in_store(one)) for one in claims]:
+            self._keep(one, table, origin)
 
-def from_store(
-    one: Claim, uri: str | None, output_root: str, studies: Sequence[Sequence[str]] | None = None
-) -> tuple[DataFrame, Origin]:
-    """What a store has of a claim's runs.
+    def in_store(self, one: Claim, studies: Sequence[Sequence[str]] | None = None) -> tuple[DataFrame, Origin]:
+        """What the store has of a claim's runs.
 
-    Args:
-        one: the claim.
-        uri: of the store.
-        output_root: where it is otherwise.
-        studies: of the claim that are looked at; None: all. One that was stopped may follow.
+        Args:
+            one: the claim.
+            studies: of the claim that are looked at; None: all. One that was stopped may follow.
 
-    Raises:
-        ConfigError: it has none, or not all have ended.
-    """
-    from alphagrad.lab.config import compose, sweep
-    from alphagrad.lab.evidence.claims.data import COMMIT, PACKAGES, STUDY, VERSION, Origin, commands, gathered
-    from alphagrad.lab.launching.study import name_of
-    from alphagrad.lab.store.address import store_uri
-
-    _check_has_studies(one)
-    planned: dict[str, int] = {}
-    with compose.hydra_initialized():
-        for study in one.studies:
-            planned[name_of(study)] = len(sweep.jobs_of([*sweep.sweep_parameters(study), *study]))
-    looked = [name_of(study) for study in studies or one.studies]
-    table = gathered(one, store_uri(uri, output_root), _experiment(one), looked)
-    if table.empty:
-        raise ConfigError(f"{one.name}: the store has no runs of it; alphagrad claims --run {one.name} makes them")
-    made = table.pop(STUDY).value_counts()
-    missing = sum(max(0, jobs - int(made.get(name, 0))) for name, jobs in planned.items())
-    versions = {name: ", ".join(sorted(set(table.pop(VERSION + name)))) for name in PACKAGES}
-    commit, day = ", ".join(sorted(set(table.pop(COMMIT)))), f"{datetime.now(UTC):%Y-%m-%d}"
-    return table, Origin(commands(one), commit, versions, len(table), day, len(table) + missing)
-
-
-def keep_evidence(one: Claim, folder: Path, table: DataFrame, origin: Origin) -> None:
-    """Writes what was gathered of a claim; never fewer runs of the same commands than are kept.
-
-    Raises:
-        ConfigError: there are more in the folder.
-    """
-    from alphagrad.lab.evidence.claims.data import keep
-
-    if _has_more(one, folder, origin):
-        raise ConfigError(
-            f"{one.name}: the store has {origin.runs} runs of it, fewer than {folder}; give another --evidence"
+        Raises:
+            ConfigError: it has none, or not all have ended.
+        """
+        from alphagrad.lab.config import compose, sweep
+        from alphagrad.lab.evidence.claims.data import (
+            COMMIT,
+            PACKAGES,
+            STUDY,
+            VERSION,
+            Origin,
+            as_kept,
+            commands,
+            gathered,
         )
-    keep(folder, one, table, origin)
+        from alphagrad.lab.launching.study import name_of
+        from alphagrad.lab.store.address import store_uri
 
+        _check_has_studies(one)
+        with compose.hydra_initialized():
+            planned = {
+                name_of(study): len(sweep.jobs_of([*sweep.sweep_parameters(study), *study])) for study in one.studies
+            }
+        looked = [name_of(study) for study in studies or one.studies]
+        table = gathered(one, store_uri(self.uri, self.output_root), _experiment(one), looked)
+        if table.empty:
+            raise ConfigError(f"{one.name}: the store has no runs of it; alphagrad claims --run {one.name} makes them")
+        made = table.pop(STUDY).value_counts()
+        missing = sum(max(0, jobs - int(made.get(name, 0))) for name, jobs in planned.items())
+        versions = {name: ", ".join(sorted(set(table.pop(VERSION + name)))) for name in PACKAGES}
+        commit, day = ", ".join(sorted(set(table.pop(COMMIT)))), f"{datetime.now(UTC):%Y-%m-%d}"
+        return as_kept(table), Origin(commands(one), commit, versions, len(table), day, len(table) + missing)
 
-def _has_more(one: Claim, folder: Path, origin: Origin) -> bool:
-    """Whether the folder keeps more runs of the same commands; damaged or older evidence counts for nothing."""
-    from alphagrad.lab.evidence.claims.data import read
+    def _keep(self, one: Claim, table: DataFrame, origin: Origin) -> None:
+        """Never fewer runs of the same commands than are kept."""
+        from alphagrad.lab.evidence.claims.data import keep
 
-    try:
-        _, kept = read(folder, one)
-    except ConfigError:
-        return False
-    return kept is not None and kept.runs > origin.runs
+        if self._has_more(one, origin):
+            less = f"the store has {origin.runs} runs of it, fewer than {self.folder}"
+            raise ConfigError(f"{one.name}: {less}; give another --evidence")
+        keep(self.folder, one, table, origin)
 
+    def _has_more(self, one: Claim, origin: Origin) -> bool:
+        """Whether the folder has more runs of the same commands; damaged or older evidence counts for nothing."""
+        try:
+            ((_, kept),) = self.read([one])
+        except ConfigError:
+            return False
+        return kept is not None and kept.runs > origin.runs
 
-def _check_writable(folder: Path) -> None:
-    """Before hours of runs."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(f"--evidence={folder}: cannot be written ({error.strerror or error})") from error
+    def _check(self, claims: Sequence[Claim]) -> None:
+        """Before hours of runs."""
+        for one in claims:
+            _check_has_studies(one)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with NamedTemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise ConfigError(f"--evidence={self.folder}: cannot be written ({error.strerror or error})") from error
 
 
 def _check_has_studies(one: Claim) -> None:

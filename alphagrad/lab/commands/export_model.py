@@ -67,12 +67,8 @@ def export(what: str, uri: str | None, output_root: str, to: str | None) -> Iter
 
 def _checked(file: Path) -> Path:
     """The file, if it can be written; :class:`ConfigError` otherwise."""
-    from alphagrad.lab.config.overrides import LONGEST_NAME
-
     if file.suffix != ".onnx":
         raise ConfigError(f"--to={cut(file)}: must end in .onnx")
-    if len(file.name.encode()) > LONGEST_NAME:
-        raise ConfigError(f"--to={cut(file)}: is longer than a file's name may be")
     check_target("--to", file)
     return file
 

@@ -20,7 +20,6 @@ from alphagrad.common.words import cut, listed, squeezed
 from alphagrad.harness.device import device_of
 from alphagrad.harness.recipe import Capability
 from alphagrad.lab.config.build import build_recipe
-from alphagrad.lab.config.overrides import LONGEST_NAME
 from alphagrad.lab.launching.resume import folder_named
 from alphagrad.lab.records.checkpoint import load_safely, trajectory_of
 from alphagrad.lab.records.folder import CONFIG
@@ -121,8 +120,6 @@ def _checked_file(file: Path) -> Path:
     """The picture's; :class:`ConfigError` for one that cannot be written or is of no kind that is known."""
     if file.suffix not in SUFFIXES:
         raise ConfigError(f"--to={cut(file)}: must end in {', '.join(SUFFIXES)}")
-    if len(file.name.encode()) > LONGEST_NAME:
-        raise ConfigError(f"--to={cut(file)}: is longer than a file's name may be")
     for place in (file, file.with_suffix(".npz")):
         check_target("--to", place)
     return file

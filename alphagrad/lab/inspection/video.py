@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.files import atomic, check_target
 from alphagrad.common.words import cut, squeezed
-from alphagrad.lab.config.overrides import LONGEST_NAME
 from alphagrad.lab.launching.resume import folder_named
 from alphagrad.lab.records.folder import CONFIG, RUN_ID, run_id_of
 from alphagrad.lab.records.search import recorded
@@ -90,8 +89,6 @@ def _checked_file(file: Path) -> Path:
     """The video's; :class:`ConfigError` for one that cannot be written or is of no kind that is known."""
     if file.suffix not in SUFFIXES:
         raise ConfigError(f"--out={cut(file)}: must end in {', '.join(SUFFIXES)}")
-    if len(file.name.encode()) > LONGEST_NAME:
-        raise ConfigError(f"--out={cut(file)}: is longer than a file's name may be")
     check_target("--out", file)
     return file
 

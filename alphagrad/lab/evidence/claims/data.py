@@ -7,6 +7,7 @@ import shlex
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,11 +175,22 @@ def read(folder: Path, claim: Claim) -> tuple[DataFrame | None, Origin | None]:
     return table, origin
 
 
+def as_kept(table: DataFrame) -> DataFrame:
+    """A table as it is read back once it is kept: a store has settings as text, a file of them has numbers."""
+    return _parsed(StringIO(table.to_csv(index=False)))
+
+
+def _parsed(source: Path | StringIO) -> DataFrame:
+    import pandas as pd
+
+    return pd.read_csv(source, keep_default_na=False, na_values=[""])  # None is a value of a setting
+
+
 def _table(file: Path, claim: Claim) -> DataFrame:
     import pandas as pd
 
     try:
-        table = pd.read_csv(file, keep_default_na=False, na_values=[""])  # None is a value of a setting
+        table = _parsed(file)
     except (OSError, ValueError, EOFError, zlib.error) as error:
         raise ConfigError(f"{file}: is damaged ({squeezed(error, 200)})") from error
     if claim.pairs not in table:

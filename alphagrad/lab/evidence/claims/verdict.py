@@ -83,14 +83,11 @@ def decide(claim: Claim, table: DataFrame | None, whole: bool = True) -> Verdict
     stands = [part.stand for part in parts.values()]
     yes, no = stands.count(Stand.SUPPORTED), stands.count(Stand.REFUTED)
     needed = claim.needs or len(parts)
-    stand = Stand.UNDECIDED
     if claim.unopposed and yes and no:
-        pass
-    elif yes >= needed:
-        stand = Stand.SUPPORTED
-    elif no > len(parts) - needed:
-        stand = Stand.REFUTED
-    return Verdict(claim, stand, parts)
+        return Verdict(claim, Stand.UNDECIDED, parts)
+    if yes >= needed:
+        return Verdict(claim, Stand.SUPPORTED, parts)
+    return Verdict(claim, Stand.REFUTED if no > len(parts) - needed else Stand.UNDECIDED, parts)
 
 
 def _decided(claim: Claim, part: Part, table: DataFrame, whole: bool) -> Decided:
