@@ -11,26 +11,33 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from warm import context
+from warm import Surroundings, context
 
 
 def in_processes(work: Callable[..., Any], folder: Path, *arguments: Any, connect: bool = True) -> list[Any]:
     """What ``work(*arguments)`` returns in each of two processes; tensors and plain values.
 
-    They are connected, or with ``connect=False`` have torchrun's environment to do so themselves.
+    They are connected, or with ``connect=False`` have torchrun's environment to do so themselves. They have this
+    process's environment and standard streams of now, not those of when the server started.
 
     Raises:
         torch.multiprocessing.ProcessRaisedException: with the traceback of the first that failed.
     """
     folder.mkdir(exist_ok=True)
     context()  # from whose server these are forked, too
-    handed = (work, folder, sys.path, connect, arguments)
+    handed = (Surroundings(), work, folder, sys.path, connect, arguments)
     torch.multiprocessing.start_processes(_process, handed, nprocs=2, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 def _process(
-    rank: int, work: Callable[..., Any], folder: Path, path: list[str], connect: bool, arguments: tuple[Any, ...]
+    rank: int,
+    surroundings: None,
+    work: Callable[..., Any],
+    folder: Path,
+    path: list[str],
+    connect: bool,
+    arguments: tuple[Any, ...],
 ) -> None:
     sys.path[:] = path
     torch.set_num_threads(1)

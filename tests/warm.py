@@ -25,10 +25,10 @@ class Warm(ForkServerContext):
     """
 
     def Process(self, *, target: Callable[..., Any], args: tuple[Any, ...] = ()) -> BaseProcess:  # type: ignore[override]
-        return super().Process(target=_run, args=(_Surroundings(), target, args))
+        return super().Process(target=_run, args=(Surroundings(), target, args))
 
 
-class _Surroundings:
+class Surroundings:
     """What a process has from the one that starts it; taken when it is sent, and taken on when it arrives."""
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -47,7 +47,7 @@ def all_commands(root: str, ports: list[int]) -> dict:
     """One after the other in the same two processes, whose start takes longest."""
     os.environ["ALPHAGRAD_CONF"] = str(ODD)
     for name in ("MLFLOW_TRACKING_URI", PARENT_RUN):
-        os.environ.pop(name, None)  # of the test process, where another test left it
+        os.environ.pop(name, None)  # of the shell
     sys.path.insert(0, str(ODD))
     settings = {name: (f"output_root={root}/{name}",) for name in ("wrong", "straight", "ddp", "stopped", "diverged")}
     kept = ("checkpoint.every_steps=2", "checkpoint.best=eval/return")
@@ -73,6 +73,20 @@ def all_commands(root: str, ports: list[int]) -> dict:
 def two(tmp_path_factory):
     root = tmp_path_factory.mktemp("torchrun")
     return root, in_processes(all_commands, root / "processes", str(root), free_ports(9), connect=False)
+
+
+def parents() -> list[str]:
+    """The study that a run in this process would belong to."""
+    return [os.environ.get(PARENT_RUN, "none")]
+
+
+@pytest.mark.long
+def test_processes_have_the_environment_of_the_moment(tmp_path, monkeypatch):
+    """The server that they are forked from may have been started in a study."""
+    monkeypatch.delenv(PARENT_RUN, raising=False)
+    assert in_processes(parents, tmp_path / "before") == [["none"]] * 2
+    monkeypatch.setenv(PARENT_RUN, "later")
+    assert in_processes(parents, tmp_path / "after") == [["later"]] * 2
 
 
 def result_of(root: Path) -> dict:
@@ -192,7 +206,9 @@ def test_under_torchrun(torchrun, root, store_runs):
     process = torchrun()
     out, err = process.communicate(timeout=180)
     assert process.returncode == 0, err
-    assert len(out.splitlines()) == 1
+    told, where = out.splitlines()
+    assert told.startswith("together saturation")
+    assert where.startswith("in ")
     (run,) = store_runs(root)
     assert run.info.status == "FINISHED"
 
