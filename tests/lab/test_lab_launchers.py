@@ -82,7 +82,7 @@ def test_jobs_fail_alone_and_say_so(cli, odd, root, store_runs, launcher):
     assert parent.info.status == "FAILED"
     reasons = {seed: child.data.tags.get("alphagrad.reason", "") for seed, child in children.items()}
     assert reasons[1] == "ZeroDivisionError: seed 1"
-    assert reasons[2] == DEAD
+    assert reasons[2] == DEAD.reason
     assert "on demand" in reasons[3]
     for seed, child in children.items():
         folder = Path(child.data.tags["output_folder"])
