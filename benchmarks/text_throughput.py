@@ -103,13 +103,16 @@ def main() -> None:
             recipe: Any = build_recipe(compose(settings))
             if name == "lm":
                 tokens = float(recipe.settings.batch_size * recipe.settings.length)
-                settings.append(f"recipe.total_steps={args.steps}")
+                steps = args.steps
+                settings.append(f"recipe.total_steps={steps}")
             else:
                 tokens = recipe.settings.batch_size * float(
                     recipe.texts("train", torch.device("cpu")).lengths.double().mean()
                 )
-                settings.append(f"recipe.epochs={max(1, round(args.steps / recipe.steps_per_epoch))}")
-            turns = Turns(by_hand(recipe, makers[name](recipe), 2 * args.steps), tokens)
+                epochs = max(1, round(args.steps / recipe.steps_per_epoch))
+                steps = epochs * recipe.steps_per_epoch
+                settings.append(f"recipe.epochs={epochs}")
+            turns = Turns(by_hand(recipe, makers[name](recipe), 2 * steps), tokens)
             run_stack([assignment_of(compose(settings), settings, Path(root) / "run")], line=turns)
         print(f"| {name} | {turns.row()}", flush=True)
 

@@ -262,6 +262,23 @@ def test_a_claim_goes_on_where_a_later_study_stopped(cli, odd, at, root, tmp_pat
 
 
 @pytest.mark.long
+def test_a_run_of_two_studies_is_one_run(cli, odd, root, tmp_path, monkeypatch):
+    """The evidence is whole all the same."""
+    studies = [("recipe=odd", f"optimizer={names}", "recipe.total_steps=4", "seed=0") for names in ("adam", "adam,sgd")]
+    part = {"says": "s", "measure": "eval/return", "at_least": -1e9}
+    own = of_odd(studies[0], {"all": part}).model_copy(update={"studies": tuple(studies), "seeds": 1})
+    monkeypatch.setattr(ledger, "claim", lambda name: own)
+    where = ["--evidence", str(tmp_path), "--output-root", str(root)]
+    assert cli("run", "-m", *studies[1], f"output_root={root}", "tracking.experiment='claim C0'").status == 0
+    assert cli("claims", "C0", "--gather", *where).status == 0
+    _, origin = data.read(tmp_path, own)
+    assert (origin.runs, origin.planned, origin.whole) == (2, 3, False)
+    assert cli("claims", "C0", "--run", *where).status == 0
+    rows, origin = data.read(tmp_path, own)
+    assert (len(rows), origin.planned, origin.whole) == (2, 2, True)
+
+
+@pytest.mark.long
 def test_runs_that_failed_are_kept_and_end_nothing(cli, odd, root, tmp_path, monkeypatch, lab):
     words = ("recipe=odd", "optimizer=adam,sgd", "recipe.total_steps=4", "recipe.raising=[1]", "seed=range(2)")
     part = {"says": "s", "measure": "eval/return", "at_least": -1e9}

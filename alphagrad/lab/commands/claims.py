@@ -139,7 +139,6 @@ class Kept:
         from alphagrad.lab.evidence.claims.data import (
             COMMIT,
             PACKAGES,
-            STUDY,
             VERSION,
             Origin,
             as_kept,
@@ -155,11 +154,10 @@ class Kept:
                 name_of(study): len(sweep.jobs_of([*sweep.sweep_parameters(study), *study])) for study in one.studies
             }
         looked = [name_of(study) for study in studies or one.studies]
-        table = gathered(one, store_uri(self.uri, self.output_root), _experiment(one), looked)
+        table, made = gathered(one, store_uri(self.uri, self.output_root), _experiment(one), looked)
         if table.empty:
             raise ConfigError(f"{one.name}: the store has no runs of it; alphagrad claims --run {one.name} makes them")
-        made = table.pop(STUDY).value_counts()
-        missing = sum(max(0, jobs - int(made.get(name, 0))) for name, jobs in planned.items())
+        missing = sum(max(0, jobs - made.get(name, 0)) for name, jobs in planned.items())
         versions = {name: ", ".join(sorted(set(table.pop(VERSION + name)))) for name in PACKAGES}
         commit, day = ", ".join(sorted(set(table.pop(COMMIT)))), f"{datetime.now(UTC):%Y-%m-%d}"
         return as_kept(table), Origin(commands(one), commit, versions, len(table), day, len(table) + missing)

@@ -63,8 +63,10 @@ class Origin:
         return self.runs >= self.planned
 
 
-def gathered(claim: Claim, uri: str, experiment: str, studies: Sequence[str]) -> DataFrame:
+def gathered(claim: Claim, uri: str, experiment: str, studies: Sequence[str]) -> tuple[DataFrame, dict[str, int]]:
     """The runs of a claim's studies: the settings that vary among them, and the measures that its parts name.
+
+    Also, how many jobs of each study were run. A job that several studies have is one row, its newest run.
 
     Args:
         claim: whose runs.
@@ -103,16 +105,17 @@ def gathered(claim: Claim, uri: str, experiment: str, studies: Sequence[str]) ->
         table.index = runs["job"]
         tables.append(table)
     if not tables:
-        return pd.DataFrame()
+        return pd.DataFrame(), {}
     whole = pd.concat(tables)
-    whole = whole[~whole.index.duplicated()].reset_index(drop=True)  # of one job the newest counts
+    made = {name: table.index.nunique() for name, table in whole.groupby(STUDY)}
+    whole = whole[~whole.index.duplicated()].reset_index(drop=True)
     if open_runs := int((~whole["status"].isin(ENDED)).sum()):
         told = f"{open_runs} of {len(whole)} runs have not ended"
         raise ConfigError(f"{claim.name}: {told}; alphagrad claims --run {claim.name} goes on with them")
     asked = [*claim.measures(), *(setting for part in claim.parts.values() for setting in part.settings())]
-    kept = {SEED, claim.pairs, *NAMES, COMMIT, STUDY, *(VERSION + name for name in PACKAGES), *asked}
-    varied = {name for name in whole if whole[name].nunique(dropna=False) > 1 and "/" not in name and OF not in name}
-    return whole[[column for column in whole.columns if column in kept | varied]]
+    kept = {SEED, claim.pairs, *NAMES, COMMIT, *(VERSION + name for name in PACKAGES), *asked}
+    varied = {name for name in whole if whole[name].nunique() > 1 and "/" not in name and OF not in name} - {STUDY}
+    return whole[[column for column in whole.columns if column in kept | varied]], made
 
 
 def _measured(study: str, uri: str, measure: str, metric: str) -> dict[str, float]:
