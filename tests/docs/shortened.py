@@ -103,9 +103,9 @@ def _swept(words: Sequence[str], conf: Path) -> list[str]:
         return []
     params = yaml.safe_load(_experiment(names[0], conf))["hydra"]["sweeper"]["params"]
     swept = {key: f"{key}={value}" for key, value in params.items() if "${" not in str(value)}
-    if "optimizer" in swept:  # of many optimizers the first and the last
-        found = _values(swept["optimizer"])
-        swept["optimizer"] = f"optimizer={','.join(dict.fromkeys([found[0], found[-1]]))}"
+    found = _values(swept["optimizer"]) if "optimizer" in swept else []
+    if len(found) > 3:  # of few each may be the only one with a setting
+        swept["optimizer"] = f"optimizer={found[0]},{found[-1]}"
     return [first(word) for word in swept.values()]
 
 
