@@ -236,6 +236,22 @@ def test_what_a_run_has_reached_is_saved(cli, at, lab, root, tiny, number, statu
     assert all(torch.equal(one, other) for one, other in zip(whole, resumed, strict=True))
 
 
+@pytest.mark.parametrize(("number", "status"), [INTERRUPTED, TERMINATED])
+@pytest.mark.long
+def test_what_fails_by_a_signal_is_stopped(cli, at, root, tiny, store_runs, number, status):
+    """As where another process of the run has gone before this one."""
+
+    def fail() -> None:
+        signal.raise_signal(number)
+        raise RuntimeError("connection closed by peer")
+
+    at(40, fail)
+    stopped = cli("run", *tiny, "recipe.compile=false", f"output_root={root}")
+    assert stopped.status == status
+    assert "connection closed" not in stopped.err
+    assert [run.info.status for run in store_runs(root)] == ["KILLED"]
+
+
 def tensors_in(content) -> list[torch.Tensor]:
     if isinstance(content, dict):
         return [tensor for key in content for tensor in tensors_in(content[key])]

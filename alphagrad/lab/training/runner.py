@@ -193,6 +193,7 @@ class _Stack:
         except (ConfigError, StorageLost):
             raise
         except Exception as error:
+            interrupts.check()  # what fails once a signal came may fail by it: another process of the run is gone
             if len(self.trackers) == 1:
                 raise
             if len(self.log.ended) < len(self.trackers):
