@@ -32,7 +32,7 @@ def in_processes(work: Callable[..., Any], folder: Path, *arguments: Any, connec
 
 def _process(
     rank: int,
-    surroundings: None,
+    surroundings: None,  # taken on when it arrived
     work: Callable[..., Any],
     folder: Path,
     path: list[str],
