@@ -192,6 +192,7 @@ BENCHMARKS = {
     "benchmarks/report_speed.py": ("--seeds", "1", "--points", "5", "--repeats", "1"),
     "benchmarks/fixed_point_size.py": ("--cc", "cc"),
     "benchmarks/regression_stability.py": ("judge", "docs/results/regression.csv.gz"),
+    "benchmarks/paired_effects.py": ("momentum",),
     "benchmarks/memory_ledger.py": ("--optimizers", "adam", "--budgets"),
     "benchmarks/instruments_cost.py": ("--task", "dqn", "--optimizer", "adam", "--repeats", "1"),
 }

@@ -1,0 +1,111 @@
+"""What one setting changes by itself, pair by pair, from the runs kept in the repository.
+
+    python benchmarks/paired_effects.py momentum
+    python benchmarks/paired_effects.py ppo
+
+`momentum` is of `experiment=momentum` (docs/results/vision.md), `ppo` of claim C3 (docs/paper.md). Both are judged as
+claims are: runs of one seed are a pair, intervals are of 95 %, and a best rate is chosen on the even seeds and compared
+on the odd ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from alphagrad.lab.evidence.claims import ledger
+from alphagrad.lab.evidence.claims.ledger import Cell, Claim, Part
+from alphagrad.lab.evidence.claims.verdict import decide
+from alphagrad.lab.evidence.statistics.intervals import interval
+
+ROOT = Path(__file__).resolve().parents[1]
+LR, MOMENTUM, CLIP, EPS = "optimizer.lr", "optimizer.momentum", "optimizer.clip_grad_norm", "optimizer.eps"
+
+
+def momentum() -> None:
+    """What momentum is worth on digits."""
+    table = pd.read_csv(ROOT / "docs/results/momentum.csv.gz")
+    none: list[Cell] = [{"variant": variant, MOMENTUM: 0.0} for variant in ("alphagrad", "sqrt_dim")]
+    pairs = {
+        f"{cell['variant']}: momentum 0.9 minus none, each at its best rate": (cell | {MOMENTUM: 0.9}, cell)
+        for cell in none
+    }
+    told("eval/accuracy", 0.0, 20, table, pairs, ("variant", MOMENTUM, LR), ".4f", best=(LR,))
+
+
+def ppo() -> None:
+    """What clipping, ε and momentum change in the paper's comparison on HalfCheetah, all at its rate."""
+    table = pd.read_csv(ROOT / "evidence/C3.csv.gz", keep_default_na=False, na_values=[""])  # None is a value
+    table = table[(table["env.id"] == "HalfCheetah-v5") & (table[LR] == 3e-4)]
+    adam: Cell = {"optimizer.name": "adam"}
+    published = adam | {CLIP: 0.5, EPS: 1e-5}
+    alpha: Cell = {"optimizer.name": "alphagrad", "alpha.value": 98}
+    bare = alpha | {CLIP: None, MOMENTUM: 0.0}
+    pairs = {
+        "Adam: no clip minus clip": (adam | {CLIP: None}, adam | {CLIP: 0.5}),
+        "Adam: ε = 1e-8 minus 1e-5": (adam | {EPS: 1e-8}, adam | {EPS: 1e-5}),
+        "α = 98: no clip minus clip": (alpha | {CLIP: None}, alpha | {CLIP: 0.5}),
+        "α = 98, no clip: no momentum minus 0.9": (bare, bare | {MOMENTUM: 0.9}),
+        "α = 98, no clip, no momentum, minus the published Adam": (bare, published),
+        "α = 98, no clip, no momentum, minus Adam without clip": (bare, published | {CLIP: None}),
+    }
+    worst = ledger.claim("C3").worst["final/return"]
+    told("final/return", worst, 10, table, pairs, ("optimizer.name", "alpha.value", CLIP, EPS, MOMENTUM), ".0f")
+
+
+def told(
+    measure: str,
+    worst: float,
+    seeds: int,
+    table: pd.DataFrame,
+    pairs: dict[str, tuple[Cell, Cell]],
+    groups: tuple[str, ...],
+    form: str,
+    best: tuple[str, ...] = (),
+) -> None:
+    """Prints the mean of each group of runs, then the difference of each pair, with their intervals.
+
+    Args:
+        measure: that is compared.
+        worst: what a run counts as that failed.
+        seeds: so many there are of each.
+        table: a row for each run.
+        pairs: what is compared → first and than. Over settings that neither names, a seed's value is the mean.
+        groups: settings whose values tell one mean from the next.
+        form: how a number is written.
+        best: settings of which each side has its best value.
+    """
+    print(f"| {' | '.join(groups)} | runs | {measure} |\n|{'---|' * (len(groups) + 2)}")
+    for values, rows in table.groupby(list(groups), dropna=False):
+        cells = ["" if pd.isna(value) else str(value) for value in values]
+        runs = rows[measure].tolist()
+        print(f"| {' | '.join(cells)} | {len(runs)} | {rows[measure].mean():{form}} {within(interval(runs), form)} |")
+    parts = {
+        says: Part(says=says, measure=measure, first=first, than=than, best=best)
+        for says, (first, than) in pairs.items()
+    }
+    asked = Claim(
+        name="-", title="", says="", section="", objective=measure, worst={measure: worst}, seeds=seeds, parts=parts
+    )
+    print("\n| difference | pairs | mean | chosen |\n|---|---|---|---|")
+    for says, found in decide(asked, table).parts.items():
+        print(f"| {says} | {found.n} | {found.effect:+{form}} {within(found.interval, '+' + form)} | {found.chosen} |")
+
+
+def within(bounds: tuple[float, float] | None, form: str) -> str:
+    """An interval, as pages have it."""
+    return "" if bounds is None else f"[{bounds[0]:{form}}, {bounds[1]:{form}}]"
+
+
+def main() -> None:
+    """The command line."""
+    questions = {"momentum": momentum, "ppo": ppo}
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("question", choices=questions)
+    questions[parser.parse_args().question]()
+
+
+if __name__ == "__main__":
+    main()
