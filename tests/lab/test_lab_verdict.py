@@ -9,11 +9,13 @@ import pytest
 from alphagrad.lab.evidence.claims import data
 from alphagrad.lab.evidence.claims.ledger import Claim, Part
 from alphagrad.lab.evidence.claims.verdict import Stand, decide
+from alphagrad.lab.evidence.statistics.comparisons import seeds_needed
 
 
-def claim(seeds: int = 8, studies: tuple = (), **parts: dict) -> Claim:
+def claim(seeds: int = 8, studies: tuple = (), worst: dict | None = None, **parts: dict) -> Claim:
     compared = any("than" in part for part in parts.values())
-    told = {"title": "t", "says": "s", "section": "1", "objective": "m", "worst": {"m": -9.0} if compared else {}}
+    worst = worst or ({"m": -9.0} if compared else {})
+    told = {"title": "t", "says": "s", "section": "1", "objective": "m", "worst": worst}
     return Claim(name="C0", seeds=seeds, studies=studies, parts=parts, **told)
 
 
@@ -73,6 +75,42 @@ def test_no_run_that_finished_is_worse_than_one_that_did_not(worst, counts):
     rows.loc[[0, 8, 9], "m"] = [np.nan, -20.0, 2.0]
     own = claim(only=COMPARED).model_copy(update={"worst": {"m": worst}})
     assert decide(own, rows).parts["only"].values[0] == pytest.approx(counts + 20.0)
+
+
+def test_a_negative_value_has_no_logarithm_and_counts_as_the_worst_that_is_named():
+    """And so does a run that failed, though the worst of the finished ones is negative."""
+    rows = table(100.0, 1000.0, spread=0.0)
+    own = claim(only=COMPARED | {"log": True, "direction": "below", "least": 0.5}, worst={"m": 1.0})
+    assert decide(own, rows).parts["only"].effect == pytest.approx(-1.0)
+    rows.loc[rows.index[:2], "m"] = -3.0
+    rows["status"] = ["finished"] * 2 + ["failed"] + ["finished"] * (len(rows) - 3)
+    found = decide(own, rows).parts["only"]
+    assert sorted(found.values) == pytest.approx([-3.0] * 3 + [-1.0] * 5)
+    assert found.stand == Stand.SUPPORTED
+
+
+def test_the_worst_of_a_logarithm_is_above_zero():
+    with pytest.raises(ValueError, match="worst of m has to be above 0"):
+        claim(only=COMPARED | {"log": True}, worst={"m": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("gap", "part", "apart"),
+    [
+        (0.02, {"least": 0.1}, 0.1),  # what matters cannot be told from nothing
+        (0.93, {"least": 1.0}, 0.07),  # it can, but not from what is seen
+        (-0.93, {"least": 1.0, "direction": "below"}, 0.07),
+        (-0.93, {"within": 1.0}, 0.07),
+        (1.02, {"within": 1.0, "direction": "equal"}, 0.02),
+        (0.02, {}, 0.02),
+    ],
+)
+def test_how_many_seeds_would_settle_it(gap, part, apart):
+    rows = table(gap, 0.0, spread=0.25)
+    found = decide(claim(only=COMPARED | part), rows).parts["only"]
+    assert found.stand == Stand.UNDECIDED
+    assert found.more == seeds_needed(apart, np.std(found.values, ddof=1))
+    assert found.more > 8
 
 
 def test_what_is_compared_has_a_worst():

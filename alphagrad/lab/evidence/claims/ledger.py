@@ -48,7 +48,7 @@ class Part(_Strict):
     best: tuple[str, ...] = ()
     """Settings of which each side has its best value, chosen on the even seeds; the odd ones are compared."""
     log: bool = False
-    """Whether log₁₀ of the measure is compared."""
+    """Whether log₁₀ of the measure is compared. A negative value counts as the claim's ``worst``, which is above 0."""
     at_least: float | None = None
     at_most: float | None = None
 
@@ -107,6 +107,9 @@ class Claim(_Strict):
         compared |= {self.objective for part in self.parts.values() if part.best}
         if odd := compared ^ set(self.worst):
             raise ValueError(f"worst has to name what is compared, and nothing else; {listed(sorted(odd))} differs")
+        for part in self.parts.values():
+            if part.log and not part.bound and self.worst[part.measure] <= 0:
+                raise ValueError(f"worst of {part.measure} has to be above 0, as log compares its logarithm")
         return self
 
     def measures(self) -> list[str]:

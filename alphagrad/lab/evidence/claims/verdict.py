@@ -43,7 +43,7 @@ class Decided:
     chosen: str = ""
     """The best values of settings, where they were chosen."""
     more: int | None = None
-    """Seeds with which ``least`` would be seen, as the differences spread here."""
+    """Seeds that would settle it, as the differences spread here; None if no number is known."""
     values: tuple[float, ...] = ()
     """What ``effect`` is made of: each pair's difference, or each run's value."""
 
@@ -109,8 +109,22 @@ def _decided(claim: Claim, part: Part, table: DataFrame, whole: bool) -> Decided
     mean, bounds = float(np.mean(values)), interval(values)
     stand = Stand.UNDECIDED if len(gaps) < wanted else _stand(part, mean, bounds)
     found = difference(gaps, dict.fromkeys(gaps, 0.0))
-    more = seeds_needed(part.least or part.within or abs(mean), found.deviation)
+    more = _more(part, mean, found.deviation, len(values))
     return Decided(part, stand, mean, bounds, len(values), wanted, chosen, more, tuple(values))
+
+
+def _more(part: Part, mean: float, deviation: float, there: int) -> int | None:
+    """Seeds with which what matters is seen; where so many are there, with which the mean is told from it."""
+    more = seeds_needed(part.least or part.within or abs(mean), deviation)
+    if more is None or more > there:
+        return more
+    own = mean - part.offset
+    if part.direction == "equal":
+        gap = abs(own) - part.within
+    else:
+        gap = (own if part.direction == "above" else -own) - (part.least or -part.within)
+    more = seeds_needed(gap, deviation)
+    return more if more is not None and more > there else None
 
 
 def _judging(claim: Claim, part: Part) -> range:
@@ -203,13 +217,17 @@ def _worst(claim: Claim, measure: str, table: DataFrame) -> float:
 
 
 def _values(claim: Claim, measure: str, rows: DataFrame, worst: Mapping[str, float], log: bool) -> dict[int, float]:
-    """Seed → mean of a measure over its runs; those that have none count as the worst."""
+    """Seed → mean of a measure over its runs; those that have none count as the worst.
+
+    A negative value has no logarithm, so where ``log`` it counts as the worst that the claim names.
+    """
     if measure not in rows:
         return {}
     counts = np.isfinite(rows[measure].astype(float)) & _finished(rows)
     values = rows[measure].where(counts, worst[measure])
     if log:
-        values = np.log10(values.astype(float).clip(lower=1e-300))
+        values = values.astype(float)
+        values = np.log10(values.where(values >= 0, claim.worst[measure]).clip(lower=1e-300))
     means = values.groupby(rows[claim.pairs]).agg(lambda own: own.mean(skipna=False))
     return {int(seed): float(value) for seed, value in means.items()}
 
