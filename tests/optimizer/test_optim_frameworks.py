@@ -215,12 +215,16 @@ def test_pytorch_optimizers_wrappers(wrapper):
 
 
 def test_gradual_unfreezing_of_twenty_layers_while_compiled():
-    """Each stage gives more tensors a gradient; torch compiles eight times, the rest goes on eagerly."""
+    """Each stage gives more tensors a gradient; torch compiles eight times, the rest goes on eagerly.
+
+    The limit is set here: to import timm's optimizers raises it to a million for the whole process.
+    """
     torch.manual_seed(0)
     model = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(20)))
     model.requires_grad_(False)
     optimizer = AlphaGrad(model.parameters(), lr=1e-3, momentum=0.9, compile=True, fused=False)
-    with warnings.catch_warnings(record=True) as seen:
+    limit = torch._dynamo.config.patch(recompile_limit=8)
+    with limit, warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         for layer in reversed(model):
             layer.requires_grad_(True)
