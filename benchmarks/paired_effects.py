@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from alphagrad.lab.evidence.claims import ledger
+from alphagrad.lab.evidence.claims.data import read
 from alphagrad.lab.evidence.claims.ledger import Cell, Claim, Part
 from alphagrad.lab.evidence.claims.verdict import decide
 from alphagrad.lab.evidence.statistics.intervals import interval
@@ -37,7 +38,9 @@ def momentum() -> None:
 
 def ppo() -> None:
     """What clipping, ε and momentum change in the paper's comparison on HalfCheetah, all at its rate."""
-    table = pd.read_csv(ROOT / "evidence/C3.csv.gz", keep_default_na=False, na_values=[""])  # None is a value
+    claim = ledger.claim("C3")
+    table, _ = read(ROOT / "evidence", claim)
+    assert table is not None
     table = table[(table["env.id"] == "HalfCheetah-v5") & (table[LR] == 3e-4)]
     adam: Cell = {"optimizer.name": "adam"}
     published = adam | {CLIP: 0.5, EPS: 1e-5}
@@ -51,8 +54,16 @@ def ppo() -> None:
         "α = 98, no clip, no momentum, minus the published Adam": (bare, published),
         "α = 98, no clip, no momentum, minus Adam without clip": (bare, published | {CLIP: None}),
     }
-    worst = ledger.claim("C3").worst["final/return"]
-    told("final/return", worst, 10, table, pairs, ("optimizer.name", "alpha.value", CLIP, EPS, MOMENTUM), ".0f")
+    measure = "final/return"
+    told(
+        measure,
+        claim.worst[measure],
+        claim.seeds,
+        table,
+        pairs,
+        ("optimizer.name", "alpha.value", CLIP, EPS, MOMENTUM),
+        ".0f",
+    )
 
 
 def told(
