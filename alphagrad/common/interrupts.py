@@ -46,7 +46,7 @@ class closing_runs_on_signals:
 
     def __enter__(self) -> None:
         _received.clear()
-        heard = [s for s in SIGNALS if s == signal.SIGINT or signal.getsignal(s) != signal.SIG_IGN]
+        heard = [s for s in SIGNALS if s != HANGUP or signal.getsignal(s) != signal.SIG_IGN]
         self._before = {s: signal.signal(s, self._handle) for s in heard}
         if ALARM is not None:
             self._before[ALARM] = signal.signal(ALARM, self._hurry)

@@ -176,6 +176,18 @@ def test_nohup_is_respected():
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+def test_what_an_idle_worker_ignores_is_heard_while_it_trains(number, error):
+    """Of a farm's worker only hanging up stays ignored, which a user asks for."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with pytest.raises(error), closing_runs_on_signals():
+            signal.raise_signal(number)
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.fixture
 def iteration(monkeypatch):
     """What runs while a signal waits for the end of an iteration."""
