@@ -22,8 +22,8 @@ from alphagrad.lab.evidence.claims.data import Origin, commands, keep
 from alphagrad.lab.evidence.claims.ledger import claim
 from alphagrad.lab.records.provenance import provenance
 
-NETWORKS = {"mlp 11 k": "11k", "161 tensors": "161x16", "resnet18": "resnet18"}
-STEPS = {"mlp 11 k": 200, "161 tensors": 100, "resnet18": 1}
+NETWORKS = {"mlp 11 k": "11k", "161 tensors": "161x16", "resnet18": "resnet18", "gpt 82 m": "82m"}
+STEPS = {"mlp 11 k": 200, "161 tensors": 100, "resnet18": 1, "gpt 82 m": 1}
 """Of a round, so that it takes milliseconds."""
 MOMENTA = (0.0, 0.9)
 
