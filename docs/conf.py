@@ -23,7 +23,7 @@ project = "alphagrad"
 author = "The alphagrad authors"
 release = version = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "equations"]
-exclude_patterns = ["_build", "results/claims.md"]  # claims.md includes it
+exclude_patterns = ["_build"]
 highlight_language = "none"
 smartquotes = False  # g' is a name
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,24 +110,6 @@ def test_evidence_that_is_not_what_it_says_is_refused(tmp_path, damage, told):
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_the_page_is_made_again_from_what_is_kept(cli, tmp_path):
-    """And a number that is changed changes the verdict."""
-    kept = tmp_path / "evidence"
-    shutil.copytree(EVIDENCE, kept)
-    page = tmp_path / "claims.md"
-    done = cli("claims", "--evidence", str(kept), "--page", str(page))
-    assert done.status == 0, done.err
-    assert page.read_text() == (ROOT / "docs" / "results" / "claims.md").read_text()
-    assert "| [C9](#c9) | tensor-wise" in page.read_text()
-    assert page.read_text().count("\n## C") == 15
-    table = pd.read_csv(kept / "C9.csv.gz")
-    table.loc[table["normalization"] == "tensor", ["roughness", "diverged"]] -= 1.0
-    table.to_csv(kept / "C9.csv.gz", index=False)
-    told = cli("claims", "C9", "--evidence", str(kept)).out
-    assert re.search(r"supported +C9", told)
-    assert "regression_stability.py" in told
-
-
 def test_evidence_says_where_it_comes_from():
     for file in EVIDENCE.glob("*.json"):
         origin = json.loads(file.read_text())
@@ -162,14 +143,6 @@ def test_wrong_words(cli, tmp_path, words, told):
     assert failed.status == 2
     assert failed.err.startswith(f"alphagrad: {told}")
     assert len(failed.err.splitlines()) == 1
-
-
-def test_a_page_that_cannot_be_written_is_told(cli, tmp_path):
-    (tmp_path / "images").write_text("in the way")
-    failed = cli("claims", "C9", "--evidence", str(EVIDENCE), "--page", str(tmp_path / "page.md"))
-    assert failed.status == 2
-    assert "page.md: cannot be written" in failed.err
-    assert not (tmp_path / "page.md").exists()
 
 
 def stands(out: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from alphagrad.lab.evidence.claims.data import Origin
     from alphagrad.lab.evidence.claims.ledger import Claim
     from alphagrad.lab.evidence.claims.page import Evidence
+    from alphagrad.lab.evidence.claims.verdict import Verdict
 
 ABOUT = """The paper's claims with their verdicts, from the evidence kept, or from a store that --uri or
 --output-root names. With --run what is missing is run first, and the evidence is replaced. That of C4, C5 and C9 is
@@ -38,6 +38,7 @@ def main(argv: list[str]) -> None:
     p.add_argument(
         "--page", metavar="FILE.md", help="also write a page in Markdown, with a figure for each claim beside it"
     )
+    p.add_argument("--figures", metavar="FOLDER", help="also draw each claim, as FOLDER/C1.svg")
     p.add_argument("--evidence", default="evidence", metavar="FOLDER", help="of the evidence; default %(default)s")
     p.add_argument("--uri", help="MLflow store of the runs (default: $MLFLOW_TRACKING_URI, else OUTPUT_ROOT/mlflow.db)")
     p.add_argument("--output-root", help="default outputs")
@@ -49,6 +50,7 @@ def main(argv: list[str]) -> None:
     from alphagrad.lab.evidence.tables import show
 
     page = None if args.page is None else _page(args.page)
+    figures = None if args.figures is None else Path(args.figures)
     stored = args.uri is not None or args.output_root is not None
     if (args.run or args.gather or stored) and not args.claim:
         flag = "--run" if args.run else "--gather" if args.gather else "--uri and --output-root"
@@ -65,12 +67,26 @@ def main(argv: list[str]) -> None:
         for one, (table, origin) in zip(chosen, evidence, strict=True)
     ]
     show(verdict_table(verdicts))
-    if len(chosen) == 1:
-        for words in commands(chosen[0]):
+    for one in chosen:
+        if len(chosen) > 1:
+            say(f"# {one.name}")
+        for words in commands(one):
             say(words)
+    if figures is not None:
+        _draw(verdicts, figures)
     if page is not None:
         write_page(verdicts, evidence, page)
         say(f"{len(verdicts)} claims are in {page}")
+
+
+def _draw(verdicts: Sequence[Verdict], folder: Path) -> None:
+    from alphagrad.lab.evidence.claims.page import write_figures
+
+    try:
+        drawn = [file for file in write_figures(verdicts, folder) if file is not None]
+    except OSError as error:
+        raise ConfigError(f"--figures={folder}: cannot be written ({error.strerror or error})") from error
+    say(f"{len(drawn)} figures are in {folder}", err=True)
 
 
 def _page(given: str) -> Path:
@@ -139,6 +155,7 @@ class Kept:
         from alphagrad.lab.evidence.claims.data import (
             COMMIT,
             PACKAGES,
+            STARTED,
             VERSION,
             Origin,
             as_kept,
@@ -158,9 +175,11 @@ class Kept:
         if table.empty:
             raise ConfigError(f"{one.name}: the store has no runs of it; alphagrad claims --run {one.name} makes them")
         missing = sum(max(0, jobs - made.get(name, 0)) for name, jobs in planned.items())
-        versions = {name: ", ".join(sorted(set(table.pop(VERSION + name)))) for name in PACKAGES}
-        commit, day = ", ".join(sorted(set(table.pop(COMMIT)))), f"{datetime.now(UTC):%Y-%m-%d}"
-        return as_kept(table), Origin(commands(one), commit, versions, len(table), day, len(table) + missing)
+        noted = {name: sorted({*table.pop(VERSION + name)} - {"", "not installed"}) for name in PACKAGES}
+        versions = {name: ", ".join(found) for name, found in noted.items() if found}
+        commit, days = ", ".join(sorted(set(table.pop(COMMIT)))), table.pop(STARTED).dt.strftime("%Y-%m-%d")
+        measured = " to ".join(dict.fromkeys((days.min(), days.max())))
+        return as_kept(table), Origin(commands(one), commit, versions, len(table), measured, len(table) + missing)
 
     def _keep(self, one: Claim, table: DataFrame, origin: Origin) -> None:
         """Never fewer runs of the same commands than are kept."""

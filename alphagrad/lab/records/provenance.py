@@ -7,7 +7,17 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-VERSIONS = ("alphagrad", "torch", "numpy", "gymnasium", "mlflow", "hydra-core", "pytorch-optimizer")
+VERSIONS = (
+    "alphagrad",
+    "torch",
+    "numpy",
+    "gymnasium",
+    "mujoco",
+    "transformers",
+    "mlflow",
+    "hydra-core",
+    "pytorch-optimizer",
+)
 
 
 def provenance(command: str = "run") -> dict[str, str]:

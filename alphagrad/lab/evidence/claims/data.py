@@ -38,9 +38,10 @@ MEASURES = {
 NAMES = ("status", "reason")
 ENDED = ("finished", "failed")
 """Runs that say something; others are to go on."""
-COMMIT, VERSION, STUDY = "commit", "version.", "study"
+COMMIT, STARTED, VERSION, STUDY = "commit", "started", "version.", "study"
 """Where a gathered run comes from; evidence has it of all runs together."""
-PACKAGES = ("torch", "alphagrad")
+PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "transformers", "alphagrad")
+"""Whose versions evidence has, of those that its runs noted."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Origin:
     versions: dict[str, str]
     runs: int
     measured: str
-    """On which day, as 2026-11-26."""
+    """On which day, as 2026-11-26, or from which to which."""
     planned: int = 0
     """The runs of all the commands; 0: as many as there are."""
 
@@ -91,9 +92,9 @@ def gathered(claim: Claim, uri: str, experiment: str, studies: Sequence[str]) ->
         if runs.empty:
             continue
         runs = runs.drop_duplicates("job", keep="last")
-        table = runs[[SEED, *NAMES, COMMIT]].copy()
+        table = runs[[SEED, *NAMES, COMMIT, STARTED]].copy()
         for name in PACKAGES:
-            table[VERSION + name] = tags.get(VERSION + name, "?")
+            table[VERSION + name] = tags.get(VERSION + name, "")
         table[STUDY] = parent.info.run_name
         for name in runs.columns:
             if name.startswith(SETTING):
@@ -113,7 +114,7 @@ def gathered(claim: Claim, uri: str, experiment: str, studies: Sequence[str]) ->
         told = f"{open_runs} of {len(whole)} runs have not ended"
         raise ConfigError(f"{claim.name}: {told}; alphagrad claims --run {claim.name} goes on with them")
     asked = [*claim.measures(), *(setting for part in claim.parts.values() for setting in part.settings())]
-    kept = {SEED, claim.pairs, *NAMES, COMMIT, *(VERSION + name for name in PACKAGES), *asked}
+    kept = {SEED, claim.pairs, *NAMES, COMMIT, STARTED, *(VERSION + name for name in PACKAGES), *asked}
     varied = {name for name in whole if whole[name].nunique() > 1 and "/" not in name and OF not in name} - {STUDY}
     return whole[[column for column in whole.columns if column in kept | varied]], made
 

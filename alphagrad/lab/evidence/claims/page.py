@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from alphagrad.common.errors import ConfigError
-from alphagrad.common.files import write_whole
+from alphagrad.common.files import text_of, write_whole
 from alphagrad.common.words import cell, squeezed
 from alphagrad.lab.evidence.claims.data import Origin
 from alphagrad.lab.evidence.claims.ledger import Part
@@ -71,25 +71,54 @@ def asked(part: Part) -> str:
 def write_page(verdicts: Sequence[Verdict], evidence: Sequence[Evidence], file: Path) -> None:
     """Writes the page, and its figures beside it in ``images/claims``.
 
+    A page that has the lines ``<!-- verdicts -->`` and ``<!-- end of verdicts -->`` gets the table of verdicts between
+    them; so with ``claims`` the tables and figures of each. The rest of it stays.
+
     Raises:
-        ConfigError: one cannot be written.
+        ConfigError: one cannot be written, or a mark of the page has no end.
     """
     try:
-        _write_page(verdicts, evidence, file)
+        old = text_of(file) if file.exists() else ""
+        figures = {
+            verdict.claim.name: path.relative_to(file.parent).as_posix()
+            for verdict, path in zip(verdicts, write_figures(verdicts, file.parent / "images" / "claims"), strict=True)
+            if path is not None
+        }
+        sections = [
+            section(verdict, table, origin, figures.get(verdict.claim.name, ""))
+            for verdict, (table, origin) in zip(verdicts, evidence, strict=True)
+        ]
+        blocks = {"verdicts": overview(verdicts), "claims": "\n\n".join(sections)}
+        write_whole(file, _placed(old, blocks, file) or "\n\n".join(blocks.values()) + "\n")
     except OSError as error:
         raise ConfigError(f"--page={file}: cannot be written ({squeezed(error, 200)})") from error
 
 
-def _write_page(verdicts: Sequence[Verdict], evidence: Sequence[Evidence], file: Path) -> None:
-    figures = file.parent / "images" / "claims"
-    figures.mkdir(parents=True, exist_ok=True)
-    parts = [overview(verdicts)]
-    for verdict, (table, origin) in zip(verdicts, evidence, strict=True):
+def _placed(page: str, blocks: Mapping[str, str], file: Path) -> str:
+    """A page with blocks between its marks; empty where it has none."""
+    marked = False
+    for name, block in blocks.items():
+        before, begin, rest = page.partition(f"<!-- {name} -->\n")
+        if not begin:
+            continue
+        _, end, after = rest.partition(f"<!-- end of {name} -->\n")
+        if not end:
+            raise ConfigError(f"--page={file}: has <!-- {name} -->, and no line <!-- end of {name} --> after it")
+        page, marked = f"{before}{begin}\n{block}\n\n{end}{after}", True
+    return page if marked else ""
+
+
+def write_figures(verdicts: Sequence[Verdict], folder: Path) -> list[Path | None]:
+    """Draws each claim to ``C1.svg`` and so on in a folder; None for one that has no runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files: list[Path | None] = []
+    for verdict in verdicts:
+        file = folder / f"{verdict.claim.name}.svg"
         drawn = any(part.values for part in verdict.parts.values())
         if drawn:
-            draw(verdict, figures / f"{verdict.claim.name}.svg")
-        parts.append(section(verdict, table, origin, f"images/claims/{verdict.claim.name}.svg" if drawn else ""))
-    write_whole(file, "\n\n".join(parts) + "\n")
+            draw(verdict, file)
+        files.append(file if drawn else None)
+    return files
 
 
 def overview(verdicts: Sequence[Verdict]) -> str:
