@@ -2,16 +2,18 @@
 
     python benchmarks/paired_effects.py momentum
     python benchmarks/paired_effects.py ppo
+    python benchmarks/paired_effects.py hopper
 
-`momentum` is of `experiment=momentum` (docs/results/vision.md), `ppo` of claim C3 (docs/paper.md). Both are judged as
-claims are: runs of one seed are a pair, intervals are of 95 %, and a best rate is chosen on the even seeds and compared
-on the odd ones.
+`momentum` is of `experiment=momentum` (docs/results/vision.md), `ppo` of claim C3 and `hopper` of C2 (docs/paper.md).
+All are judged as claims are: runs of one seed are a pair, intervals are of 95 %, and a best rate is chosen on the even
+seeds and compared on the odd ones.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -33,7 +35,7 @@ def momentum() -> None:
         f"{cell['variant']}: momentum 0.9 minus none, each at its best rate": (cell | {MOMENTUM: 0.9}, cell)
         for cell in none
     }
-    told("eval/accuracy", 0.0, 20, table, pairs, ("variant", MOMENTUM, LR), ".4f", best=(LR,))
+    told("eval/accuracy", 0.0, 20, table, pairs, ("variant", MOMENTUM, LR), (".4f", ".4f"), best=(LR,))
 
 
 def ppo() -> None:
@@ -62,7 +64,36 @@ def ppo() -> None:
         table,
         pairs,
         ("optimizer.name", "alpha.value", CLIP, EPS, MOMENTUM),
-        ".0f",
+        (".0f", ".0f"),
+    )
+
+
+def hopper() -> None:
+    """Whether α = 100 learns Hopper with less momentum or rate: the rule of conf/experiment/hopper_momentum.yaml."""
+    claim = ledger.claim("C2")
+    adam, _ = read(ROOT / "evidence", claim)
+    assert adam is not None
+    own = pd.read_csv(ROOT / "docs/results/hopper_momentum.csv.gz")
+    table = pd.concat([own, adam[(adam["optimizer.name"] == "adam") & (adam[LR] == 3e-4)]], ignore_index=True)
+    pairs: dict[str, tuple[Cell, Cell]] = {
+        f"α = 100: momentum {momentum}, lr {lr:g}, minus Adam at 3e-4": (
+            {"optimizer.name": "alphagrad", MOMENTUM: momentum, LR: lr},
+            {"optimizer.name": "adam"},
+        )
+        for momentum in (0.0, 0.9)
+        for lr in (3e-5, 1e-4, 3e-4)
+    }
+    measure = "final/return"
+    told(
+        measure,
+        claim.worst[measure],
+        claim.seeds,
+        table,
+        pairs,
+        ("optimizer.name", MOMENTUM, LR),
+        (".0f", ".2f"),
+        log=True,
+        within=0.301,  # half of Adam's return
     )
 
 
@@ -73,8 +104,8 @@ def told(
     table: pd.DataFrame,
     pairs: dict[str, tuple[Cell, Cell]],
     groups: tuple[str, ...],
-    form: str,
-    best: tuple[str, ...] = (),
+    forms: tuple[str, str],
+    **rule: Any,
 ) -> None:
     """Prints the mean of each group of runs, then the difference of each pair, with their intervals.
 
@@ -85,34 +116,37 @@ def told(
         table: a row for each run.
         pairs: what is compared → first and than. Over settings that neither names, a seed's value is the mean.
         groups: settings whose values tell one mean from the next.
-        form: how a number is written.
-        best: settings of which each side has its best value.
+        forms: how a mean is written, and how a difference.
+        rule: of each pair, as a part of a claim has it. With ``within`` it is said whether first keeps to it.
     """
+    of_mean, of_difference = forms[0], "+" + forms[1]
     print(f"| {' | '.join(groups)} | runs | {measure} |\n|{'---|' * (len(groups) + 2)}")
     for values, rows in table.groupby(list(groups), dropna=False):
         cells = ["" if pd.isna(value) else str(value) for value in values]
         runs = rows[measure].tolist()
-        print(f"| {' | '.join(cells)} | {len(runs)} | {rows[measure].mean():{form}} {within(interval(runs), form)} |")
+        mean = f"{rows[measure].mean():{of_mean}} {bounded(interval(runs), of_mean)}"
+        print(f"| {' | '.join(cells)} | {len(runs)} | {mean} |")
     parts = {
-        says: Part(says=says, measure=measure, first=first, than=than, best=best)
-        for says, (first, than) in pairs.items()
+        says: Part(says=says, measure=measure, first=first, than=than, **rule) for says, (first, than) in pairs.items()
     }
     asked = Claim(
         name="-", title="", says="", section="", objective=measure, worst={measure: worst}, seeds=seeds, parts=parts
     )
-    print("\n| difference | pairs | mean | chosen |\n|---|---|---|---|")
+    last = "stand" if "within" in rule else "chosen"
+    print(f"\n| difference | pairs | mean | {last} |\n|---|---|---|---|")
     for says, found in decide(asked, table).parts.items():
-        print(f"| {says} | {found.n} | {found.effect:+{form}} {within(found.interval, '+' + form)} | {found.chosen} |")
+        mean = f"{found.effect:{of_difference}} {bounded(found.interval, of_difference)}"
+        print(f"| {says} | {found.n} | {mean} | {getattr(found, last)} |")
 
 
-def within(bounds: tuple[float, float] | None, form: str) -> str:
+def bounded(bounds: tuple[float, float] | None, form: str) -> str:
     """An interval, as pages have it."""
     return "" if bounds is None else f"[{bounds[0]:{form}}, {bounds[1]:{form}}]"
 
 
 def main() -> None:
     """The command line."""
-    questions = {"momentum": momentum, "ppo": ppo}
+    questions = {"momentum": momentum, "ppo": ppo, "hopper": hopper}
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("question", choices=questions)
     questions[parser.parse_args().question]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -79,3 +80,14 @@ def test_the_page_counts_the_saturated_actors_as_the_table_does():
     assert f"At 1e-4 the actors of {saturated[1]} runs are saturated" in told
     assert len(low) - saturated[1] == 6
     assert (runs[runs["optimizer"] == "adam"]["saturated"] < 0.1).all()
+
+
+def test_so_do_the_rows_of_rate_and_momentum():
+    page = (DOCS / "paper.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (0|0\.9) \| (\S+) \| \d+ \| .* \| [a-z ]+ \| (\d) \|$", page, re.MULTILINE)
+    runs = pd.read_csv(DOCS / "results/hopper_momentum_actors.csv")
+    assert len(rows) == 6
+    for momentum, rate, saturated in rows:
+        own = runs[(runs["momentum"] == float(momentum)) & (runs["lr"] == float(rate))]
+        assert len(own) == 5
+        assert int(saturated) == (own["saturated"] == 1).sum()

@@ -60,6 +60,21 @@ def test_of_momentum_on_digits(effects, capsys):
         assert [float(cell.strip("* ")) for cell in row.split("|")[3:-1]] == pytest.approx(own.tolist(), abs=5e-4)
 
 
+def test_of_rate_and_momentum_on_hopper(effects, capsys):
+    """The table of docs/paper.md, and which of the six have learnt."""
+    effects.hopper()
+    printed = capsys.readouterr().out
+    found = re.findall(r"momentum ([\d.]+), lr (\S+), minus .* \| 5 \| (\S+) (\[.*\]) \| (\w+) \|", printed)
+    assert len(found) == 6
+    page = section("paper.md", "paired_effects.py hopper", "## Figure 3")
+    said = {"supported": "learnt", "refuted": "not learnt", "undecided": "undecided"}
+    for momentum, rate, mean, bounds, stand in found:
+        (ends,) = re.findall(rf"\| alphagrad \| {momentum} \| {float(rate)} \| 5 \| (\S+) \[", printed)
+        rate = rate.replace("e-0", "e-").replace("0.0001", "1e-4").replace("0.0003", "3e-4")
+        effect = f"{mean} {bounds}".replace("+", "")
+        assert f"| {float(momentum):g} | {rate} | {ends} | {effect} | {said[stand]} |" in page
+
+
 def test_a_changed_run_changes_what_is_said(effects, capsys, monkeypatch):
     effects.momentum()
     before = capsys.readouterr().out
