@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from alphagrad.recipes.dqn import DQN
 from threadpoolctl import threadpool_info, threadpool_limits
+from torch.compiler import config as compiler
 
 from alphagrad.lab.training.cpu import computing, flushes
 
@@ -77,3 +82,29 @@ def test_numpy_has_the_run_s_threads_within():
         with computing(1):
             assert threads() == {1}
         assert threads() == before
+
+
+def test_what_is_compiled_is_kept_apart_by_the_kind_of_processor(monkeypatch):
+    monkeypatch.setattr(compiler, "cache_key_tag", "own")
+    with computing(1):
+        assert compiler.cache_key_tag == f"own{torch.backends.cpu.get_cpu_capability()}"
+    assert compiler.cache_key_tag == "own"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX512", reason="needs a processor with AVX512")
+def test_a_cache_of_two_kinds_of_processors_serves_both(tmp_path):
+    """Loops of AVX512, run under AVX2, made every run diverge."""
+    words = ["recipe=dqn_cartpole", "optimizer=adam", "recipe.total_steps=12000", "recipe.compile=true"]
+    command = [sys.executable, "-m", "alphagrad_cli", "run", "-m", *words, "seed=range(4)", "hydra/launcher=stacked"]
+    for kind in ("avx512", "avx2"):
+        shared = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "ATEN_CPU_CAPABILITY": kind}
+        done = subprocess.run(
+            [*command, f"output_root={tmp_path / kind}"],
+            env=os.environ | shared,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "4 finished" in done.stdout + done.stderr
