@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pandas as pd
+from alphagrad.recipes.environment import make_env
 from omegaconf import OmegaConf
 
 from alphagrad.lab.config.build import build_recipe
@@ -39,10 +39,11 @@ def measured(folder: Path) -> dict[str, Any] | None:
     config = OmegaConf.create(plain_config(folder))
     recipe: Any = build_recipe(config)
     scale, center = (recipe.high - recipe.low) / 2, (recipe.high + recipe.low) / 2
-    actions = (recipe.policy(load_safely(checkpoint))(states(config.env.id)) - center) / scale
+    env = make_env(recipe.settings.env)
+    actions = (recipe.policy(load_safely(checkpoint))(states(env)) - center) / scale
     constant = bool((np.abs(actions - actions[0]) < SAME).all())
     always = tuple(round(float(value), 3) for value in actions[0])
-    return {
+    row = {
         "optimizer": config.optimizer.name,
         "alpha": OmegaConf.select(config, "optimizer.rule.alpha.value"),
         "momentum": OmegaConf.select(config, "optimizer.momentum"),
@@ -50,32 +51,26 @@ def measured(folder: Path) -> dict[str, Any] | None:
         "seed": config.seed,
         "saturated": float((np.abs(actions) > END).all(axis=1).mean()),
         "action": " ".join(f"{value:+.3g}" for value in always) if constant else "",
-        "return_if_constant": earned(config.env.id, always) if constant else None,
+        "return_if_constant": earned(env, np.array(always, dtype=np.float32) * scale + center) if constant else None,
     }
+    env.close()
+    return row
 
 
-@cache
-def states(env_id: str) -> np.ndarray:
+def states(env: gym.Env) -> np.ndarray:
     """Observations [2000, n] of a random policy."""
-    env = gym.make(env_id)
     env.action_space.seed(0)
     seen: list[np.ndarray] = []
     for seed in count():
         seen += [observation for observation, _ in episode(env, seed, env.action_space.sample)]
         if len(seen) >= STATES:
             break
-    env.close()
     return np.array(seen[:STATES], dtype=np.float32)
 
 
-@cache
-def earned(env_id: str, action: tuple[float, ...]) -> float:
+def earned(env: gym.Env, action: np.ndarray) -> float:
     """Mean episodic return of one action in every state."""
-    env = gym.make(env_id)
-    low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
-    taken = np.array(action, dtype=np.float32) * (high - low) / 2 + (high + low) / 2
-    returns = [sum(reward for _, reward in episode(env, seed, lambda: taken)) for seed in range(EPISODES)]
-    env.close()
+    returns = [sum(reward for _, reward in episode(env, seed, lambda: action)) for seed in range(EPISODES)]
     return round(float(np.mean(returns)), 1)
 
 

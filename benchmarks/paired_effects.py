@@ -25,6 +25,10 @@ from alphagrad.lab.evidence.statistics.intervals import interval
 
 ROOT = Path(__file__).resolve().parents[1]
 LR, MOMENTUM, CLIP, EPS = "optimizer.lr", "optimizer.momentum", "optimizer.clip_grad_norm", "optimizer.eps"
+DIGITS = Claim(name="-", title="", says="", section="", objective="eval/accuracy", seeds=20, parts={}).model_copy(
+    update={"worst": {"eval/accuracy": 0.0}}
+)
+"""What `momentum` is judged as; its parts are the pairs."""
 
 
 def momentum() -> None:
@@ -35,7 +39,7 @@ def momentum() -> None:
         f"{cell['variant']}: momentum 0.9 minus none, each at its best rate": (cell | {MOMENTUM: 0.9}, cell)
         for cell in none
     }
-    told("eval/accuracy", 0.0, 20, table, pairs, ("variant", MOMENTUM, LR), (".4f", ".4f"), best=(LR,))
+    told(DIGITS, table, pairs, ("variant", MOMENTUM, LR), (".4f", ".4f"), best=(LR,))
 
 
 def ppo() -> None:
@@ -56,16 +60,7 @@ def ppo() -> None:
         "α = 98, no clip, no momentum, minus the published Adam": (bare, published),
         "α = 98, no clip, no momentum, minus Adam without clip": (bare, published | {CLIP: None}),
     }
-    measure = "final/return"
-    told(
-        measure,
-        claim.worst[measure],
-        claim.seeds,
-        table,
-        pairs,
-        ("optimizer.name", "alpha.value", CLIP, EPS, MOMENTUM),
-        (".0f", ".0f"),
-    )
+    told(claim, table, pairs, ("optimizer.name", "alpha.value", CLIP, EPS, MOMENTUM), (".0f", ".0f"))
 
 
 def hopper() -> None:
@@ -83,24 +78,12 @@ def hopper() -> None:
         for momentum in (0.0, 0.9)
         for lr in (3e-5, 1e-4, 3e-4)
     }
-    measure = "final/return"
-    told(
-        measure,
-        claim.worst[measure],
-        claim.seeds,
-        table,
-        pairs,
-        ("optimizer.name", MOMENTUM, LR),
-        (".0f", ".2f"),
-        log=True,
-        within=0.301,  # half of Adam's return
-    )
+    half = 0.301  # of Adam's return, log₁₀
+    told(claim, table, pairs, ("optimizer.name", MOMENTUM, LR), (".0f", ".2f"), log=True, within=half)
 
 
 def told(
-    measure: str,
-    worst: float,
-    seeds: int,
+    claim: Claim,
     table: pd.DataFrame,
     pairs: dict[str, tuple[Cell, Cell]],
     groups: tuple[str, ...],
@@ -110,16 +93,14 @@ def told(
     """Prints the mean of each group of runs, then the difference of each pair, with their intervals.
 
     Args:
-        measure: that is compared.
-        worst: what a run counts as that failed.
-        seeds: so many there are of each.
+        claim: whose objective is compared, with its seeds and its worst.
         table: a row for each run.
         pairs: what is compared → first and than. Over settings that neither names, a seed's value is the mean.
         groups: settings whose values tell one mean from the next.
         forms: how a mean is written, and how a difference.
         rule: of each pair, as a part of a claim has it. With ``within`` it is said whether first keeps to it.
     """
-    of_mean, of_difference = forms[0], "+" + forms[1]
+    measure, of_mean, of_difference = claim.objective, forms[0], "+" + forms[1]
     print(f"| {' | '.join(groups)} | runs | {measure} |\n|{'---|' * (len(groups) + 2)}")
     for values, rows in table.groupby(list(groups), dropna=False):
         cells = ["" if pd.isna(value) else str(value) for value in values]
@@ -129,9 +110,7 @@ def told(
     parts = {
         says: Part(says=says, measure=measure, first=first, than=than, **rule) for says, (first, than) in pairs.items()
     }
-    asked = Claim(
-        name="-", title="", says="", section="", objective=measure, worst={measure: worst}, seeds=seeds, parts=parts
-    )
+    asked = claim.model_copy(update={"parts": parts})
     last = "stand" if "within" in rule else "chosen"
     print(f"\n| difference | pairs | mean | {last} |\n|---|---|---|---|")
     for says, found in decide(asked, table).parts.items():
