@@ -84,11 +84,13 @@ def test_numpy_has_the_run_s_threads_within():
         assert threads() == before
 
 
-def test_what_is_compiled_is_kept_apart_by_the_kind_of_processor(monkeypatch):
-    monkeypatch.setattr(compiler, "cache_key_tag", "own")
-    with computing(1):
-        assert compiler.cache_key_tag == f"own{torch.backends.cpu.get_cpu_capability()}"
-    assert compiler.cache_key_tag == "own"
+def test_what_is_compiled_is_kept_apart_by_the_kind_of_processor():
+    before = compiler.cache_key_tag
+    with compiler.patch(cache_key_tag="own"):  # monkeypatch would delete it afterwards
+        with computing(1):
+            assert compiler.cache_key_tag == f"own{torch.backends.cpu.get_cpu_capability()}"
+        assert compiler.cache_key_tag == "own"
+    assert compiler.cache_key_tag == before
 
 
 @pytest.mark.slow
