@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from alphagrad.batch import Batch
+from alphagrad.compiled import compiled
 from alphagrad.gather import Gatherer
 from alphagrad.rule import Rule
 from alphagrad.saved import Restored
@@ -241,17 +242,17 @@ class AlphaGrad(Optimizer):
 
     def _update_compiled(self, batches: list[Batch], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         """The step under ``torch.compile``; a step that kernels cover whole needs none."""
-        compiled = self.__dict__.get("_compiled_update")
-        if compiled is None:
+        step = self.__dict__.get("_compiled_update")
+        if step is None:
             # dynamo counts recompilations for a code object: each optimizer gets its own
             own = types.FunctionType(update.__code__.replace(), update.__globals__, "update", update.__defaults__)
-            compiled = self.__dict__["_compiled_update"] = torch.compile(own, fullgraph=True, dynamic=False)
+            step = self.__dict__["_compiled_update"] = compiled(own)
         if all(b.kernel is not None for b in batches):
-            compiled = update
+            step = update
         else:  # one that kernels cover in part is compiled whole: norms may span batches
             batches = [compilable(b) for b in batches]
         try:
-            compiled(batches, grad_scale, found_inf)
+            step(batches, grad_scale, found_inf)
         except torch._dynamo.exc.FailOnRecompileLimitHit:
             warnings.warn(
                 "compile=True: the step was compiled as often as torch._dynamo.config.recompile_limit allows, because "

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alphagrad.compiled import compiled
 from alphagrad.harness.tensors import Layout, StackedTensors, split
 
 
-def gradients_of(losses: Callable[..., tuple[Tensor, Tensor]], compiled: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+def gradients_of(losses: Callable[..., tuple[Tensor, Tensor]], compile: bool) -> Callable[..., tuple[Tensor, Tensor]]:
     """``losses(params, ...)`` → (sum of the runs' losses, measures) becomes (gradients [R, D], measures).
 
     The runs' losses are summed, and no operation mixes runs, so each run's gradient is its own. The function
@@ -31,7 +32,7 @@ def gradients_of(losses: Callable[..., tuple[Tensor, Tensor]], compiled: bool) -
     # the calls of the compiled kernels are compiled too: of small networks they are most of the time
     calls: dict[str, Any] = {"cpp_wrapper": True}
     derived = torch.func.grad(total, has_aux=True)
-    grad = torch.compile(derived, fullgraph=True, dynamic=False, options=calls) if compiled else eager
+    grad = compiled(derived, calls) if compile else eager
 
     def gradients(*arguments: Any) -> tuple[Tensor, Tensor]:
         networks = [a for a in arguments if isinstance(a, StackedTensors)]

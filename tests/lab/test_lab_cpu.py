@@ -10,7 +10,6 @@ import pytest
 import torch
 from alphagrad.recipes.dqn import DQN
 from threadpoolctl import threadpool_info, threadpool_limits
-from torch.compiler import config as compiler
 
 from alphagrad.lab.training.cpu import computing, flushes
 
@@ -82,15 +81,6 @@ def test_numpy_has_the_run_s_threads_within():
         with computing(1):
             assert threads() == {1}
         assert threads() == before
-
-
-def test_what_is_compiled_is_kept_apart_by_the_kind_of_processor():
-    before = compiler.cache_key_tag
-    with compiler.patch(cache_key_tag="own"):  # monkeypatch would delete it afterwards
-        with computing(1):
-            assert compiler.cache_key_tag == f"own{torch.backends.cpu.get_cpu_capability()}"
-        assert compiler.cache_key_tag == "own"
-    assert compiler.cache_key_tag == before
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def _draw(verdicts: Sequence[Verdict], folder: Path) -> None:
         drawn = [file for file in write_figures(verdicts, folder) if file is not None]
     except OSError as error:
         raise ConfigError(f"--figures={folder}: cannot be written ({error.strerror or error})") from error
-    say(f"{len(drawn)} figures are in {folder}", err=True)
+    say(f"figures are in {folder}: {len(drawn)}", err=True)
 
 
 def _page(given: str) -> Path:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
-from torch.compiler import config as compiler
 
 FIRST_SECONDS = 12
 """What torch takes to compile a recipe of reinforcement learning, on two cores."""
@@ -29,20 +28,15 @@ def computing(threads: int) -> Iterator[None]:
     times as long.
 
     NumPy does not warn of overflow: a run that diverges says so itself.
-
-    What torch has compiled is found again only on processors of the same kind. Its cache does not tell them apart
-    (2.14.1): where machines share one, loops of AVX512 ran under AVX2 and left out half of the numbers.
     """
     torch.set_num_threads(threads)
-    before, tag = flushes(), compiler.cache_key_tag
+    before = flushes()
     torch.set_flush_denormal(True)  # does nothing where the processor cannot
-    compiler.cache_key_tag = tag + torch.backends.cpu.get_cpu_capability()
     try:
         with threadpool_limits(threads, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
             yield
     finally:
         torch.set_flush_denormal(before)
-        compiler.cache_key_tag = tag
 
 
 def compiling(recipe: Any) -> str:
