@@ -82,9 +82,17 @@ def with_words(column: str) -> Callable[[Path], None]:
     return change
 
 
+def twice(file: Path) -> None:
+    """A run in place of another."""
+    table = pd.read_csv(file)
+    table.loc[3, ["seed", "m"]] = [2, 0.5]
+    table.to_csv(file, index=False)
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
+        (twice, r"C0.csv.gz: is damaged, it has 1 of 16 runs twice"),
         (lambda file: file.write_bytes(b"\x00damaged"), r"C0.csv.gz: is damaged"),
         (flipped, r"C0.csv.gz: is damaged"),
         (lambda file: file.write_bytes(file.read_bytes()[:40]), r"C0.csv.gz: is damaged"),

@@ -42,9 +42,28 @@ def test_the_page_is_made_again_from_what_is_kept(cli, tmp_path):
 def test_a_page_without_marks_is_written_whole(cli, tmp_path):
     assert cli("claims", "C9", "--evidence", str(EVIDENCE), "--page", str(tmp_path / "page.md")).status == 0
     page = (tmp_path / "page.md").read_text()
-    assert page.startswith("| | claim | verdict |")
+    assert page.startswith("<!-- verdicts -->\n\n| | claim | verdict |")
     assert page.count("\n## C") == 1
     assert (tmp_path / "images/claims/C9.svg").exists()
+
+
+def test_a_page_of_somebody_elses_is_not_written_over(cli, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("my notes\n")
+    failed = cli("claims", "C9", "--evidence", str(EVIDENCE), "--page", str(page))
+    assert failed.status == 2
+    assert "its text would be lost" in failed.err
+    assert page.read_text() == "my notes\n"
+
+
+def test_c1_was_repeated_to_the_same_verdict():
+    """With AVX2 arithmetic, by its one command."""
+    claim, kept = kept_table("C1")
+    again = pd.read_csv(ROOT / "docs/results/claim_c1_again.csv.gz")
+    assert len(again) == len(kept) == 480
+    first, second = decide(claim, kept), decide(claim, again)
+    assert first.stand == second.stand
+    assert {key: part.stand for key, part in first.parts.items()} == {k: p.stand for k, p in second.parts.items()}
 
 
 def test_a_mark_without_its_end_is_told(cli, tmp_path):

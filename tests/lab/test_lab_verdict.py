@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from alphagrad.common.errors import ConfigError
 from alphagrad.lab.evidence.claims import data
 from alphagrad.lab.evidence.claims.ledger import Claim, Part
 from alphagrad.lab.evidence.claims.verdict import Stand, decide
@@ -202,7 +203,7 @@ def test_no_best_rate_is_chosen_before_all_rates_have_runs():
     assert decide(own, pd.DataFrame(lacking)).stand == "undecided"
     beyond = [{"seed": n, "optimizer.name": "b", "lr": 7.0, "m": 100.0} for n in range(16)]
     assert decide(own, pd.DataFrame([*rows, *beyond])).parts["only"].chosen == "a: lr=0.1; b: lr=0.1"
-    assert decide(own, pd.DataFrame(rows).drop(columns="lr")).stand == "undecided"
+    assert decide(own, pd.DataFrame(rows).drop(columns="lr"), whole=False).stand == "undecided"
 
 
 def test_a_bound_holds_for_every_run():
@@ -214,7 +215,7 @@ def test_a_bound_holds_for_every_run():
     assert decide(own, rows).parts["only"].effect == 1.5
     rows.loc[3, "m"] = np.nan
     assert decide(own, rows).stand == Stand.REFUTED
-    assert decide(own, rows.drop(columns="m")).stand == Stand.UNDECIDED
+    assert decide(own, rows.drop(columns="m"), whole=False).stand == Stand.UNDECIDED
 
 
 def test_a_bounds_effect_is_the_value_nearest_to_breaking_it():
@@ -251,8 +252,61 @@ def test_nothing_run_is_undecided():
 
 
 @pytest.mark.parametrize(
-    "part", [{"than": 1.0, "at_most": 2.0}, {}, {"than": 1.0, "least": -1.0}, {"than": 1.0, "direction": "equal"}]
+    ("part", "told"),
+    [
+        ({"measure": "n"}, "C0: only: no run that finished has n"),
+        ({"measure": "void"}, "C0: only: no run that finished has void"),
+        ({"first": {"optimizer.name": "c"}}, "C0: only: no run has optimizer.name=c"),
+        ({"than": {"optimizer.nam": "b"}}, "C0: only: no run has optimizer.nam=b"),
+        ({"best": ["rate"]}, "C0: only: no run has rate, whose best value is asked for"),
+    ],
+)
+def test_a_name_that_no_run_has_decides_nothing(part, told):
+    """Misspelt, it would be decided by the worst of both sides. While runs are missing it may still come."""
+    rows = table(1.0, 0.0).assign(void=np.nan)
+    measure = part.get("measure", "m")
+    own = claim(worst={measure: -9.0}, only=COMPARED | part)
+    with pytest.raises(ConfigError, match=told):
+        decide(own, rows)
+    assert decide(own, rows, whole=False).parts["only"].stand == "undecided"
+
+
+def test_where_no_run_finished_all_count_as_the_worst():
+    found = decide(claim(only=COMPARED), table(1.0, 0.0).assign(status="failed", m=np.nan))
+    assert found.parts["only"].effect == 0.0
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"than": 1.0, "at_most": 2.0},
+        {},
+        {"than": 1.0, "least": -1.0},
+        {"than": 1.0, "within": -1.0},
+        {"than": 1.0, "least": 1.0, "within": 1.0},
+        {"than": 1.0, "direction": "equal"},
+        {"than": float("nan")},
+        {"at_least": 1.0, "at_most": 0.0},
+        {"at_most": 0.0, "least": 1.0},
+        {"at_most": 0.0, "best": ["lr"]},
+    ],
 )
 def test_a_part_says_one_thing(part):
-    with pytest.raises(ValueError, match=r"has to|must be"):
+    with pytest.raises(ValueError, match=r"has to|must be|should be|says nothing"):
         Part(says="s", measure="m", **part)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"seeds": 0}, "seeds"),
+        ({"needs": 0}, "needs"),
+        ({"needs": 2}, "needs=2: has only 1 parts"),
+        ({"parts": {}}, "parts"),
+        ({"objective": "rice of m"}, "rice of m: of a curve there are drawdown, rise, area, peak, roughness"),
+        ({"worst": {"m": float("inf")}}, "worst"),
+    ],
+)
+def test_a_claim_that_cannot_be_decided_is_refused(changes, told):
+    with pytest.raises(ValueError, match=told):
+        Claim(**claim(only=COMPARED).model_dump(exclude_unset=True) | changes)

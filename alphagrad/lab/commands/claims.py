@@ -50,13 +50,14 @@ def main(argv: list[str]) -> None:
     from alphagrad.lab.evidence.tables import show
 
     page = None if args.page is None else _page(args.page)
-    figures = None if args.figures is None else Path(args.figures)
+    figures = None if args.figures is None else _writable("--figures", args.figures)
     stored = args.uri is not None or args.output_root is not None
+    root = "outputs" if args.output_root is None else str(_folder("--output-root", args.output_root))
     if (args.run or args.gather or stored) and not args.claim:
         flag = "--run" if args.run else "--gather" if args.gather else "--uri and --output-root"
         raise ConfigError(f"{flag}: which claims? Name them, as in alphagrad claims C1 C9")
     chosen = [claim(name) for name in dict.fromkeys(args.claim or names())]
-    kept = Kept(Path(args.evidence), args.uri, args.output_root or "outputs")
+    kept = Kept(_folder("--evidence", args.evidence), args.uri, root)
     if args.run:
         kept.run(chosen)
     elif args.gather:
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> None:
         _draw(verdicts, figures)
     if page is not None:
         write_page(verdicts, evidence, page)
-        say(f"{len(verdicts)} claims are in {page}")
+        say(f"{page}: {', '.join(verdict.claim.name for verdict in verdicts)}")
 
 
 def _draw(verdicts: Sequence[Verdict], folder: Path) -> None:
@@ -89,11 +90,32 @@ def _draw(verdicts: Sequence[Verdict], folder: Path) -> None:
     say(f"figures are in {folder}: {len(drawn)}", err=True)
 
 
+def _writable(flag: str, given: str) -> Path:
+    """Checked before hours of runs."""
+    folder = _folder(flag, given)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ConfigError(f"{flag}={folder}: cannot be written ({error.strerror or error})") from error
+
+
+def _folder(flag: str, given: str) -> Path:
+    if not given:
+        raise ConfigError(f"{flag}=: has to be a folder")
+    return Path(given)
+
+
 def _page(given: str) -> Path:
+    """Checked before hours of runs."""
+    from alphagrad.lab.evidence.claims.marks import page_of
+
     file = Path(given)
     if file.suffix != ".md":
         raise ConfigError(f"--page={given}: has to end in .md")
     check_target("--page", file)
+    page_of(file)
     return file
 
 
@@ -111,7 +133,11 @@ class Kept:
 
         if not self.folder.is_dir():
             raise ConfigError(f"--evidence={self.folder}: there is no such folder; it is the repository's evidence/")
-        return [read(self.folder, one) for one in claims]
+        found = [read(self.folder, one) for one in claims]
+        for one, (table, _) in zip(claims, found, strict=True):
+            if table is None:
+                say(f"alphagrad: {one.name}: {self.folder} has no evidence of it; {one.again} makes it", err=True)
+        return found
 
     def run(self, claims: Sequence[Claim]) -> None:
         """Makes the runs that are missing, and keeps their evidence after each study."""
@@ -192,8 +218,10 @@ class Kept:
 
     def _has_more(self, one: Claim, origin: Origin) -> bool:
         """Whether the folder has more runs of the same commands; damaged or older evidence counts for nothing."""
+        from alphagrad.lab.evidence.claims.data import read
+
         try:
-            ((_, kept),) = self.read([one])
+            _, kept = read(self.folder, one)
         except ConfigError:
             return False
         return kept is not None and kept.runs > origin.runs
@@ -202,12 +230,7 @@ class Kept:
         """Before hours of runs."""
         for one in claims:
             _check_has_studies(one)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with NamedTemporaryFile(dir=self.folder):
-                pass
-        except OSError as error:
-            raise ConfigError(f"--evidence={self.folder}: cannot be written ({error.strerror or error})") from error
+        _writable("--evidence", str(self.folder))
 
 
 def _check_has_studies(one: Claim) -> None:

@@ -21,20 +21,11 @@ from alphagrad.common.words import squeezed
 from alphagrad.lab.evidence.claims.ledger import SEED, Claim
 from alphagrad.lab.evidence.frames import METRIC, SETTING, frame
 from alphagrad.lab.evidence.results import Results
-from alphagrad.lab.evidence.statistics.curves import Curve, area, detrended_variance, drawdown
+from alphagrad.lab.evidence.statistics.curves import MEASURES, OF, Curve
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-OF = " of "
-MEASURES = {
-    "drawdown": lambda curve: drawdown(curve[1]),
-    "rise": lambda curve: drawdown(curve[1], "min"),
-    "area": area,
-    "peak": lambda curve: float(curve[1].max()),
-    "roughness": lambda curve: float(np.log10(max(detrended_variance(curve[1]), 1e-300))),
-}
-"""What is measured of a curve: ``drawdown of eval/return``."""
 NAMES = ("status", "reason")
 ENDED = ("finished", "failed")
 """Runs that say something; others are to go on."""
@@ -121,8 +112,6 @@ def gathered(claim: Claim, uri: str, experiment: str, studies: Sequence[str]) ->
 
 def _measured(study: str, uri: str, measure: str, metric: str) -> dict[str, float]:
     """Run → what is measured of its curve."""
-    if measure not in MEASURES:
-        raise ConfigError(f"{measure}{OF}{metric}: no such measure; there are {', '.join(MEASURES)}")
     try:
         found = frame(study, curves=[metric], uri=uri)
     except ConfigError:  # no run has it
@@ -202,6 +191,9 @@ def _table(file: Path, claim: Claim) -> DataFrame:
     for column in (claim.pairs, *claim.measures()):
         if column in table and not pd.api.types.is_numeric_dtype(table[column]):
             raise ConfigError(f"{file}: is damaged, not all of {column} are numbers")
+    settings = [column for column in table if column not in (*claim.measures(), *NAMES)]
+    if twice := int(table.duplicated(settings).sum()):
+        raise ConfigError(f"{file}: is damaged, it has {twice} of {len(table)} runs twice")
     return table
 
 

@@ -8,19 +8,22 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from yaml import YAMLError
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.words import cut, listed, squeezed
+from alphagrad.lab.evidence.statistics.curves import MEASURES, OF
 
 SEED = "seed"
 Cell = dict[str, str | int | float | bool | None]
 """Setting → its value, of the runs that are meant."""
+COMPARISON = frozenset(("direction", "least", "within", "offset", "best", "log"))
+"""What a part says of a comparison, and a bound knows nothing of."""
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Part(_Strict):
@@ -33,7 +36,7 @@ class Part(_Strict):
 
     says: str
     measure: str
-    """A metric's last value, or ``drawdown|area|peak|roughness of METRIC``, of its curve."""
+    """A metric's last value, or ``drawdown|rise|area|peak|roughness of METRIC``, of its curve."""
     first: Cell = {}
     than: Cell | float | None = None
     """Other runs, or a number."""
@@ -65,8 +68,14 @@ class Part(_Strict):
     def _whole(self) -> Part:
         if self.bound == (self.than is not None):
             raise ValueError("has to have either than, or at_least or at_most")
-        if self.least < 0:
-            raise ValueError("least must be ≥ 0; direction says on which side")
+        if self.bound and (odd := self.model_fields_set & COMPARISON):
+            raise ValueError(f"{listed(sorted(odd))} says nothing of a bound")
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            raise ValueError("at_least must be ≤ at_most")
+        if self.least < 0 or self.within < 0:
+            raise ValueError("least and within must be ≥ 0; direction says on which side")
+        if self.least and self.within:
+            raise ValueError("has to have either least or within")
         if self.direction == "equal" and (self.within <= 0 or self.least):
             raise ValueError("direction: equal has to have within, and no least")
         return self
@@ -85,7 +94,7 @@ class Claim(_Strict):
     better: Literal["max", "min"] = "max"
     worst: dict[str, float] = {}
     """Measure that is compared → what a run counts as that failed, diverged, or has none."""
-    seeds: int
+    seeds: int = Field(ge=1)
     """How many pairs: the seeds from 0 up that are run and compared."""
     pairs: str = SEED
     """What two runs of a pair share: their seed, or ``problem.instance`` where no seed changes a run."""
@@ -93,13 +102,23 @@ class Claim(_Strict):
     """Words of ``alphagrad run -m`` for each study."""
     script: str = ""
     """The command that writes the evidence, where no study of the laboratory does."""
-    parts: dict[str, Part]
-    needs: int | None = None
+    parts: dict[str, Part] = Field(min_length=1)
+    needs: int | None = Field(default=None, ge=1)
     """Parts that have to be supported; None: all."""
     unopposed: bool = False
     """Whether it stays undecided where parts speak for both sides."""
     open: str = ""
     """What it would take to settle it, where these runs do not."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Claim:
+        for measure in self.measures():
+            of_curve, found, _ = measure.partition(OF)
+            if found and of_curve not in MEASURES:
+                raise ValueError(f"{measure}: of a curve there are {listed(MEASURES)}")
+        if self.needs is not None and self.needs > len(self.parts):
+            raise ValueError(f"needs={self.needs}: has only {len(self.parts)} parts")
+        return self
 
     @model_validator(mode="after")
     def _worst_of_all(self) -> Claim:
@@ -115,6 +134,11 @@ class Claim(_Strict):
     def measures(self) -> list[str]:
         """All that its parts compare, and the objective."""
         return list(dict.fromkeys([self.objective, *(part.measure for part in self.parts.values())]))
+
+    @property
+    def again(self) -> str:
+        """The command that makes its evidence."""
+        return self.script or f"alphagrad claims --run {self.name}"
 
     def tried(self, cell: Cell, setting: str) -> set[str]:
         """The values of a setting that the studies which have such runs give it; empty where none names it."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from alphagrad.common.errors import ConfigError
-from alphagrad.common.files import text_of, write_whole
+from alphagrad.common.files import write_whole
 from alphagrad.common.words import cell, squeezed
 from alphagrad.lab.evidence.claims.data import Origin
 from alphagrad.lab.evidence.claims.ledger import Part
+from alphagrad.lab.evidence.claims.marks import filled, page_of
 from alphagrad.lab.evidence.claims.verdict import Decided, Verdict
 from alphagrad.lab.evidence.figures import unformatted
 from alphagrad.lab.evidence.tables import table as new_table
@@ -71,14 +72,14 @@ def asked(part: Part) -> str:
 def write_page(verdicts: Sequence[Verdict], evidence: Sequence[Evidence], file: Path) -> None:
     """Writes the page, and its figures beside it in ``images/claims``.
 
-    A page that has the lines ``<!-- verdicts -->`` and ``<!-- end of verdicts -->`` gets the table of verdicts between
-    them; so with ``claims`` the tables and figures of each. The rest of it stays.
+    Between the lines ``<!-- verdicts -->`` and ``<!-- end of verdicts -->`` it has the table of verdicts; so with
+    ``claims`` the tables and figures of each. The rest of a page that is there stays.
 
     Raises:
-        ConfigError: one cannot be written, or a mark of the page has no end.
+        ConfigError: one cannot be written, or the page's marks are not in pairs.
     """
+    page = page_of(file)
     try:
-        old = text_of(file) if file.exists() else ""
         figures = {
             verdict.claim.name: path.relative_to(file.parent).as_posix()
             for verdict, path in zip(verdicts, write_figures(verdicts, file.parent / "images" / "claims"), strict=True)
@@ -89,23 +90,9 @@ def write_page(verdicts: Sequence[Verdict], evidence: Sequence[Evidence], file: 
             for verdict, (table, origin) in zip(verdicts, evidence, strict=True)
         ]
         blocks = {"verdicts": overview(verdicts), "claims": "\n\n".join(sections)}
-        write_whole(file, _placed(old, blocks, file) or "\n\n".join(blocks.values()) + "\n")
+        write_whole(file, filled(page, blocks))
     except OSError as error:
         raise ConfigError(f"--page={file}: cannot be written ({squeezed(error, 200)})") from error
-
-
-def _placed(page: str, blocks: Mapping[str, str], file: Path) -> str:
-    """A page with blocks between its marks; empty where it has none."""
-    marked = False
-    for name, block in blocks.items():
-        before, begin, rest = page.partition(f"<!-- {name} -->\n")
-        if not begin:
-            continue
-        _, end, after = rest.partition(f"<!-- end of {name} -->\n")
-        if not end:
-            raise ConfigError(f"--page={file}: has <!-- {name} -->, and no line <!-- end of {name} --> after it")
-        page, marked = f"{before}{begin}\n{block}\n\n{end}{after}", True
-    return page if marked else ""
 
 
 def write_figures(verdicts: Sequence[Verdict], folder: Path) -> list[Path | None]:
@@ -144,8 +131,7 @@ def section(verdict: Verdict, table: DataFrame | None, origin: Origin | None, fi
         lines.append(f"![What the runs of {claim.name} say, part by part]({figure})")
     if told := missing(verdict):
         lines.append(f"**What it would take.** {' '.join(told)}")
-    again = claim.script or f"alphagrad claims --run {claim.name}"
-    lines.append(f"Again: `{again}`." + ("" if origin is None else f" {source(origin, table)}"))
+    lines.append(f"Again: `{claim.again}`." + ("" if origin is None else f" {source(origin, table)}"))
     return "\n\n".join(lines)
 
 

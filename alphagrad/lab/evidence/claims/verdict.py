@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from alphagrad.common.errors import ConfigError
+from alphagrad.common.words import listed
 from alphagrad.lab.evidence.claims.ledger import Cell, Claim, Part, told
 from alphagrad.lab.evidence.statistics.comparisons import difference, seeds_needed
 from alphagrad.lab.evidence.statistics.intervals import interval
@@ -74,10 +76,15 @@ def decide(claim: Claim, table: DataFrame | None, whole: bool = True) -> Verdict
         claim: with its rule.
         table: a row for each run: settings, ``seed`` and measures; None where nothing was run.
         whole: whether all runs are made.
+
+    Raises:
+        ConfigError: all are made, and a part names a measure or runs that none of them is.
     """
     if table is None or not len(table):
         parts = {name: Decided(part, Stand.UNDECIDED) for name, part in claim.parts.items()}
     else:
+        if whole:
+            _check_named(claim, table)
         declared = table[table[claim.pairs].isin(range(claim.seeds))]
         parts = {name: _decided(claim, part, declared, whole) for name, part in claim.parts.items()}
     stands = [part.stand for part in parts.values()]
@@ -88,6 +95,21 @@ def decide(claim: Claim, table: DataFrame | None, whole: bool = True) -> Verdict
     if yes >= needed:
         return Verdict(claim, Stand.SUPPORTED, parts)
     return Verdict(claim, Stand.REFUTED if no > len(parts) - needed else Stand.UNDECIDED, parts)
+
+
+def _check_named(claim: Claim, table: DataFrame) -> None:
+    """A misspelt name would be decided by silence: a measure that no run has counts as the worst everywhere."""
+    finished = table[_finished(table)]
+    for key, part in claim.parts.items():
+        for measure in (part.measure, *((claim.objective,) if part.best else ())):
+            if len(finished) and (measure not in finished or finished[measure].isna().all()):
+                raise ConfigError(f"{claim.name}: {key}: no run that finished has {measure}")
+        for cell in (part.first, part.than):
+            if isinstance(cell, dict) and not len(_rows(table, cell)):
+                wanted = ", ".join(f"{setting}={value}" for setting, value in cell.items())
+                raise ConfigError(f"{claim.name}: {key}: no run has {wanted}")
+        if odd := [setting for setting in part.best if setting not in table]:
+            raise ConfigError(f"{claim.name}: {key}: no run has {listed(odd)}, whose best value is asked for")
 
 
 def _decided(claim: Claim, part: Part, table: DataFrame, whole: bool) -> Decided:

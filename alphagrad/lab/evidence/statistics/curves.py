@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -84,3 +84,14 @@ def detrended_variance(values: np.ndarray) -> float:
         return math.nan
     bends = values[:-2] - 2 * values[1:-1] + values[2:]
     return float((bends**2).mean() / 6)
+
+
+MEASURES: Mapping[str, Callable[[Curve], float]] = {
+    "drawdown": lambda curve: drawdown(curve[1]),
+    "rise": lambda curve: drawdown(curve[1], "min"),
+    "area": area,
+    "peak": lambda curve: float(curve[1].max()),
+    "roughness": lambda curve: float(np.log10(max(detrended_variance(curve[1]), 1e-300))),
+}
+"""What is measured of a curve, as in ``drawdown of eval/return``."""
+OF = " of "
