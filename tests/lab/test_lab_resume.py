@@ -151,6 +151,11 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(lab, recipe, tmp_path, emp
     kill_and_resume(recipe, tmp_path, empty_store, 1)
 
 
+def test_a_killed_run_that_is_held_against_the_statements(lab, tmp_path, empty_store):
+    """What they measure comes from NumPy, whose numbers a checkpoint refuses."""
+    kill_and_resume("theory", tmp_path, empty_store, 1, "optimizer=alphagrad")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", ["int8", "int4_weights"])
 def test_a_killed_run_of_rounded_weights(lab, width, tmp_path, empty_store):

@@ -88,7 +88,7 @@ class TrackedLog:
         interrupts.check()
         if run in self.ended and self.ended[run].pruned:
             return
-        self._trackers[run].metrics(step, values)
+        self._trackers[run].metrics(step, values := {name: float(v) for name, v in values.items()})  # not NumPy's
         self.last[run].update(values)
         self._at[run].update(dict.fromkeys(values, step))
         prune = self._pruners.get(run)
