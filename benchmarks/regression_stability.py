@@ -199,7 +199,7 @@ def as_evidence(file: Path, folder: Path) -> None:
     ).stdout.split()
     versions = {"torch": torch.__version__.partition("+")[0]}
     one = claim("C9")
-    keep(folder, one, pd.DataFrame(rows), Origin(commands(one), made[0], versions, len(runs), made[1]))
+    keep(folder, one, pd.DataFrame(rows), Origin(commands(one), made[0], versions, len(runs), made[1], rows=len(rows)))
 
 
 def main() -> None:

@@ -89,9 +89,25 @@ def twice(file: Path) -> None:
     table.to_csv(file, index=False)
 
 
+def with_value(column: str, value: object) -> Callable[[Path], None]:
+    """Of one run, after it has said the right thing."""
+
+    def change(file: Path) -> None:
+        table = pd.read_csv(file).astype({column: object})
+        table.loc[2, column] = value
+        table.to_csv(file, index=False)
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
+        (with_value("seed", 4.5), r"C0.csv.gz: is damaged, not all of seed are whole numbers"),
+        (with_value("seed", -1), r"C0.csv.gz: is damaged, not all of seed are whole numbers"),
+        (with_value("seed", None), r"C0.csv.gz: is damaged, not all of seed are whole numbers"),
+        (with_value("status", "running"), r"C0.csv.gz: is damaged, the status of a run has to be finished or failed"),
+        (with_value("status", None), r"C0.csv.gz: is damaged, the status of a run has to be finished or failed"),
         (twice, r"C0.csv.gz: is damaged, it has 1 of 16 runs twice"),
         (lambda file: file.write_bytes(b"\x00damaged"), r"C0.csv.gz: is damaged"),
         (flipped, r"C0.csv.gz: is damaged"),
@@ -101,7 +117,7 @@ def twice(file: Path) -> None:
         (with_words("seed"), r"C0.csv.gz: is damaged, not all of seed are numbers"),
         (lambda file: (file.parent / "C0.json").unlink(), r"C0.json: is damaged or missing"),
         (lambda file: (file.parent / "C0.json").write_text("{"), r"C0.json: is damaged or missing"),
-        (noted(runs=9999), r"C0.csv.gz: has 16 runs, and C0.json says 9999"),
+        (noted(runs=9999), r"C0.csv.gz: has 16 rows, and C0.json says 9999"),
         (noted(runs="many"), r"C0.json: is damaged or missing"),
         (noted(commit=None), r"C0.json: is damaged or missing"),
         (noted(versions=[]), r"C0.json: is damaged or missing"),
@@ -109,7 +125,7 @@ def twice(file: Path) -> None:
     ],
 )
 def test_evidence_that_is_not_what_it_says_is_refused(tmp_path, damage, told):
-    own, rows = claim(studies=(("recipe=odd",),), only=COMPARED), table(1.0, 0.0)
+    own, rows = claim(studies=(("recipe=odd",),), only=COMPARED), table(1.0, 0.0).assign(status="finished")
     data.keep(tmp_path, own, rows, data.Origin(data.commands(own), "c0ffee", {"torch": "2"}, len(rows), "2026-01-01"))
     data.read(tmp_path, own)
     damage(tmp_path / "C0.csv.gz")
@@ -210,14 +226,25 @@ def test_a_small_claim_is_run_gathered_and_decided(cli, odd, root, tmp_path, mon
     assert cli("claims", "C0", "--gather", *where).status == 0
     assert len(data.read(tmp_path, own)[0]) == 8
     # fewer runs never take the place of more; and the store alone says the same
-    data.keep(tmp_path, own, pd.concat([rows, rows]), dataclasses.replace(origin, runs=16))
+    data.keep(
+        tmp_path, own, pd.concat([rows, rows.assign(seed=rows["seed"] + 4)]), dataclasses.replace(origin, runs=16)
+    )
     fewer = cli("claims", "C0", "--gather", *where)
     assert fewer.status == 2
     assert "C0: the store has 8 runs of it, fewer than" in fewer.err
+    # nor do damaged ones give way
+    (tmp_path / "C0.json").write_text("{")
+    assert "C0.json: is damaged" in cli("claims", "C0", "--gather", *where).err
     alone = cli("claims", "C0", "--evidence", str(tmp_path / "none"), "--output-root", str(root))
     assert alone.status == 0, alone.err
     assert stands(alone.out) == stands(done.out) != []
     assert not (tmp_path / "none").exists()
+    # runs under the study's name that were made before its configuration changed do not count
+    with monkeypatch.context() as changed:
+        changed.setattr(compose, "job_key", lambda config: f"changed-{config.seed}")
+        older = cli("claims", "C0", "--output-root", str(root))
+        assert older.status == 2
+        assert "C0: 16 runs of its studies are of another configuration, and do not count" in older.err
 
 
 @pytest.mark.long
@@ -270,3 +297,9 @@ def test_runs_that_failed_are_kept_and_end_nothing(cli, odd, root, tmp_path, mon
     assert "C0: not every run finished" in done.err
     rows, _ = data.read(tmp_path, own)
     assert sorted(rows["status"]) == ["failed", "failed", "finished", "finished"]
+    # where more had finished they stay
+    _, origin = data.read(tmp_path, own)
+    data.keep(tmp_path, own, rows.assign(status="finished"), origin)
+    fewer = cli("claims", "C0", "--gather", "--evidence", str(tmp_path), "--output-root", str(root))
+    assert fewer.status == 2
+    assert "or fewer that finished" in fewer.err

@@ -218,6 +218,15 @@ def test_a_bound_holds_for_every_run():
     assert decide(own, rows.drop(columns="m"), whole=False).stand == Stand.UNDECIDED
 
 
+def test_a_bound_is_not_kept_by_all_while_a_seed_is_missing():
+    own = claim(only={"says": "s", "measure": "m", "at_most": 1.0})
+    rows = table(0.5, 0.5, spread=0.0)
+    assert decide(own, rows[rows["seed"] != 3]).stand == Stand.UNDECIDED
+    assert decide(own, rows.replace({"seed": {3: 14}})).stand == Stand.UNDECIDED
+    rows.loc[0, "m"] = 1.5
+    assert decide(own, rows[rows["seed"] != 3]).stand == Stand.REFUTED
+
+
 def test_a_bounds_effect_is_the_value_nearest_to_breaking_it():
     own = claim(only={"says": "s", "measure": "m", "at_least": 0.0, "at_most": 1.0})
     rows = table(0.5, 0.8, spread=0.0)
@@ -274,6 +283,11 @@ def test_a_name_that_no_run_has_decides_nothing(part, told):
 def test_where_no_run_finished_all_count_as_the_worst():
     found = decide(claim(only=COMPARED), table(1.0, 0.0).assign(status="failed", m=np.nan))
     assert found.parts["only"].effect == 0.0
+    spared = claim(only=COMPARED | {"within": 1.0})
+    assert decide(spared, table(1.0, 0.0).assign(status="failed", m=np.nan)).stand == Stand.UNDECIDED
+    one_side = table(1.0, 0.0)
+    one_side["status"] = ["failed"] * 8 + ["finished"] * 8
+    assert decide(spared, one_side).stand == Stand.REFUTED
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ class Kept:
             for number, study in enumerate(one.studies, start=1):
                 self._run(one, study)
                 table, origin = self.in_store(one, one.studies[:number])
-                if number == len(one.studies) or not self._has_more(one, origin):
+                if number == len(one.studies) or not self._has_more(one, table, origin):
                     self._keep(one, table, origin)
 
     def _run(self, one: Claim, study: Sequence[str]) -> None:
@@ -155,7 +155,7 @@ class Kept:
         where = [f"output_root={self.output_root}", f"tracking.experiment='{_experiment(one)}'", "study.rerun=missing"]
         try:
             run(["-m", *study, *where, *([f"tracking.uri={self.uri}"] if self.uri else [])])
-        except (ConfigError, StorageLost):
+        except (ConfigError, StorageLost, OSError, MemoryError):
             raise
         except Exception as error:  # a run that diverged or failed counts, too
             told = f"not every run finished ({squeezed(error, 200)}); these count as its worst"
@@ -178,6 +178,7 @@ class Kept:
             ConfigError: it has none, or not all have ended.
         """
         from alphagrad.lab.config import compose, sweep
+        from alphagrad.lab.config.alike import compose_all
         from alphagrad.lab.evidence.claims.data import (
             COMMIT,
             PACKAGES,
@@ -194,13 +195,20 @@ class Kept:
         _check_has_studies(one)
         with compose.hydra_initialized():
             planned = {
-                name_of(study): len(sweep.jobs_of([*sweep.sweep_parameters(study), *study])) for study in one.studies
+                name_of(study): {
+                    compose.job_key(config)
+                    for config in compose_all(sweep.jobs_of([*sweep.sweep_parameters(study), *study]))
+                }
+                for study in one.studies
             }
-        looked = [name_of(study) for study in studies or one.studies]
-        table, made = gathered(one, store_uri(self.uri, self.output_root), _experiment(one), looked)
+        looked = {name: planned[name] for name in map(name_of, studies or one.studies)}
+        table, made, others = gathered(one, store_uri(self.uri, self.output_root), _experiment(one), looked)
+        if others:
+            told = f"{others} runs of its studies are of another configuration, and do not count"
+            say(f"alphagrad: {one.name}: {told}", err=True)
         if table.empty:
             raise ConfigError(f"{one.name}: the store has no runs of it; alphagrad claims --run {one.name} makes them")
-        missing = sum(max(0, jobs - made.get(name, 0)) for name, jobs in planned.items())
+        missing = sum(len(jobs) - made.get(name, 0) for name, jobs in planned.items())
         noted = {name: sorted({*table.pop(VERSION + name)} - {"", "not installed"}) for name in PACKAGES}
         versions = {name: ", ".join(found) for name, found in noted.items() if found}
         commit, days = ", ".join(sorted(set(table.pop(COMMIT)))), table.pop(STARTED).dt.strftime("%Y-%m-%d")
@@ -211,26 +219,33 @@ class Kept:
         """Never fewer runs of the same commands than are kept."""
         from alphagrad.lab.evidence.claims.data import keep
 
-        if self._has_more(one, origin):
-            less = f"the store has {origin.runs} runs of it, fewer than {self.folder}"
+        if self._has_more(one, table, origin):
+            less = f"the store has {origin.runs} runs of it, fewer than {self.folder} has, or fewer that finished"
             raise ConfigError(f"{one.name}: {less}; give another --evidence")
         keep(self.folder, one, table, origin)
 
-    def _has_more(self, one: Claim, origin: Origin) -> bool:
-        """Whether the folder has more runs of the same commands; damaged or older evidence counts for nothing."""
+    def _has_more(self, one: Claim, table: DataFrame, origin: Origin) -> bool:
+        """Whether the folder has more runs of the same commands, or more that finished.
+
+        Raises:
+            ConfigError: what it has is damaged.
+        """
         from alphagrad.lab.evidence.claims.data import read
 
-        try:
-            _, kept = read(self.folder, one)
-        except ConfigError:
+        there, kept = read(self.folder, one, older=True)
+        if there is None or kept is None or kept.commands != origin.commands:
             return False
-        return kept is not None and kept.runs > origin.runs
+        return kept.runs > origin.runs or _finished(there) > _finished(table)
 
     def _check(self, claims: Sequence[Claim]) -> None:
         """Before hours of runs."""
         for one in claims:
             _check_has_studies(one)
         _writable("--evidence", str(self.folder))
+
+
+def _finished(table: DataFrame) -> int:
+    return int((table["status"] == "finished").sum())
 
 
 def _check_has_studies(one: Claim) -> None:

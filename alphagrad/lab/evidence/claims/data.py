@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Set
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from alphagrad.common.errors import ConfigError
@@ -43,11 +43,13 @@ class Origin:
     commit: str
     """Of the runs, separated by commas."""
     versions: dict[str, str]
-    runs: int
+    runs: Annotated[int, Field(ge=1)]
     measured: str
     """On which day, as 2026-11-26, or from which to which."""
-    planned: int = 0
+    planned: Annotated[int, Field(ge=0)] = 0
     """The runs of all the commands; 0: as many as there are."""
+    rows: Annotated[int, Field(ge=0)] = 0
+    """Of the table, where one is not one run; 0: as many as there are runs."""
 
     @property
     def whole(self) -> bool:
@@ -55,16 +57,19 @@ class Origin:
         return self.runs >= self.planned
 
 
-def gathered(claim: Claim, uri: str, experiment: str, studies: Sequence[str]) -> tuple[DataFrame, dict[str, int]]:
+def gathered(
+    claim: Claim, uri: str, experiment: str, studies: Mapping[str, Set[str]]
+) -> tuple[DataFrame, dict[str, int], int]:
     """The runs of a claim's studies: the settings that vary among them, and the measures that its parts name.
 
-    Also, how many jobs of each study were run. A job that several studies have is one row, its newest run.
+    Also, how many jobs of each study were run, and how many other runs bear its name: their configuration is not what
+    the claim asks for now. A job that several studies have is one row, its newest run.
 
     Args:
         claim: whose runs.
         uri: of the store.
         experiment: in which they are.
-        studies: their names. Others of the experiment are none of the claim's.
+        studies: name → keys of its jobs. Others of the experiment are none of the claim's.
 
     Raises:
         ConfigError: the experiment is not there, or a run has not ended.
@@ -74,7 +79,7 @@ def gathered(claim: Claim, uri: str, experiment: str, studies: Sequence[str]) ->
     results = Results(uri, experiment)
     plain = [name for name in claim.measures() if OF not in name]
     drawn = [name.split(OF, 1) for name in claim.measures() if OF in name]
-    tables = []
+    tables, others = [], 0
     for parent in results.studies():
         study, tags = parent.info.run_id, parent.data.tags
         if parent.info.run_name not in studies:
@@ -82,7 +87,11 @@ def gathered(claim: Claim, uri: str, experiment: str, studies: Sequence[str]) ->
         runs = frame(study, uri=uri)
         if runs.empty:
             continue
-        runs = runs.drop_duplicates("job", keep="last")
+        own = runs["job"].isin(studies[parent.info.run_name])
+        others += int((~own).sum())
+        runs = runs[own].drop_duplicates("job", keep="last")
+        if runs.empty:
+            continue
         table = runs[[SEED, *NAMES, COMMIT, STARTED]].copy()
         for name in PACKAGES:
             table[VERSION + name] = tags.get(VERSION + name, "")
@@ -97,7 +106,7 @@ def gathered(claim: Claim, uri: str, experiment: str, studies: Sequence[str]) ->
         table.index = runs["job"]
         tables.append(table)
     if not tables:
-        return pd.DataFrame(), {}
+        return pd.DataFrame(), {}, others
     whole = pd.concat(tables)
     made = {name: table.index.nunique() for name, table in whole.groupby(STUDY)}
     whole = whole[~whole.index.duplicated()].reset_index(drop=True)
@@ -107,7 +116,7 @@ def gathered(claim: Claim, uri: str, experiment: str, studies: Sequence[str]) ->
     asked = [*claim.measures(), *(setting for part in claim.parts.values() for setting in part.settings())]
     kept = {SEED, claim.pairs, *NAMES, COMMIT, STARTED, *(VERSION + name for name in PACKAGES), *asked}
     varied = {name for name in whole if whole[name].nunique() > 1 and "/" not in name and OF not in name} - {STUDY}
-    return whole[[column for column in whole.columns if column in kept | varied]], made
+    return whole[[column for column in whole.columns if column in kept | varied]], made, others
 
 
 def _measured(study: str, uri: str, measure: str, metric: str) -> dict[str, float]:
@@ -151,8 +160,13 @@ def keep(folder: Path, claim: Claim, table: DataFrame, origin: Origin) -> None:
         raise ConfigError(f"{data}: cannot be written ({error.strerror or error})") from error
 
 
-def read(folder: Path, claim: Claim) -> tuple[DataFrame | None, Origin | None]:
+def read(folder: Path, claim: Claim, older: bool = False) -> tuple[DataFrame | None, Origin | None]:
     """A claim's evidence; None where there is none yet.
+
+    Args:
+        folder: where it is kept.
+        claim: whose.
+        older: whether that of other commands than the claim has now is read, too.
 
     Raises:
         ConfigError: a file is damaged, or not of the runs that the claim has now.
@@ -161,9 +175,9 @@ def read(folder: Path, claim: Claim) -> tuple[DataFrame | None, Origin | None]:
     if not data.exists() and not beside.exists():
         return None, None
     table, origin = _table(data, claim), _origin(beside)
-    if claim.studies and origin.runs != len(table):
-        raise ConfigError(f"{data}: has {len(table)} runs, and {beside.name} says {origin.runs}; one is damaged")
-    if origin.commands != commands(claim):
+    if (told := origin.rows or origin.runs) != len(table):
+        raise ConfigError(f"{data}: has {len(table)} rows, and {beside.name} says {told}; one is damaged")
+    if origin.commands != commands(claim) and not older:
         raise ConfigError(f"{beside}: its commands are not those of conf/claim/{claim.name}.yaml; make its runs anew")
     return table, origin
 
@@ -183,14 +197,22 @@ def _table(file: Path, claim: Claim) -> DataFrame:
     import pandas as pd
 
     try:
+        if file.exists() and not file.is_file():  # to read a pipe would wait for ever
+            raise ConfigError(f"{file}: is no regular file")
         table = _parsed(file)
     except (OSError, ValueError, EOFError, zlib.error) as error:
         raise ConfigError(f"{file}: is damaged ({squeezed(error, 200)})") from error
     if claim.pairs not in table:
         raise ConfigError(f"{file}: has no column {claim.pairs}")
+    if claim.studies and not ("status" in table and table["status"].isin(ENDED).all()):
+        raise ConfigError(f"{file}: is damaged, the status of a run has to be {' or '.join(ENDED)}")
+    if not isinstance(table.index, pd.RangeIndex):
+        raise ConfigError(f"{file}: is damaged, its rows are longer than its heading")
     for column in (claim.pairs, *claim.measures()):
         if column in table and not pd.api.types.is_numeric_dtype(table[column]):
             raise ConfigError(f"{file}: is damaged, not all of {column} are numbers")
+    if not ((table[claim.pairs] >= 0) & (table[claim.pairs] % 1 == 0)).all():
+        raise ConfigError(f"{file}: is damaged, not all of {claim.pairs} are whole numbers ≥ 0")
     settings = [column for column in table if column not in (*claim.measures(), *NAMES)]
     if twice := int(table.duplicated(settings).sum()):
         raise ConfigError(f"{file}: is damaged, it has {twice} of {len(table)} runs twice")

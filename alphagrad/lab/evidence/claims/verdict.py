@@ -67,6 +67,7 @@ def decide(claim: Claim, table: DataFrame | None, whole: bool = True) -> Verdict
     it may miss, ``within``) and the mean is at least ``least``; *refuted* when the whole interval falls short of that;
     *undecided* otherwise. That two are equal is supported when the interval lies within ±``within``, and refuted when
     it lies outside. A bound is supported when every run keeps it and all are made, refuted when one does not.
+    Where no run of either side finished a comparison is undecided.
 
     The claim is supported when as many parts are as it ``needs`` (all, unless it says a number), and refuted when so
     many are refuted that this can no longer be. One that has to be ``unopposed`` is undecided while some parts are
@@ -85,7 +86,7 @@ def decide(claim: Claim, table: DataFrame | None, whole: bool = True) -> Verdict
     else:
         if whole:
             _check_named(claim, table)
-        declared = table[table[claim.pairs].isin(range(claim.seeds))]
+        declared = table[table[claim.pairs].between(0, claim.seeds - 1)]
         parts = {name: _decided(claim, part, declared, whole) for name, part in claim.parts.items()}
     stands = [part.stand for part in parts.values()]
     yes, no = stands.count(Stand.SUPPORTED), stands.count(Stand.REFUTED)
@@ -116,7 +117,7 @@ def _decided(claim: Claim, part: Part, table: DataFrame, whole: bool) -> Decided
     if part.measure not in table:
         return Decided(part, Stand.UNDECIDED)
     if part.bound:
-        return _bounded(part, _rows(table, part.first), whole)
+        return _bounded(claim, part, _rows(table, part.first), whole)
     first, one = _side(claim, part, table, part.first)
     if isinstance(part.than, dict):
         second, other = _side(claim, part, table, part.than)
@@ -129,7 +130,9 @@ def _decided(claim: Claim, part: Part, table: DataFrame, whole: bool) -> Decided
         return Decided(part, Stand.UNDECIDED, wanted=wanted, chosen=chosen)
     values = list(gaps.values())
     mean, bounds = float(np.mean(values)), interval(values)
-    stand = Stand.UNDECIDED if len(gaps) < wanted else _stand(part, mean, bounds)
+    lost = not _finished(_rows(table, part.first)).any()
+    lost = lost and isinstance(part.than, dict) and not _finished(_rows(table, part.than)).any()
+    stand = Stand.UNDECIDED if len(gaps) < wanted or lost else _stand(part, mean, bounds)
     found = difference(gaps, dict.fromkeys(gaps, 0.0))
     more = _more(part, mean, found.deviation, len(values))
     return Decided(part, stand, mean, bounds, len(values), wanted, chosen, more, tuple(values))
@@ -170,15 +173,15 @@ def _stand(part: Part, mean: float, bounds: tuple[float, float] | None) -> Stand
     return Stand.REFUTED if high < part.least else Stand.UNDECIDED
 
 
-def _bounded(part: Part, rows: DataFrame, whole: bool) -> Decided:
-    """A run that did not finish, or lacks the measure, keeps no bound."""
+def _bounded(claim: Claim, part: Part, rows: DataFrame, whole: bool) -> Decided:
+    """A run that did not finish, or lacks the measure, keeps no bound; while a pair is missing none is kept by all."""
     if not len(rows):
         return Decided(part, Stand.UNDECIDED)
     values = np.where(_finished(rows), rows[part.measure].to_numpy(float), np.nan)
     low = -np.inf if part.at_least is None else part.at_least
     high = np.inf if part.at_most is None else part.at_most
     spared = np.minimum(values - low, high - values)
-    kept = spared >= 0
+    kept, whole = spared >= 0, whole and rows[claim.pairs].nunique() == claim.seeds
     nearest = float("nan") if np.isnan(values).any() else float(values[np.argmin(spared)])
     stand = Stand.REFUTED if not kept.all() else Stand.SUPPORTED if whole else Stand.UNDECIDED
     return Decided(part, stand, nearest, None, len(values), values=tuple(map(float, values)))
