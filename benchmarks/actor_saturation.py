@@ -9,6 +9,7 @@ first state earns by itself, in the mean over episodes; it is empty where the ac
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
@@ -20,6 +21,7 @@ import pandas as pd
 from alphagrad.recipes.environment import make_env
 from omegaconf import OmegaConf
 
+from alphagrad.common.files import write_by
 from alphagrad.lab.config.build import build_recipe
 from alphagrad.lab.records.checkpoint import load_safely
 from alphagrad.lab.training.begun import plain_config
@@ -41,6 +43,8 @@ def measured(folder: Path) -> dict[str, Any] | None:
     scale, center = (recipe.high - recipe.low) / 2, (recipe.high + recipe.low) / 2
     env = make_env(recipe.settings.env)
     actions = (recipe.policy(load_safely(checkpoint))(states(env)) - center) / scale
+    if not np.isfinite(actions).all():
+        raise ValueError(f"{folder}: its actor's actions are not finite")
     constant = bool((np.abs(actions - actions[0]) < SAME).all())
     always = tuple(round(float(value), 3) for value in actions[0])
     row = {
@@ -91,12 +95,20 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("study", type=Path, nargs="+", help="folder of a study")
     parser.add_argument("--to", type=Path, required=True, help="CSV file, a row for each run")
     asked = parser.parse_args(words)
-    folders = sorted(folder.parent for study in asked.study for folder in study.glob("*/config.yaml"))
-    rows = [row for row in map(measured, folders) if row is not None]
+    folders = sorted({folder.parent.resolve() for study in asked.study for folder in study.glob("*/config.yaml")})
+    for study in asked.study:
+        if folders and not any(study.glob("*/config.yaml")):
+            parser.error(f"{study}: has no run's folder")
+    if not asked.to.absolute().parent.is_dir() or asked.to.is_dir():
+        parser.error(f"--to={asked.to}: has to be a file in a folder that exists")
+    found = {folder: measured(folder) for folder in folders}
+    rows = [row for row in found.values() if row is not None]
     if not rows:
         parser.error("no run of these studies has a checkpoint")
+    for folder in [folder for folder, row in found.items() if row is None]:
+        print(f"{folder}: has no checkpoint, and is left out", file=sys.stderr)
     table = pd.DataFrame(rows).sort_values(["optimizer", "alpha", "momentum", "lr", "seed"], na_position="first")
-    table.to_csv(asked.to, index=False)
+    write_by(asked.to, lambda file: table.to_csv(file, index=False))
     told = table.assign(saturated=table["saturated"] == 1, constant=table["action"] != "")
     groups = told.groupby(["optimizer", "alpha", "momentum", "lr"], dropna=False)
     print(groups.agg(runs=("seed", "size"), saturated=("saturated", "sum"), constant=("constant", "sum")).to_string())

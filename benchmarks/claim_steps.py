@@ -84,6 +84,8 @@ def main() -> None:
     p.add_argument("folder", type=Path)
     p.add_argument("--rounds", type=int, default=20)
     args = p.parse_args()
+    if args.rounds < 1:
+        p.error(f"--rounds={args.rounds}: must be ≥ 1")
     table = pd.DataFrame([row for network in NETWORKS for row in measured(network, args.rounds)])
     tags = provenance()
     versions = {"torch": tags["version.torch"], "python": platform.python_version()}

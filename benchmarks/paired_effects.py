@@ -15,6 +15,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from alphagrad.lab.evidence.claims import ledger
@@ -25,9 +26,7 @@ from alphagrad.lab.evidence.statistics.intervals import interval
 
 ROOT = Path(__file__).resolve().parents[1]
 LR, MOMENTUM, CLIP, EPS = "optimizer.lr", "optimizer.momentum", "optimizer.clip_grad_norm", "optimizer.eps"
-DIGITS = Claim(name="-", title="", says="", section="", objective="eval/accuracy", seeds=20, parts={}).model_copy(
-    update={"worst": {"eval/accuracy": 0.0}}
-)
+DIGITS = Claim.model_construct(name="-", objective="eval/accuracy", seeds=20, worst={"eval/accuracy": 0.0}, parts={})
 """What `momentum` is judged as; its parts are the pairs."""
 
 
@@ -92,6 +91,8 @@ def told(
 ) -> None:
     """Prints the mean of each group of runs, then the difference of each pair, with their intervals.
 
+    A mean is of the runs that finished, and the number of others is told; in a difference these count as the worst.
+
     Args:
         claim: whose objective is compared, with its seeds and its worst.
         table: a row for each run.
@@ -104,9 +105,11 @@ def told(
     print(f"| {' | '.join(groups)} | runs | {measure} |\n|{'---|' * (len(groups) + 2)}")
     for values, rows in table.groupby(list(groups), dropna=False):
         cells = ["" if pd.isna(value) else str(value) for value in values]
-        runs = rows[measure].tolist()
-        mean = f"{rows[measure].mean():{of_mean}} {bounded(interval(runs), of_mean)}"
-        print(f"| {' | '.join(cells)} | {len(runs)} | {mean} |")
+        ended = rows["status"] == "finished" if "status" in rows else rows[measure].notna()
+        runs = rows[measure][ended & rows[measure].notna()].tolist()
+        mean = f"{np.mean(runs):{of_mean}} {bounded(interval(runs), of_mean)}" if runs else ""
+        failed = f", and {len(rows) - len(runs)} failed" if len(runs) < len(rows) else ""
+        print(f"| {' | '.join(cells)} | {len(runs)}{failed} | {mean} |")
     parts = {
         says: Part(says=says, measure=measure, first=first, than=than, **rule) for says, (first, than) in pairs.items()
     }

@@ -15,6 +15,7 @@ import math
 import subprocess
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -24,6 +25,7 @@ import pandas as pd
 import torch
 from alphagrad.recipes.tabular.stability import decades_near_best, share_diverged
 
+from alphagrad.common.files import atomic
 from alphagrad.harness import metrics
 from alphagrad.harness.stack import RunSpec, RunStack
 from alphagrad.lab.config import compose, sweep
@@ -32,6 +34,7 @@ from alphagrad.lab.config.overrides import parsed
 from alphagrad.lab.evidence.claims.data import Origin, commands, keep
 from alphagrad.lab.evidence.claims.ledger import claim
 from alphagrad.lab.evidence.statistics.intervals import interval
+from alphagrad.lab.records.provenance import provenance
 
 EXPERIMENT = "experiment=regression_stability"
 CELL = ("data", "recipe.hidden", "recipe.spread")
@@ -82,7 +85,7 @@ def words_of(names: Sequence[str], values: Sequence[str]) -> list[str]:
 def train(file: Path) -> None:
     """Trains every job, a stack for each problem, and writes a row a run."""
     torch.set_num_threads(1)
-    with compose.hydra_initialized(), opened(file, "wt") as out:
+    with compose.hydra_initialized(), atomic(file) as unfinished, opened(unfinished, "wt") as out:
         choices = swept()
         seeds = [int(seed) for seed in choices.pop("seed")]
         told = [name for name, values in choices.items() if len(values) > 1]
@@ -191,15 +194,26 @@ def as_evidence(file: Path, folder: Path) -> None:
         for name in next(iter(found.values()))
         for seed in sorted(next(iter(found.values()))[name])
     ]
-    made = subprocess.run(
-        ["git", "log", "-1", "--format=%H %cs", "--", str(file)],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
+    commit, day = made(file)
     versions = {"torch": torch.__version__.partition("+")[0]}
     one = claim("C9")
-    keep(folder, one, pd.DataFrame(rows), Origin(commands(one), made[0], versions, len(runs), made[1], rows=len(rows)))
+    with compose.hydra_initialized():
+        planned = math.prod(map(len, swept().values()))
+    origin = Origin(commands(one), commit, versions, len(runs), day, planned, rows=len(rows))
+    keep(folder, one, pd.DataFrame(rows), origin)
+
+
+def made(file: Path) -> tuple[str, str]:
+    """The commit of a file of runs and its day; of one that is in none yet this tree's, and today."""
+
+    def git(*words: str) -> str:
+        told = subprocess.run(["git", *words, "--", str(file)], capture_output=True, text=True, check=False)
+        return told.stdout.strip()
+
+    kept = git("log", "-1", "--format=%H %cs").split()
+    if kept and not git("status", "--porcelain"):
+        return kept[0], kept[1]
+    return provenance().get("mlflow.source.git.commit", ""), f"{datetime.now(UTC):%Y-%m-%d}"
 
 
 def main() -> None:
@@ -209,6 +223,8 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("folder", type=Path, nargs="?", help="of the evidence", default=Path("evidence"))
     args = parser.parse_args()
+    if args.what != "train" and not args.file.is_file():
+        parser.error(f"{args.file}: is no file of runs")
     if args.what == "evidence":
         as_evidence(args.file, args.folder)
     else:

@@ -91,3 +91,16 @@ def test_so_do_the_rows_of_rate_and_momentum():
         own = runs[(runs["momentum"] == float(momentum)) & (runs["lr"] == float(rate))]
         assert len(own) == 5
         assert int(saturated) == (own["saturated"] == 1).sum()
+
+
+def test_a_study_that_is_not_there_is_told(saturation, tmp_path, capsys):
+    (tmp_path / "study" / "run").mkdir(parents=True)
+    (tmp_path / "study" / "run" / "config.yaml").touch()
+    for words, told in (
+        ([str(tmp_path / "study"), str(tmp_path / "other"), "--to", str(tmp_path / "a.csv")], "other: has no run's"),
+        ([str(tmp_path / "study"), "--to", str(tmp_path / "none" / "a.csv")], "has to be a file in a folder that"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            saturation.main(words)
+        assert left.value.code == 2
+        assert told in capsys.readouterr().err

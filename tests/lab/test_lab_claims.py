@@ -151,11 +151,21 @@ def test_evidence_says_where_it_comes_from():
         (["--run"], "--run: which claims?"),
         (["--gather"], "--gather: which claims?"),
         (["--uri", "sqlite:///x.db"], "--uri and --output-root: which claims?"),
-        (["--output-root", "/nowhere", "C8"], "tracking.uri=sqlite:////nowhere/mlflow.db: there is no such store"),
+        (["--output-root", "/nowhere", "C8"], "--evidence="),
+        (
+            ["--gather", "--output-root", "/nowhere", "C8"],
+            "tracking.uri=sqlite:////nowhere/mlflow.db",
+        ),
         (["--run", "C14", "C4"], "C4: its evidence is written by a script"),
         (["--run", "C14", "--evidence", "/dev/null"], "--evidence=/dev/null: cannot be written (File exists)"),
         (["--evidence", "/nowhere"], "--evidence=/nowhere: there is no such folder"),
         (["--page", "/dev/null"], "--page=/dev/null: has to end in .md"),
+        (["--evidence", ""], "--evidence=: has to be a folder"),
+        (["--evidence", "x" * 300], "--evidence=xxx"),
+        (["--output-root", "", "C8"], "--output-root=: has to be a folder"),
+        (["--run", "C8", "--uri", "none"], "--uri=none: a claim's runs have to be in a store"),
+        (["--figures", "/dev/null"], "--figures=/dev/null: cannot be written (File exists)"),
+        (["--figures", ""], "--figures=: has to be a folder"),
         (["--page", ""], "--page=: has to end in .md"),
         (["--page", "x" * 300 + ".md"], "--page=xxx"),
         (["--run", "C4"], "C4: its evidence is written by a script: python benchmarks/claim_steps.py"),
@@ -235,7 +245,10 @@ def test_a_small_claim_is_run_gathered_and_decided(cli, odd, root, tmp_path, mon
     # nor do damaged ones give way
     (tmp_path / "C0.json").write_text("{")
     assert "C0.json: is damaged" in cli("claims", "C0", "--gather", *where).err
-    alone = cli("claims", "C0", "--evidence", str(tmp_path / "none"), "--output-root", str(root))
+    unread = cli("claims", "C0", "--evidence", str(tmp_path / "none"), "--output-root", str(root))
+    assert unread.status == 2
+    assert "is not looked at where --uri or --output-root names a store" in unread.err
+    alone = cli("claims", "C0", "--output-root", str(root))
     assert alone.status == 0, alone.err
     assert stands(alone.out) == stands(done.out) != []
     assert not (tmp_path / "none").exists()

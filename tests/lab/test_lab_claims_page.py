@@ -56,6 +56,51 @@ def test_a_page_of_somebody_elses_is_not_written_over(cli, tmp_path):
     assert page.read_text() == "my notes\n"
 
 
+@pytest.mark.parametrize(
+    ("page", "told"),
+    [
+        ("<!-- claims -->\n", "has <!-- claims -->, and no line <!-- end of claims --> after it"),
+        ("<!-- end of claims -->\n<!-- claims -->\n", "has <!-- end of claims -->, and no line <!-- claims --> before"),
+        (2 * "<!-- claims -->\n<!-- end of claims -->\n", "has <!-- claims --> twice"),
+        ("<!-- claims -->\n## C1\n<!-- end of claims -->", "has C1, which would be lost"),
+        ("<!-- claims --> and more\n", "its text would be lost"),
+    ],
+)
+def test_a_page_that_would_lose_something_stays(cli, tmp_path, page, told):
+    (file := tmp_path / "page.md").write_text(page)
+    failed = cli("claims", "C9", "--evidence", str(EVIDENCE), "--page", str(file))
+    assert failed.status == 2
+    assert told in failed.err
+    assert (failed.out, file.read_text()) == ("", page)
+    assert not (tmp_path / "images").exists()
+
+
+def test_a_page_is_written_where_a_link_leads(cli, tmp_path):
+    (page := tmp_path / "page.md").write_text("before\n<!-- claims -->\n<!-- end of claims -->")
+    (link := tmp_path / "link.md").symlink_to(page)
+    assert cli("claims", "C9", "--evidence", str(EVIDENCE), "--page", str(link)).status == 0
+    assert link.is_symlink()
+    assert page.read_text().startswith("before\n<!-- claims -->\n\n## C9")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"title: \xff", "C1.yaml: 'utf-8' codec"),
+        (b"a: b", "C1.yaml: title: Field required"),
+        (b"- a", "C1.yaml: "),
+    ],
+)
+def test_a_claims_file_that_is_wrong_is_told_in_one_line(cli, tmp_path, monkeypatch, text, told):
+    (tmp_path / "C1.yaml").write_bytes(text)
+    monkeypatch.setattr(ledger, "_folder", lambda: tmp_path)
+    failed = cli("claims", "C1", "--evidence", str(EVIDENCE))
+    assert failed.status == 2
+    assert told in failed.err
+    assert "pydantic" not in failed.err
+    assert len(failed.err.splitlines()) == 1
+
+
 def test_c1_was_repeated_to_the_same_verdict():
     """With AVX2 arithmetic, by its one command."""
     claim, kept = kept_table("C1")

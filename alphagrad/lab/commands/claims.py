@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
-from alphagrad.common.errors import ConfigError, StorageLost
-from alphagrad.common.files import check_target
+from alphagrad.common.errors import ConfigError, StorageLost, Terminated
+from alphagrad.common.files import check_target, is_folder
 from alphagrad.common.words import say, squeezed
 from alphagrad.lab.commands.arguments import parser
 
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
         "--page", metavar="FILE.md", help="also write a page in Markdown, with a figure for each claim beside it"
     )
     p.add_argument("--figures", metavar="FOLDER", help="also draw each claim, as FOLDER/C1.svg")
-    p.add_argument("--evidence", default="evidence", metavar="FOLDER", help="of the evidence; default %(default)s")
+    p.add_argument("--evidence", metavar="FOLDER", help="of the evidence; default evidence")
     p.add_argument("--uri", help="MLflow store of the runs (default: $MLFLOW_TRACKING_URI, else OUTPUT_ROOT/mlflow.db)")
     p.add_argument("--output-root", help="default outputs")
     args = p.parse_args(argv)
@@ -49,7 +49,6 @@ def main(argv: list[str]) -> None:
     from alphagrad.lab.evidence.claims.verdict import decide
     from alphagrad.lab.evidence.tables import show
 
-    page = None if args.page is None else _page(args.page)
     figures = None if args.figures is None else _writable("--figures", args.figures)
     stored = args.uri is not None or args.output_root is not None
     root = "outputs" if args.output_root is None else str(_folder("--output-root", args.output_root))
@@ -57,7 +56,10 @@ def main(argv: list[str]) -> None:
         flag = "--run" if args.run else "--gather" if args.gather else "--uri and --output-root"
         raise ConfigError(f"{flag}: which claims? Name them, as in alphagrad claims C1 C9")
     chosen = [claim(name) for name in dict.fromkeys(args.claim or names())]
-    kept = Kept(_folder("--evidence", args.evidence), args.uri, root)
+    page = None if args.page is None else _page(args.page, [one.name for one in chosen])
+    if stored and args.evidence is not None and not (args.run or args.gather):
+        raise ConfigError(f"--evidence={args.evidence}: is not looked at where --uri or --output-root names a store")
+    kept = Kept(_folder("--evidence", "evidence" if args.evidence is None else args.evidence), args.uri, root)
     if args.run:
         kept.run(chosen)
     elif args.gather:
@@ -107,7 +109,7 @@ def _folder(flag: str, given: str) -> Path:
     return Path(given)
 
 
-def _page(given: str) -> Path:
+def _page(given: str, names: Sequence[str]) -> Path:
     """Checked before hours of runs."""
     from alphagrad.lab.evidence.claims.marks import page_of
 
@@ -115,7 +117,7 @@ def _page(given: str) -> Path:
     if file.suffix != ".md":
         raise ConfigError(f"--page={given}: has to end in .md")
     check_target("--page", file)
-    page_of(file)
+    page_of(file, names)
     return file
 
 
@@ -131,7 +133,7 @@ class Kept:
         """What the folder has of each claim."""
         from alphagrad.lab.evidence.claims.data import read
 
-        if not self.folder.is_dir():
+        if not is_folder(self.folder):
             raise ConfigError(f"--evidence={self.folder}: there is no such folder; it is the repository's evidence/")
         found = [read(self.folder, one) for one in claims]
         for one, (table, _) in zip(claims, found, strict=True):
@@ -156,6 +158,9 @@ class Kept:
         try:
             run(["-m", *study, *where, *([f"tracking.uri={self.uri}"] if self.uri else [])])
         except (ConfigError, StorageLost, OSError, MemoryError):
+            raise
+        except (KeyboardInterrupt, Terminated):
+            say(f"alphagrad: the same `alphagrad claims --run {one.name}` goes on, and keeps what it says", err=True)
             raise
         except Exception as error:  # a run that diverged or failed counts, too
             told = f"not every run finished ({squeezed(error, 200)}); these count as its worst"
@@ -239,6 +244,10 @@ class Kept:
 
     def _check(self, claims: Sequence[Claim]) -> None:
         """Before hours of runs."""
+        from alphagrad.lab.store.address import NONE, store_uri
+
+        if store_uri(self.uri, self.output_root) == NONE:
+            raise ConfigError(f"--uri={NONE}: a claim's runs have to be in a store")
         for one in claims:
             _check_has_studies(one)
         _writable("--evidence", str(self.folder))

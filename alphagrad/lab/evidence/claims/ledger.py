@@ -182,7 +182,10 @@ def claim(name: str) -> Claim:
         text = file.read_text(encoding="utf-8")
         found: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
         return Claim(name=name, **found)
-    except (OSError, YAMLError, OmegaConfBaseException, ValidationError, TypeError) as error:
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}".removeprefix(": ") for one in error.errors()]
+        raise ConfigError(f"{file}: {squeezed('; '.join(wrong), 500)}") from error
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException, TypeError) as error:
         raise ConfigError(f"{file}: {squeezed(error, 500)}") from error
 
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from alphagrad.common.errors import ConfigError
 from alphagrad.common.files import text_of
+from alphagrad.common.words import listed
 
 BLOCKS = ("verdicts", "claims")
 MARK = re.compile(rf"^<!-- (end of )?({'|'.join(BLOCKS)}) -->$", re.MULTILINE)
 BARE = "\n".join(f"<!-- {name} -->\n<!-- end of {name} -->\n" for name in BLOCKS)
 
 
-def page_of(file: Path) -> str:
+def page_of(file: Path, names: Sequence[str]) -> str:
     """What stands in a page: its text, and its marks in pairs. The marks alone of one that is to be made.
 
+    Args:
+        file: the page.
+        names: of the claims that are to stand in it.
+
     Raises:
-        ConfigError: it cannot be read, or its marks are not in pairs. A page that has none is not to be written over.
+        ConfigError: it cannot be read, its marks are not in pairs, or it has other claims, too. A page that has no
+            marks is not to be written over.
     """
     page = text_of(file) if file.exists() else ""
     if not page.strip():
@@ -40,6 +46,8 @@ def page_of(file: Path) -> str:
     if not seen:
         told = "exists, and has no line <!-- verdicts --> or <!-- claims --> to write at; its text would be lost"
         raise ConfigError(f"--page={file}: {told}")
+    if lost := [name for name in re.findall(r"^## (C\d+)$", page, re.MULTILINE) if name not in names]:
+        raise ConfigError(f"--page={file}: has {listed(lost)}, which would be lost; name them, too, or no claim")
     return page
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from alphagrad.common.errors import ConfigError
-from alphagrad.common.files import write_whole
+from alphagrad.common.files import write_by, write_whole
 from alphagrad.common.words import cell, squeezed
 from alphagrad.lab.evidence.claims.data import Origin
 from alphagrad.lab.evidence.claims.ledger import Part
@@ -78,7 +79,7 @@ def write_page(verdicts: Sequence[Verdict], evidence: Sequence[Evidence], file: 
     Raises:
         ConfigError: one cannot be written, or the page's marks are not in pairs.
     """
-    page = page_of(file)
+    page = page_of(file, [verdict.claim.name for verdict in verdicts])
     try:
         figures = {
             verdict.claim.name: path.relative_to(file.parent).as_posix()
@@ -90,7 +91,7 @@ def write_page(verdicts: Sequence[Verdict], evidence: Sequence[Evidence], file: 
             for verdict, (table, origin) in zip(verdicts, evidence, strict=True)
         ]
         blocks = {"verdicts": overview(verdicts), "claims": "\n\n".join(sections)}
-        write_whole(file, filled(page, blocks))
+        write_whole(file.resolve(), filled(page, blocks))
     except OSError as error:
         raise ConfigError(f"--page={file}: cannot be written ({squeezed(error, 200)})") from error
 
@@ -103,7 +104,7 @@ def write_figures(verdicts: Sequence[Verdict], folder: Path) -> list[Path | None
         file = folder / f"{verdict.claim.name}.svg"
         drawn = any(part.values for part in verdict.parts.values())
         if drawn:
-            draw(verdict, file)
+            write_by(file, partial(draw, verdict))
         files.append(file if drawn else None)
     return files
 
