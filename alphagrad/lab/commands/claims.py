@@ -244,6 +244,7 @@ class Kept:
 
     def _check(self, claims: Sequence[Claim]) -> None:
         """Before hours of runs."""
+        from alphagrad.lab.evidence.claims.data import read
         from alphagrad.lab.store.address import NONE, store_uri
 
         if store_uri(self.uri, self.output_root) == NONE:
@@ -251,6 +252,8 @@ class Kept:
         for one in claims:
             _check_has_studies(one)
         _writable("--evidence", str(self.folder))
+        for one in claims:
+            read(self.folder, one, older=True)  # what is damaged would be found after the runs
 
 
 def _finished(table: DataFrame) -> int:
