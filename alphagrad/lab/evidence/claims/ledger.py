@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -153,6 +154,7 @@ class Claim(_Strict):
         return found
 
 
+@lru_cache(maxsize=10_000, typed=True)
 def told(value: object) -> str:
     """A setting's value so that equal ones are equal, whoever wrote them: 1e-3 and 0.001."""
     if isinstance(value, bool):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Evidence = tuple[DataFrame | None, Origin | None]
 
+ROW, AXES = 1.2, 0.45
+"""Heights in inches: a part's row in the figure, and its axes, without title and labels."""
 COLORS = {"supported": "#0072B2", "refuted": "#D55E00", "undecided": "#000000"}
 """Of the figure; its words say the verdict, too."""
 
@@ -173,9 +175,16 @@ def draw(verdict: Verdict, file: Path) -> None:
 
     told = [part for part in verdict.parts.values() if part.values]
     with mpl.rc_context({"svg.hashsalt": "claims", "svg.fonttype": "none", "font.size": 9}):
-        figure, rows = plt.subplots(
-            len(told), 1, figsize=(8, 0.3 + 1.15 * len(told)), squeeze=False, layout="constrained"
-        )
+        height = ROW * len(told)
+        # all rows are alike, so their places are known: a layout that is searched for takes as long as the drawing
+        places = {
+            "top": 1 - 0.3 / height,
+            "bottom": 0.45 / height,
+            "hspace": ROW / AXES - 1,
+            "left": 0.03,
+            "right": 0.97,
+        }
+        figure, rows = plt.subplots(len(told), 1, figsize=(8, height), squeeze=False, gridspec_kw=places)
         for axes, part in zip(rows[:, 0], told, strict=True):
             _row(axes, part)
         figure.savefig(file, metadata={"Date": None})
