@@ -95,10 +95,10 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("study", type=Path, nargs="+", help="folder of a study")
     parser.add_argument("--to", type=Path, required=True, help="CSV file, a row for each run")
     asked = parser.parse_args(words)
-    folders = sorted({folder.parent.resolve() for study in asked.study for folder in study.glob("*/config.yaml")})
-    for study in asked.study:
-        if folders and not any(study.glob("*/config.yaml")):
-            parser.error(f"{study}: has no run's folder")
+    runs = {study: [file.parent.resolve() for file in study.glob("*/config.yaml")] for study in asked.study}
+    folders = sorted({folder for own in runs.values() for folder in own})
+    for study in [study for study, own in runs.items() if folders and not own]:
+        parser.error(f"{study}: has no run's folder")
     if not asked.to.absolute().parent.is_dir() or asked.to.is_dir():
         parser.error(f"--to={asked.to}: has to be a file in a folder that exists")
     found = {folder: measured(folder) for folder in folders}

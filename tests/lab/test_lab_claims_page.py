@@ -63,6 +63,7 @@ def test_a_page_of_somebody_elses_is_not_written_over(cli, tmp_path):
         ("<!-- end of claims -->\n<!-- claims -->\n", "has <!-- end of claims -->, and no line <!-- claims --> before"),
         (2 * "<!-- claims -->\n<!-- end of claims -->\n", "has <!-- claims --> twice"),
         ("<!-- claims -->\n## C1\n<!-- end of claims -->", "has C1, which would be lost"),
+        ("<!-- verdicts -->\n| [C9](#c9) |\n| [C4](#c4) |\n<!-- end of verdicts -->", "has C4, which would be lost"),
         ("<!-- claims --> and more\n", "its text would be lost"),
     ],
 )
@@ -76,11 +77,11 @@ def test_a_page_that_would_lose_something_stays(cli, tmp_path, page, told):
 
 
 def test_a_page_is_written_where_a_link_leads(cli, tmp_path):
-    (page := tmp_path / "page.md").write_text("before\n<!-- claims -->\n<!-- end of claims -->")
+    (page := tmp_path / "page.md").write_text("## C1\n<!-- claims -->\n<!-- end of claims -->")
     (link := tmp_path / "link.md").symlink_to(page)
     assert cli("claims", "C9", "--evidence", str(EVIDENCE), "--page", str(link)).status == 0
     assert link.is_symlink()
-    assert page.read_text().startswith("before\n<!-- claims -->\n\n## C9")
+    assert page.read_text().startswith("## C1\n<!-- claims -->\n\n## C9")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,10 @@ def test_a_claims_file_that_is_wrong_is_told_in_one_line(cli, tmp_path, monkeypa
 def test_c1_was_repeated_to_the_same_verdict():
     """With AVX2 arithmetic, by its one command."""
     claim, kept = kept_table("C1")
-    again = pd.read_csv(ROOT / "docs/results/claim_c1_again.csv.gz")
+    again, origin = data.read(ROOT / "docs/results/c1_again", claim)
+    assert again is not None
+    assert origin is not None
+    assert origin.whole
     assert len(again) == len(kept) == 480
     first, second = decide(claim, kept), decide(claim, again)
     assert first.stand == second.stand
@@ -136,7 +140,7 @@ def test_figures_are_drawn_to_a_folder(cli, tmp_path):
     (tmp_path / "file").write_text("in the way")
     failed = cli("claims", "C9", "--evidence", str(EVIDENCE), "--figures", str(tmp_path / "file"))
     assert failed.status == 2
-    assert failed.err.splitlines()[-1].startswith(f"alphagrad: --figures={tmp_path / 'file'}: cannot be written")
+    assert failed.err.splitlines()[-1].startswith(f"alphagrad: --figures={tmp_path / 'file'}: cannot write there")
 
 
 def test_every_claim_is_printed_with_its_commands(cli):

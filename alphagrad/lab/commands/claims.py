@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
 from alphagrad.common.errors import ConfigError, StorageLost, Terminated
 from alphagrad.common.files import check_target, is_folder
-from alphagrad.common.words import say, squeezed
+from alphagrad.common.words import cut, say, squeezed
 from alphagrad.lab.commands.arguments import parser
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     from alphagrad.lab.evidence.claims.verdict import decide
     from alphagrad.lab.evidence.tables import show
 
-    figures = None if args.figures is None else _writable("--figures", args.figures)
+    figures = None if args.figures is None else _writable("--figures", _folder("--figures", args.figures))
     stored = args.uri is not None or args.output_root is not None
     root = "outputs" if args.output_root is None else str(_folder("--output-root", args.output_root))
     if (args.run or args.gather or stored) and not args.claim:
@@ -92,15 +92,12 @@ def _draw(verdicts: Sequence[Verdict], folder: Path) -> None:
     say(f"figures are in {folder}: {len(drawn)}", err=True)
 
 
-def _writable(flag: str, given: str) -> Path:
+def _writable(flag: str, folder: Path) -> Path:
     """Checked before hours of runs."""
-    folder = _folder(flag, given)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        raise ConfigError(f"{flag}={folder}: cannot be written ({error.strerror or error})") from error
+    from alphagrad.lab.store.connection import check_writable
+
+    check_writable(flag, cut(folder), folder)
+    return folder
 
 
 def _folder(flag: str, given: str) -> Path:
@@ -145,9 +142,10 @@ class Kept:
         """Makes the runs that are missing, and keeps their evidence after each study."""
         self._check(claims)
         for one in claims:
+            planned = _planned(one)
             for number, study in enumerate(one.studies, start=1):
                 self._run(one, study)
-                table, origin = self.in_store(one, one.studies[:number])
+                table, origin = self.in_store(one, planned, number)
                 if number == len(one.studies) or not self._has_more(one, table, origin):
                     self._keep(one, table, origin)
 
@@ -172,18 +170,19 @@ class Kept:
         for one, (table, origin) in [(one, self.in_store(one)) for one in claims]:
             self._keep(one, table, origin)
 
-    def in_store(self, one: Claim, studies: Sequence[Sequence[str]] | None = None) -> tuple[DataFrame, Origin]:
+    def in_store(
+        self, one: Claim, planned: Mapping[str, Set[str]] | None = None, first: int | None = None
+    ) -> tuple[DataFrame, Origin]:
         """What the store has of a claim's runs.
 
         Args:
             one: the claim.
-            studies: of the claim that are looked at; None: all. One that was stopped may follow.
+            planned: its studies, each with the keys of its jobs; None: they are composed.
+            first: so many studies are looked at; None: all. One that was stopped may follow.
 
         Raises:
             ConfigError: it has none, or not all have ended.
         """
-        from alphagrad.lab.config import compose, sweep
-        from alphagrad.lab.config.alike import compose_all
         from alphagrad.lab.evidence.claims.data import (
             COMMIT,
             PACKAGES,
@@ -194,19 +193,10 @@ class Kept:
             commands,
             gathered,
         )
-        from alphagrad.lab.launching.study import name_of
         from alphagrad.lab.store.address import store_uri
 
-        _check_has_studies(one)
-        with compose.hydra_initialized():
-            planned = {
-                name_of(study): {
-                    compose.job_key(config)
-                    for config in compose_all(sweep.jobs_of([*sweep.sweep_parameters(study), *study]))
-                }
-                for study in one.studies
-            }
-        looked = {name: planned[name] for name in map(name_of, studies or one.studies)}
+        planned = _planned(one) if planned is None else planned
+        looked = dict(islice(planned.items(), first))
         table, made, others = gathered(one, store_uri(self.uri, self.output_root), _experiment(one), looked)
         if others:
             told = f"{others} runs of its studies are of another configuration, and do not count"
@@ -251,9 +241,21 @@ class Kept:
             raise ConfigError(f"--uri={NONE}: a claim's runs have to be in a store")
         for one in claims:
             _check_has_studies(one)
-        _writable("--evidence", str(self.folder))
+        _writable("--evidence", self.folder)
         for one in claims:
             read(self.folder, one, older=True)  # what is damaged would be found after the runs
+
+
+def _planned(one: Claim) -> dict[str, Set[str]]:
+    """Study → the keys of its jobs; to compose a thousand of them takes ten seconds."""
+    from alphagrad.lab.config import compose, sweep
+    from alphagrad.lab.config.alike import compose_all
+    from alphagrad.lab.launching.study import name_of
+
+    _check_has_studies(one)
+    with compose.hydra_initialized():
+        jobs = {name_of(study): sweep.jobs_of([*sweep.sweep_parameters(study), *study]) for study in one.studies}
+        return {name: {compose.job_key(config) for config in compose_all(words)} for name, words in jobs.items()}
 
 
 def _finished(table: DataFrame) -> int:

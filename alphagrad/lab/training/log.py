@@ -85,15 +85,15 @@ class TrackedLog:
         self._files = KeptFiles(setup.settings.tracking.retry_seconds if checkpoints is not None else 0.0)
 
     def metrics(self, run: int, step: int, values: Mapping[str, float]) -> None:
+        values = {name: float(value) for name, value in values.items()}  # states hold no NumPy numbers
         interrupts.check()
         if run in self.ended and self.ended[run].pruned:
             return
-        self._trackers[run].metrics(step, values := {name: float(v) for name, v in values.items()})  # not NumPy's
+        self._trackers[run].metrics(step, values)
         self.last[run].update(values)
         self._at[run].update(dict.fromkeys(values, step))
-        prune = self._pruners.get(run)
-        why = prune(step, values) if prune is not None and run not in self.ended else None
-        if why is not None and not self._over(step):
+        prune = None if run in self.ended else self._pruners.get(run)
+        if prune is not None and (why := prune(step, values)) is not None and not self._over(step):
             self._end(run, Life(Standing.PRUNED, f"pruned at step {step}: {why}"))
 
     def _over(self, step: int) -> bool:

@@ -12,6 +12,9 @@ from alphagrad.common.words import listed
 
 BLOCKS = ("verdicts", "claims")
 MARK = re.compile(rf"^<!-- (end of )?({'|'.join(BLOCKS)}) -->$", re.MULTILINE)
+BLOCK = re.compile(rf"^(<!-- ({'|'.join(BLOCKS)}) -->)$(.*?)^(<!-- end of \2 -->)$", re.MULTILINE | re.DOTALL)
+CLAIM = re.compile(r"^(?:## |\| \[)(C\d+)\b", re.MULTILINE)
+"""A claim's section, or its row among the verdicts."""
 BARE = "\n".join(f"<!-- {name} -->\n<!-- end of {name} -->\n" for name in BLOCKS)
 
 
@@ -29,32 +32,32 @@ def page_of(file: Path, names: Sequence[str]) -> str:
     page = text_of(file) if file.exists() else ""
     if not page.strip():
         return BARE
-    seen: list[str] = []
-    opened = ""
-    for ends, name in MARK.findall(page):
-        if opened and not (ends and name == opened):
-            break
-        if ends and not opened:
-            raise ConfigError(f"--page={file}: has <!-- end of {name} -->, and no line <!-- {name} --> before it")
-        if not ends and name in seen:
-            raise ConfigError(f"--page={file}: has <!-- {name} --> twice")
-        opened = "" if ends else name
-        seen.append(name)
-    if opened:
-        after = "after it, before another mark"
-        raise ConfigError(f"--page={file}: has <!-- {opened} -->, and no line <!-- end of {opened} --> {after}")
-    if not seen:
-        told = "exists, and has no line <!-- verdicts --> or <!-- claims --> to write at; its text would be lost"
-        raise ConfigError(f"--page={file}: {told}")
-    if lost := [name for name in re.findall(r"^## (C\d+)$", page, re.MULTILINE) if name not in names]:
-        raise ConfigError(f"--page={file}: has {listed(lost)}, which would be lost; name them, too, or no claim")
+    if wrong := _unpaired(MARK.findall(page)) or _lost(page, names):
+        raise ConfigError(f"--page={file}: {wrong}")
     return page
+
+
+def _unpaired(marks: Sequence[tuple[str, str]]) -> str:
+    """What is wrong with the marks of a page, each whether it ends and its name; nothing where they are in pairs."""
+    if not marks:
+        return "exists, and has no line <!-- verdicts --> or <!-- claims --> to write at; its text would be lost"
+    begun = [name for ends, name in marks if not ends]
+    for place, (ends, name) in enumerate(marks):
+        if ends and marks[place - 1 : place] != [("", name)]:
+            return f"has <!-- end of {name} -->, and no line <!-- {name} --> before it"
+        if not ends and marks[place + 1 : place + 2] != [("end of ", name)]:
+            return f"has <!-- {name} -->, and no line <!-- end of {name} --> after it, before another mark"
+        if not ends and begun.count(name) > 1:
+            return f"has <!-- {name} --> twice"
+    return ""
+
+
+def _lost(page: str, names: Sequence[str]) -> str:
+    there = dict.fromkeys(name for block in BLOCK.finditer(page) for name in CLAIM.findall(block[3]))
+    lost = [name for name in there if name not in names]
+    return f"has {listed(lost)}, which would be lost; name them, too, or no claim" if lost else ""
 
 
 def filled(page: str, blocks: Mapping[str, str]) -> str:
     """A page with these blocks between its marks; the rest stays."""
-    for name, block in blocks.items():
-        begin, end = (re.compile(rf"^<!-- {mark} -->$", re.MULTILINE) for mark in (name, f"end of {name}"))
-        if (opened := begin.search(page)) and (closed := end.search(page)):
-            page = f"{page[: opened.end()]}\n\n{block}\n\n{page[closed.start() :]}"
-    return page
+    return BLOCK.sub(lambda found: f"{found[1]}\n\n{blocks[found[2]]}\n\n{found[4]}", page)
